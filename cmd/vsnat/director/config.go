@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+)
+
+// Config is a configuration that was checked: every field has a meaning and
+// no two contradict each other. It is never changed after Parse returned it.
+// Two configurations that mean the same in the same order are DeepEqual:
+// defaults are filled in, empty lists are nil.
+type Config struct {
+	Interfaces []string // names or globs of links to serve; nil: auto
+	IO         IO
+	Guard      Guard
+	Addresses  []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
+	Routes     []Route        // beside those of the host, and before them
+	MaxConns   int            // 1..MaxMaxConns, all shards together
+	Control    ControlConfig
+	Log        LogConfig
+	Timeouts   control.Timeouts // none is zero
+	ICMPRate   int              // ICMP errors made per second; 0: none
+	Services   []Service
+	SNAT       []control.SNATSpec
+}
+
+// IO is the way packets come in and go out.
+type IO string
+
+// Ways of input and output.
+const (
+	IOPacket IO = "packet" // AF_PACKET sockets on the host's links; the default
+	IOTUN    IO = "tun"    // one TUN device that the host routes to
+)
+
+// Guard is the way traffic is kept from the host stack.
+type Guard string
+
+// Guards.
+const (
+	GuardAuto   Guard = "auto"   // the first that works; the default
+	GuardNFT    Guard = "nft"    // nf_tables netdev ingress
+	GuardSocket Guard = "socket" // listening sockets that accept nothing
+	GuardNone   Guard = "none"   // nothing: somebody else does it
+)
+
+// Route is a route the host does not have.
+type Route struct {
+	Destination netip.Prefix // masked
+	Via         netip.Addr   // invalid: on-link
+	Interface   string       // "": the link that Via is on
+}
+
+// ControlConfig is the control socket.
+type ControlConfig struct {
+	Socket string      // absolute path; "": control.DefaultSocket
+	Mode   fs.FileMode // of the socket file: DefaultSocketMode, or more for Group
+	Group  string      // name or number; "": the group of the process
+}
+
+// LogConfig is what goes to standard error.
+type LogConfig struct {
+	Level  slog.Level
+	Format LogFormat
+}
+
+// LogFormat is the form of a log line.
+type LogFormat string
+
+// Log formats.
+const (
+	LogText LogFormat = "text" // key=value; the default
+	LogJSON LogFormat = "json"
+)
+
+// Service is a virtual service with its real servers, in the order of the
+// file. Servers are added in that order, so that the last one is the newest.
+type Service struct {
+	control.ServiceSpec
+	Servers []control.ServerSpec
+}
+
+// Limits and defaults of the file.
+const (
+	MaxFile           = 16 << 20 // bytes read of a configuration file at most
+	MaxMaxConns       = 100_000_000
+	DefaultMaxConns   = 1_000_000
+	DefaultICMPRate   = 1000 // as the kernel's icmp_msgs_per_sec
+	DefaultSocketMode = fs.FileMode(0o600)
+	// MaxTimeout is IPVS's own: 31 days.
+	MaxTimeout = 2_678_400 * time.Second
+)
+
+// Default is the configuration of an empty mapping: no services, and every
+// setting at its default.
+func Default() *Config {
+	return &Config{
+		IO:       IOPacket,
+		Guard:    GuardAuto,
+		MaxConns: DefaultMaxConns,
+		Control:  ControlConfig{Mode: DefaultSocketMode},
+		Log:      LogConfig{Level: slog.LevelInfo, Format: LogText},
+		Timeouts: DefaultTimeouts(),
+		ICMPRate: DefaultICMPRate,
+	}
+}
+
+// DefaultTimeouts are those of IPVS (ip_vs_proto_tcp.c, ip_vs_proto_udp.c),
+// and for ICMP echo, which IPVS does not follow, 30 s as the kernel's
+// conntrack has it (nf_conntrack_proto_icmp.c).
+func DefaultTimeouts() control.Timeouts {
+	s := func(n int) control.Duration { return control.Duration(time.Duration(n) * time.Second) }
+	return control.Timeouts{
+		Established: s(900),
+		SynSent:     s(120),
+		SynRecv:     s(60),
+		FinWait:     s(120),
+		TimeWait:    s(120),
+		Close:       s(10),
+		CloseWait:   s(60),
+		LastAck:     s(30),
+		Listen:      s(120),
+		SynAck:      s(120),
+		UDP:         s(300),
+		ICMP:        s(30),
+	}
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package control is the one way into a running director: HTTP/JSON over a
+// unix socket. The sub-commands of vsnat, the ipvsadm personality and every
+// script are clients of it.
+//
+// # Shape
+//
+// [Director] is what can be asked of a director, in Go. The runtime
+// implements it; [Server] offers it on a socket; [Client] implements it again
+// at the other end of that socket. A command therefore works the same on a
+// live director and on a fake one in a test. The wire types (types.go) are
+// plain values with no behaviour of the data plane in them; openapi.yaml
+// describes the paths and is served at /v1/openapi.yaml.
+//
+// # Who may speak
+//
+// The socket is the permission. Its file has mode 0600, or the configured
+// mode and group. Beyond the file mode the server asks the kernel who is at
+// the other end (SO_PEERCRED) and refuses anybody but root and its own user,
+// unless a group was configured: then the file mode decides. The folder of
+// the socket is created with mode 0700; a folder that strangers can write to,
+// and a symbolic link or a foreign file in the place of the socket, are
+// refused ([Listen]).
+//
+// A socket file left behind by a crash is replaced, but only when a lock
+// beside it shows that no living director holds it. A second director on the
+// same path is refused with the process id of the first.
+//
+// # What a client can't do
+//
+// Every connection has a deadline for its header, its body, its answer and
+// its idle time; a body ends at [MaxBody] bytes; at most [MaxConns]
+// connections are open at once, the rest wait in the listen backlog of the
+// kernel. A client that sends half a request, never reads or never leaves
+// therefore costs one of those places for a few seconds and nothing else.
+// Handlers call the director one after the other; nothing here is ever on the
+// way of a packet.
+//
+// # Errors
+//
+// An error crosses the socket as {code, error, hint} ([Error]). The codes are
+// the ones of IPVS where IPVS has one, so that ipvsadm can print its text
+// ([Code.Kernel]); errors.Is compares by code on both sides of the socket.
+package control

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+)
+
+// Protocol names on the wire. They are lower case everywhere; listings may
+// show them as they like.
+const (
+	TCP  = "tcp"
+	UDP  = "udp"
+	ICMP = "icmp" // connections only: a service is TCP or UDP
+)
+
+// What a service does with a new connection when no server can take it.
+const (
+	NoServerICMP  = "icmp"  // ICMP port unreachable, as IPVS; the default
+	NoServerReset = "reset" // a TCP RST, so that the client fails at once
+)
+
+// MaxWeight is the largest weight of a server (ipvsadm's own range).
+const MaxWeight = 65535
+
+// DefaultScheduler is used where none is named, as ipvsadm does.
+const DefaultScheduler = "wlc"
+
+// Director is everything that can be asked of a running director. Calls are
+// safe from any number of goroutines and may wait for one another; each
+// change is in force for new packets when its call returns, and never touches
+// the connections of what it does not name.
+//
+// Errors are *Error (possibly wrapped) wherever the caller is to blame; any
+// other error is the director's own trouble. Addresses are unmapped IPv4 or
+// IPv6; returned slices belong to the caller.
+type Director interface {
+	AddService(context.Context, ServiceSpec) error
+	EditService(context.Context, ServiceSpec) error // replaces scheduler and no-server
+	DeleteService(context.Context, ServiceKey) error
+	Flush(context.Context) error // removes every service (ipvsadm -C); SNAT rules stay
+
+	AddServer(context.Context, ServiceKey, ServerSpec) error
+	EditServer(context.Context, ServiceKey, ServerSpec) error // replaces weight and thresholds
+	DeleteServer(context.Context, ServiceKey, netip.AddrPort) error
+
+	AddSNAT(context.Context, SNATSpec) error
+	DeleteSNAT(ctx context.Context, from netip.Prefix) error
+
+	// Services lists services in the order they were added, each with its
+	// servers newest first (the order of the kernel's list).
+	Services(context.Context) ([]Service, error)
+	SNAT(context.Context) ([]SNAT, error)
+
+	// Conns returns one page of connections. Entries that live through the
+	// whole listing appear exactly once; younger or older ones at most once.
+	Conns(context.Context, ConnQuery) (ConnPage, error)
+
+	Stats(context.Context) (Stats, error)
+	Health(context.Context) (Health, error)
+	Links(context.Context) ([]Link, error)
+
+	Timeouts(context.Context) (Timeouts, error)
+	// SetTimeouts changes the timeouts that are not zero; they hold for a
+	// connection from its next packet on.
+	SetTimeouts(context.Context, Timeouts) error
+
+	// Config is the running state as a canonical configuration file (YAML):
+	// what the file said, with every change made since.
+	Config(context.Context) (string, error)
+
+	// Reload reads the configuration file again and applies what differs. On
+	// error the old configuration is still in force, all of it.
+	Reload(context.Context) (Reloaded, error)
+
+	// Zero sets the counters of one service, or of everything when the key
+	// is zero, back to 0 (ipvsadm -Z). Gauges stay.
+	Zero(context.Context, ServiceKey) error
+}
+
+// ServiceKey names a virtual service.
+type ServiceKey struct {
+	Proto   string         `json:"proto"`   // TCP or UDP
+	Address netip.AddrPort `json:"address"` // virtual address and port
+}
+
+// String is the key as tables and messages show it: "tcp 192.0.2.1:80".
+func (k ServiceKey) String() string { return k.Proto + " " + k.Address.String() }
+
+// IsZero reports whether the key names nothing.
+func (k ServiceKey) IsZero() bool { return k == ServiceKey{} }
+
+// ServiceSpec is what can be set of a virtual service.
+type ServiceSpec struct {
+	ServiceKey
+	Scheduler string `json:"scheduler"`           // "" means DefaultScheduler
+	NoServer  string `json:"no-server,omitempty"` // "" means NoServerICMP
+}
+
+// ServerSpec is what can be set of a real server of a service.
+type ServerSpec struct {
+	Address netip.AddrPort `json:"address"` // real address and port
+	Weight  int            `json:"weight"`  // 0..MaxWeight; 0 takes no new connections
+	Upper   int            `json:"upper"`   // overloaded from this many connections on; 0: never
+	Lower   int            `json:"lower"`   // free again below this many; 0: three quarters of Upper
+}
+
+// SNATSpec is one rule for connections that inside hosts open: source
+// addresses in From leave as To.
+type SNATSpec struct {
+	From netip.Prefix `json:"from"` // masked
+	To   netip.Addr   `json:"to"`
+	// MinPort..MaxPort are the ports to hand out; both 0: any free port of
+	// the same class (below 512, below 1024, above) as the inside port.
+	MinPort uint16 `json:"min-port,omitempty"`
+	MaxPort uint16 `json:"max-port,omitempty"`
+}
+
+// Counters since the start or the last Zero. Bytes are IP total lengths,
+// without link headers, as IPVS counts.
+type Counters struct {
+	Conns      uint64 `json:"conns"`
+	InPackets  uint64 `json:"in-packets"`  // client to server
+	OutPackets uint64 `json:"out-packets"` // server to client
+	InBytes    uint64 `json:"in-bytes"`
+	OutBytes   uint64 `json:"out-bytes"`
+}
+
+// Service is a virtual service with its state.
+type Service struct {
+	ServiceSpec
+	Stats   Counters `json:"stats"`
+	Rate    Counters `json:"rate"` // per second, averaged over the last seconds
+	Servers []Server `json:"servers"`
+}
+
+// Server is a real server with its state.
+type Server struct {
+	ServerSpec
+	Active     int      `json:"active"`     // ActiveConn: established
+	Inactive   int      `json:"inactive"`   // InActConn: every other one
+	Overloaded bool     `json:"overloaded"` // Upper was reached
+	Stats      Counters `json:"stats"`
+	Rate       Counters `json:"rate"`
+}
+
+// SNAT is an SNAT rule with its state.
+type SNAT struct {
+	SNATSpec
+	Mappings int `json:"mappings"` // ports in use
+	Capacity int `json:"capacity"` // ports the rule may hand out, per protocol
+}
+
+// ConnQuery selects connections. Zero fields select everything.
+type ConnQuery struct {
+	Proto   string         // TCP, UDP or ICMP
+	Client  netip.Prefix   // outside endpoint's address
+	Service netip.AddrPort // virtual address; port 0: any
+	Server  netip.AddrPort // inside endpoint; port 0: any
+	State   string         // ESTABLISHED, SYN_RECV, … UDP: case is ignored
+	Limit   int            // entries on a page: 1..MaxPage; 0: DefaultPage
+	Cursor  string         // Next of the page before, "" for the first
+}
+
+// Page sizes of a connection listing.
+const (
+	DefaultPage = 1000
+	MaxPage     = 10000
+)
+
+// ConnPage is a part of a connection listing.
+type ConnPage struct {
+	Conns []Conn `json:"conns"`
+	Next  string `json:"next,omitempty"` // Cursor of the next page; "" at the end
+}
+
+// Conn is one connection. Client is always the outside endpoint and Server the
+// inside one, whichever of them opened it.
+type Conn struct {
+	Proto   string         `json:"proto"`
+	State   string         `json:"state"` // as ipvsadm shows it
+	Expires Duration       `json:"expires"`
+	Client  netip.AddrPort `json:"client"`
+	Virtual netip.AddrPort `json:"virtual"`
+	Local   netip.AddrPort `json:"local,omitzero"` // full NAT only: what the server sees as its client
+	Server  netip.AddrPort `json:"server"`
+	Kind    string         `json:"kind"`  // nat, fullnat or snat
+	Flags   []string       `json:"flags"` // e.g. replied
+}
+
+// Stats are the counters of the whole director.
+type Stats struct {
+	Total Counters          `json:"total"`
+	Rate  Counters          `json:"rate"`
+	Conns ConnStats         `json:"conns"`
+	Drops map[string]uint64 `json:"drops"` // packets by reason; reasons that never happened may be missing
+	// Events are other counters by name: things that are not drops, such as
+	// evictions, ICMP errors made or packets handed to another shard.
+	Events map[string]uint64 `json:"events"`
+	Shards []ShardStats      `json:"shards"`
+}
+
+// ConnStats describe the connection table of all shards.
+type ConnStats struct {
+	Len      int   `json:"len"`
+	Cap      int   `json:"cap"`
+	HalfOpen int   `json:"half-open"` // may be evicted first
+	OneWay   int   `json:"one-way"`   // UDP and ICMP never answered; evicted next
+	Held     int   `json:"held"`      // never evicted
+	Bytes    int64 `json:"bytes"`     // memory reserved for the table
+}
+
+// ShardStats are one shard's own counters.
+type ShardStats struct {
+	Shard   int    `json:"shard"`
+	Packets uint64 `json:"packets"` // read
+	Sent    uint64 `json:"sent"`
+	Conns   int    `json:"conns"`
+}
+
+// Health tells whether the director does its work.
+type Health struct {
+	Status   string    `json:"status"` // ok, or degraded with Problems
+	Problems []string  `json:"problems,omitempty"`
+	PID      int       `json:"pid"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	IO       string    `json:"io"`    // packet or tun
+	Guard    string    `json:"guard"` // method in force: nft, socket or none
+	Config   string    `json:"config,omitempty"`
+}
+
+// Link is a network interface the director knows.
+type Link struct {
+	Name    string         `json:"name"`
+	Index   int            `json:"index"`
+	MAC     string         `json:"mac"`
+	MTU     int            `json:"mtu"`
+	Up      bool           `json:"up"`
+	Serving bool           `json:"serving"` // packets are captured here
+	Addrs   []netip.Prefix `json:"addrs"`
+	// Packets read and sent here, and the ones the kernel dropped because
+	// its queue was full.
+	InPackets  uint64 `json:"in-packets"`
+	OutPackets uint64 `json:"out-packets"`
+	KernelDrop uint64 `json:"kernel-drops"`
+	SendErrors uint64 `json:"send-errors"`
+}
+
+// Timeouts are the idle times after which a connection in that state is
+// removed: TCP by state, then UDP and ICMP. Names are those of IPVS. Zero
+// means "keep" in SetTimeouts and never occurs in what Timeouts returns.
+type Timeouts struct {
+	Established Duration `json:"established,omitzero"`
+	SynSent     Duration `json:"syn-sent,omitzero"`
+	SynRecv     Duration `json:"syn-recv,omitzero"`
+	FinWait     Duration `json:"fin-wait,omitzero"`
+	TimeWait    Duration `json:"time-wait,omitzero"`
+	Close       Duration `json:"close,omitzero"`
+	CloseWait   Duration `json:"close-wait,omitzero"`
+	LastAck     Duration `json:"last-ack,omitzero"`
+	Listen      Duration `json:"listen,omitzero"`
+	SynAck      Duration `json:"synack,omitzero"`
+	UDP         Duration `json:"udp,omitzero"`
+	ICMP        Duration `json:"icmp,omitzero"`
+}
+
+// Reloaded is what a reload did.
+type Reloaded struct {
+	Changes []string `json:"changes"`           // one line each, in the order applied
+	Restart []string `json:"restart,omitempty"` // keys that differ but need a restart
+}
+
+// Duration is a time.Duration that crosses the socket as seconds.
+type Duration time.Duration
+
+// Std is the duration as the standard library has it.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// String is the duration in Go's notation.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalJSON writes seconds, with a fraction down to milliseconds.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(float64(time.Duration(d).Milliseconds()) / 1000)
+}
+
+// UnmarshalJSON reads seconds.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var seconds float64
+	if err := json.Unmarshal(b, &seconds); err != nil {
+		return fmt.Errorf("a duration is a number of seconds, not %.20s", b)
+	}
+	if math.Abs(seconds) > 1e9 {
+		return fmt.Errorf("a duration of %g seconds is out of range", seconds)
+	}
+	*d = Duration(math.Round(seconds*1000)) * Duration(time.Millisecond)
+	return nil
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import "log/slog"
+
+// Options are what a command hands to Run.
+type Options struct {
+	// ConfigFile is read at the start and at each reload; "" with Config nil
+	// starts an empty director that is filled over the control socket.
+	ConfigFile string
+	// Config, if not nil, is used instead of ConfigFile. A reload is then
+	// refused.
+	Config *Config
+	// Socket overrides the control socket of the configuration, "" does not.
+	Socket string
+	// Reload asks for a reload each time something is received (SIGHUP).
+	// Nil: only the control socket can ask.
+	Reload <-chan struct{}
+	// Log receives the director's messages; nil: standard error, as the
+	// configuration says.
+	Log *slog.Logger
+	// Version is what Health reports.
+	Version string
+	// Ready is called once, from the goroutine of Run, as soon as packets
+	// are served and the control socket answers. May be nil.
+	Ready func()
+}
