@@ -13,6 +13,9 @@ import (
 type Server struct {
 	// Addr is where the real server listens. It never changes.
 	Addr netip.AddrPort
+	// Slot is the owner's number for the server, set before the server is put
+	// into a Pool; schedulers do not look at it.
+	Slot uint32
 
 	weight     atomic.Int32
 	thresholds atomic.Uint64 // upper<<32 | lower

@@ -60,7 +60,7 @@ func (wrr *weightedRoundRobin) Pick(servers []*Server, _ *Request) *Server {
 				return nil
 			}
 		}
-		wrr.bar -= wrr.step
+		wrr.sink(servers)
 		if wrr.bar <= 0 {
 			wrr.bar = wrr.top
 			if lowest || start == beforeHead {
@@ -76,6 +76,23 @@ func (wrr *weightedRoundRobin) Pick(servers []*Server, _ *Request) *Server {
 			stop = start
 		}
 	}
+}
+
+// sink lowers the bar to the next row that somebody stands in, or to the lowest
+// one; from there it sinks into the ground. Rows in between would be walked for
+// nothing, and weights may be tens of thousands high.
+func (wrr *weightedRoundRobin) sink(servers []*Server) {
+	wrr.bar -= wrr.step
+	if wrr.bar <= 0 {
+		return
+	}
+	reach := 0
+	for _, s := range servers {
+		if !s.Overloaded() {
+			reach = max(reach, s.Weight())
+		}
+	}
+	wrr.bar = min(wrr.bar, max(reach-(wrr.step-1), 1))
 }
 
 // steps returns the greatest common divisor of the weights above 0 (1 if there
