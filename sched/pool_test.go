@@ -133,3 +133,21 @@ func TestConcurrentPool(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// Removing the very server that was chosen last leaves nobody out (ip_vs_rr.c,
+// ip_vs_rr_del_dest: the cursor goes to the one before).
+func TestRoundRobinRemoveLastChosen(t *testing.T) {
+	for picks, want := range []string{"4 3 2", "3 2", "2 4", "4 3"} {
+		r := newReplay(t, "rr")
+		r.weights("1,1,1", "2,3,4")
+		last := 0
+		for range picks {
+			r.open()
+			last = r.conns[len(r.conns)-1].on
+		}
+		if last != 0 {
+			r.remove(last)
+		}
+		compare(t, "after removal", r.script(t, strings.Repeat("- ", len(strings.Fields(want)))), want)
+	}
+}
