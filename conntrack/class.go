@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+// Class is how dear a connection is when the table is full.
+type Class uint8
+
+const (
+	// ClassHalfOpen: TCP whose handshake is not finished. Evicted first:
+	// this is what a SYN flood consists of.
+	ClassHalfOpen Class = iota
+	// ClassOneWay: UDP or ICMP that has not been answered. Evicted next.
+	ClassOneWay
+	// ClassHeld: seen both ways. Never evicted: one that is refused can
+	// try again, one that is cut can't.
+	ClassHeld
+
+	// NumClasses is the number of classes.
+	NumClasses = int(ClassHeld) + 1
+)
+
+// String is the class in one lower-case word.
+func (k Class) String() string {
+	return [...]string{"half-open", "one-way", "held", "?"}[min(int(k), NumClasses)]
+}
+
+// queue is the connections of a class in the order in which they entered it,
+// oldest first. The held ones are only counted.
+type queue struct {
+	oldest, youngest link
+	count            int
+}
+
+// SetClass moves c to the end of class k. If it is in k already it keeps its
+// place, so a repeated SYN makes nobody younger.
+func (t *Table) SetClass(c *Conn, k Class) {
+	if c.place.class() == k {
+		return
+	}
+	t.leave(c)
+	t.enter(c, k)
+}
+
+// Counts is the number of connections in each class.
+func (t *Table) Counts() [NumClasses]int {
+	return [NumClasses]int{
+		ClassHalfOpen: t.classes[ClassHalfOpen].count,
+		ClassOneWay:   t.classes[ClassOneWay].count,
+		ClassHeld:     t.classes[ClassHeld].count,
+	}
+}
+
+// firstClass is where a new connection begins: nothing is held that has not
+// been answered yet.
+func firstClass(proto uint8) Class {
+	if proto == protoTCP {
+		return ClassHalfOpen
+	}
+
+	return ClassOneWay
+}
+
+// evict ends the connection that is missed least, and says whether there was one.
+func (t *Table) evict() bool {
+	if c := t.classes[ClassHalfOpen].oldest; c != 0 {
+		t.Remove(t.conn(c), EvictedHalfOpen)
+		return true
+	}
+	if c := t.classes[ClassOneWay].oldest; c != 0 {
+		t.Remove(t.conn(c), EvictedOneWay)
+		return true
+	}
+
+	return false
+}
+
+// enter puts c, which is in no class, at the end of k.
+func (t *Table) enter(c *Conn, k Class) {
+	c.place = placeOf(c.place.slot(), k)
+	q := &t.classes[k]
+	q.count++
+	if k == ClassHeld {
+		return
+	}
+
+	self := t.link(c)
+	c.class = links{prev: q.youngest}
+	if q.youngest != 0 {
+		t.conn(q.youngest).class.next = self
+	} else {
+		q.oldest = self
+	}
+	q.youngest = self
+}
+
+// leave takes c out of its class.
+func (t *Table) leave(c *Conn) {
+	k := c.place.class()
+	q := &t.classes[k]
+	q.count--
+	if k == ClassHeld {
+		return
+	}
+
+	if c.class.prev != 0 {
+		t.conn(c.class.prev).class.next = c.class.next
+	} else {
+		q.oldest = c.class.next
+	}
+	if c.class.next != 0 {
+		t.conn(c.class.next).class.prev = c.class.prev
+	} else {
+		q.youngest = c.class.prev
+	}
+	c.class = links{}
+}

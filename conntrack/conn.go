@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "fmt"
+
+// Flags of a connection.
+type Flags uint16
+
+const (
+	// SNAT: opened from the inside by a rule for outgoing traffic.
+	SNAT Flags = 1 << iota
+	// FullNAT: Local is used, the source is rewritten too.
+	FullNAT
+	// Replied: a packet has been seen from the end that did not open it.
+	Replied
+
+	// alias marks a slot that holds no connection but the second way to
+	// find a FullNAT one; see doc.go.
+	alias Flags = 1 << 15
+)
+
+const (
+	// NoSlot is the value of Server and Service in a connection that has none.
+	NoSlot = ^uint32(0)
+	// NoPort is the value of HopPort and InsidePort when it is not known.
+	NoPort = ^uint16(0)
+)
+
+// Conn is one connection. Whoever opened it, the geometry is the same: Client
+// is the outside endpoint, Virtual our address, Dest the inside endpoint.
+//
+//	DNAT     c→v becomes c→d    d→c becomes v→c
+//	SNAT     d→c becomes v→c    c→v becomes c→d
+//	FullNAT  c→v becomes l→d    d→l becomes v→c
+//
+// A *Conn from a [Table] points into its slab. The endpoints, Proto and the
+// FullNAT flag are its key and must not be changed there; Deadline is set
+// through [Table.SetDeadline]; all else is the caller's. It is valid until the
+// connection is removed, which any Insert or Sweep may do: never keep it past
+// the packet.
+//
+// The order of the fields is that of use: what a lookup compares is the first
+// 64 bytes, what every packet writes the next 64.
+type Conn struct {
+	Client  Endpoint
+	Virtual Endpoint
+	Dest    Endpoint
+	Proto   uint8 // IP protocol number, not 0
+	State   State
+	Flags   Flags
+	place   place
+	next    link // in the bucket's chain, or in the free list
+
+	Deadline Time
+	Window   [2]Window // by the direction of the segments' sender; TCP only
+	Server   uint32    // slot of the server, or NoSlot
+	Service  uint32    // slot of the service, or NoSlot
+	Rule     uint32    // slot of the SNAT mapping, or 0
+
+	wheel      links
+	Hop        LinkAddr // last hop on the client's side: where packets to it go; zero unknown
+	HopPort    uint16   // port of the director that Hop is behind, or NoPort
+	InsidePort uint16   // port of the director that Dest is behind, or NoPort
+
+	Local Endpoint // FullNAT only: the source that Dest sees
+	class links
+}
+
+// String is "ESTABLISHED tcp c:192.0.2.7:40000 v:10.0.0.1:80 d:10.0.0.2:80",
+// the notation of IPVS's debug messages, for tests and traces.
+func (c *Conn) String() string {
+	s := fmt.Sprintf("%s %s c:%s v:%s d:%s", c.State, protoName(c.Proto), c.Client, c.Virtual, c.Dest)
+	if c.Flags&FullNAT != 0 {
+		s += fmt.Sprintf(" l:%s", c.Local)
+	}
+
+	return s
+}
+
+// link is the number of a slot plus one; 0 is none. So memory that the kernel
+// hands over zeroed is already a valid empty table.
+type link uint32
+
+// links are a connection's neighbours in a doubly linked list.
+type links struct{ next, prev link }
+
+// place packs where a connection stands in the wheel (low bits) and its class
+// (high bits), so that a Conn ends at 152 bytes.
+type place uint16
+
+func placeOf(slot uint16, k Class) place { return place(slot | uint16(k)<<wheelBits) }
+
+func (p place) slot() uint16 { return uint16(p) & (wheelSlots - 1) }
+func (p place) class() Class { return Class(p >> wheelBits) }

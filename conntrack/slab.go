@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	connSize = unsafe.Sizeof(Conn{})
+	linkSize = unsafe.Sizeof(link(0))
+	maxConns = 1 << 30
+)
+
+// NewTable reserves the memory of a table. It fails if MaxConns is out of
+// range or the system refuses that much memory.
+func NewTable(config Config) (*Table, error) {
+	n := config.MaxConns
+	if n < 1 || n > maxConns {
+		return nil, fmt.Errorf("conntrack: %d connections asked for, possible are 1 to %d (hint: set max-conns)", n, maxConns)
+	}
+
+	size := n * int(connSize+linkSize)
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("conntrack: reserving %d MiB for %d connections: %w (hint: lower max-conns or raise the memory limit)", size>>20, n, err)
+	}
+	// A random look-up in a large table costs a walk through the page tables
+	// as well; large pages spare it. Only a wish: without them all works the same.
+	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
+
+	slabSize := n * int(connSize)
+
+	return &Table{
+		keys:    newKeys(config.Seed),
+		memory:  memory,
+		slab:    unsafe.Slice((*Conn)(unsafe.Pointer(&memory[0])), n),
+		heads:   unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize])), n),
+		removed: config.Removed,
+	}, nil
+}
+
+// Close gives the memory back. Connections still in the table are not
+// reported. Every *Conn of the table is invalid from here on; so is the table.
+func (t *Table) Close() error {
+	if t.memory == nil {
+		return nil
+	}
+	memory := t.memory
+	t.memory, t.slab, t.heads = nil, nil, nil
+	t.length, t.used, t.free = 0, 0, 0
+	t.classes = [NumClasses]queue{}
+	t.slots = [wheelSlots]link{}
+
+	return unix.Munmap(memory)
+}
+
+// Len is the number of connections.
+func (t *Table) Len() int { return t.length }
+
+// Cap is the number of slots: MaxConns.
+func (t *Table) Cap() int { return len(t.slab) }
+
+// Bytes is all the memory the table may come to use.
+func (t *Table) Bytes() int64 { return int64(len(t.memory)) + int64(unsafe.Sizeof(*t)) }
+
+// At is the connection in slot i, or nil if there is none; i from 0 to
+// [Table.Cap]-1. It is for listings: slots do not move while a connection
+// lives, so a listing in pages shows each connection that outlives it once.
+func (t *Table) At(i int) *Conn {
+	if uint(i) >= uint(t.used) {
+		return nil
+	}
+	c := &t.slab[i]
+	if c.Proto == 0 || c.Flags&alias != 0 {
+		return nil
+	}
+
+	return c
+}
+
+// conn is the slot that l, which is not 0, links to.
+func (t *Table) conn(l link) *Conn { return &t.slab[l-1] }
+
+// link is the link to c, which lies in the slab.
+func (t *Table) link(c *Conn) link {
+	offset := uintptr(unsafe.Pointer(c)) - uintptr(unsafe.Pointer(unsafe.SliceData(t.slab)))
+
+	return link(offset/connSize) + 1
+}
+
+// room is the number of free slots, as far as an insertion can ask: 0, 1 or 2.
+func (t *Table) room() int {
+	room := min(len(t.slab)-t.used, 2)
+	for l := t.free; l != 0 && room < 2; l = t.conn(l).next {
+		room++
+	}
+
+	return room
+}
+
+// take hands out a free slot; there must be one. The one given back last comes
+// first: it is the likeliest to be in the cache, and memory never used stays so.
+func (t *Table) take() *Conn {
+	if t.free != 0 {
+		c := t.conn(t.free)
+		t.free = c.next
+
+		return c
+	}
+	t.used++
+
+	return &t.slab[t.used-1]
+}
+
+// give takes a slot back. Protocol 0 marks it free.
+func (t *Table) give(c *Conn) {
+	*c = Conn{next: t.free}
+	t.free = t.link(c)
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conntrack
+
+import "time"
+
+// Table is the connections of one shard. Its owner alone may use it, from one
+// goroutine: there is no lock. See doc.go for how it is stored.
+type Table struct {
+	keys    keys
+	slab    []Conn
+	heads   []link // one per bucket
+	cursor  int64  // first tick that is not swept yet
+	length  int
+	used    int  // slots ever handed out: those from here on were never touched
+	free    link // slots handed back, last in first out
+	removed func(*Conn, Removal)
+	classes [NumClasses]queue
+	memory  []byte // the mapping that slab and heads lie in
+	slots   [wheelSlots]link
+}
+
+// Config of a [Table].
+type Config struct {
+	// MaxConns is how many connections fit; 1 to 2^30. Memory for all of
+	// them is reserved at once and used as they come.
+	MaxConns int
+	// Seed is the secret of the hash; zero takes one from the system.
+	Seed [2]uint64
+	// Removed, if not nil, is called once for each connection that ends,
+	// whatever the reason. c can no longer be found but still holds its
+	// values, until the call returns. It must not change the table.
+	Removed func(c *Conn, why Removal)
+}
+
+// Removal is why a connection ended.
+type Removal uint8
+
+const (
+	// Expired: its deadline passed.
+	Expired Removal = iota
+	// EvictedHalfOpen: it made room, being the oldest of [ClassHalfOpen].
+	EvictedHalfOpen
+	// EvictedOneWay: it made room, being the oldest of [ClassOneWay].
+	EvictedOneWay
+	// Deleted: the owner removed it.
+	Deleted
+
+	// NumRemovals is the number of reasons.
+	NumRemovals = int(Deleted) + 1
+)
+
+// String is the reason in lower case, as in metrics.
+func (r Removal) String() string {
+	return [...]string{"expired", "evicted-half-open", "evicted-one-way", "deleted", "?"}[min(int(r), NumRemovals)]
+}
+
+// Insertion is what became of an Insert.
+type Insertion uint8
+
+const (
+	// Inserted: the connection is in the table.
+	Inserted Insertion = iota
+	// Exists: there is one with the same client, virtual address and
+	// protocol; it is returned.
+	Exists
+	// Clash: packets of another connection, returned, could not be told
+	// from those of this one: the same two ends behind another virtual
+	// address. Another server or another port would do.
+	Clash
+	// Full: no room, and nothing that may be evicted.
+	Full
+)
+
+// String is the outcome in one lower-case word.
+func (i Insertion) String() string {
+	return [...]string{"inserted", "exists", "clash", "full", "?"}[min(i, Full+1)]
+}
+
+// Lookup finds the connection of a packet, and the packet's direction in it;
+// nil if there is none. It reads one bucket. A connection past its deadline is
+// found until a sweep has ended it.
+func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
+	if ours == DstOurs {
+		c := t.arriving(&p.Src, &p.Dst, p.Proto)
+		if c != nil && c.Flags&alias != 0 {
+			return &t.slab[c.Server], Outbound
+		}
+
+		return c, Inbound
+	}
+
+	return t.leaving(&p.Src, &p.Dst, p.Proto), Outbound
+}
+
+// arriving finds the slot, alias or not, that answers to src→dst where dst is
+// an address of ours.
+func (t *Table) arriving(src, dst *Endpoint, proto uint8) *Conn {
+	for i := *t.bucket(src, proto); i != 0; {
+		c := t.conn(i)
+		if c.Client == *src && c.Virtual == *dst && c.Proto == proto {
+			return c
+		}
+		i = c.next
+	}
+
+	return nil
+}
+
+// leaving finds the connection that src→dst is the reply of, where dst is the
+// outside endpoint.
+func (t *Table) leaving(src, dst *Endpoint, proto uint8) *Conn {
+	for i := *t.bucket(dst, proto); i != 0; {
+		c := t.conn(i)
+		if c.Client == *dst && c.Dest == *src && c.Proto == proto && c.Flags&FullNAT == 0 {
+			return c
+		}
+		i = c.next
+	}
+
+	return nil
+}
+
+// Insert copies *c, which must not be in the table itself, into the table with
+// the deadline now+life, and returns where it lies. If another connection is
+// in the way it returns that one and changes nothing. When there is no room it
+// first evicts the oldest half-open connection, or else the oldest one-way
+// one; held ones never. TCP begins in [ClassHalfOpen], all else in
+// [ClassOneWay]: see [Table.SetClass]. A FullNAT connection takes two slots.
+func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion) {
+	if other, why := t.inTheWay(c); other != nil {
+		return other, why
+	}
+
+	need := 1
+	if c.Flags&FullNAT != 0 {
+		need = 2
+	}
+	for t.room() < need {
+		if !t.evict() {
+			return nil, Full
+		}
+	}
+	if t.length == 0 {
+		t.cursor = int64(now >> tickShift) // an empty wheel may stand anywhere
+	}
+
+	n := t.take()
+	*n = *c
+	n.Flags &^= alias
+	n.wheel, n.class, n.place = links{}, links{}, 0
+	n.Deadline = now.Add(life)
+	t.chain(n)
+	t.arm(n, t.ticksAhead(n.Deadline))
+	t.enter(n, firstClass(n.Proto))
+	t.length++
+
+	if need == 2 {
+		a := t.take()
+		*a = Conn{Client: n.Dest, Virtual: n.Local, Proto: n.Proto, Flags: alias | FullNAT, Server: uint32(t.link(n) - 1)}
+		t.chain(a)
+	}
+
+	return n, Inserted
+}
+
+// inTheWay finds a connection that would make packets of c ambiguous.
+func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
+	if other := t.arriving(&c.Client, &c.Virtual, c.Proto); other != nil {
+		if other.Flags&alias != 0 {
+			return &t.slab[other.Server], Clash
+		}
+
+		return other, Exists
+	}
+
+	if c.Flags&FullNAT == 0 {
+		if other := t.leaving(&c.Dest, &c.Client, c.Proto); other != nil {
+			return other, Clash
+		}
+
+		return nil, Inserted
+	}
+
+	// The reply of a FullNAT connection arrives like any first packet.
+	other := t.arriving(&c.Dest, &c.Local, c.Proto)
+	if other != nil && other.Flags&alias != 0 {
+		other = &t.slab[other.Server]
+	}
+
+	return other, Clash
+}
+
+// Remove ends c for the reason why, and tells the owner. A connection that is
+// gone already stays so.
+func (t *Table) Remove(c *Conn, why Removal) {
+	if c.Proto == 0 {
+		return
+	}
+
+	var a *Conn
+	if c.Flags&FullNAT != 0 {
+		a = t.arriving(&c.Dest, &c.Local, c.Proto)
+		t.unchain(a)
+	}
+	t.unchain(c)
+	t.disarm(c)
+	t.leave(c)
+	t.length--
+
+	if t.removed != nil {
+		t.removed(c, why)
+	}
+	t.give(c)
+	if a != nil {
+		t.give(a)
+	}
+}
+
+// chain puts c at the head of its bucket.
+func (t *Table) chain(c *Conn) {
+	head := t.bucket(&c.Client, c.Proto)
+	c.next = *head
+	*head = t.link(c)
+}
+
+// unchain takes c out of its bucket. The walk is as short as a lookup's.
+func (t *Table) unchain(c *Conn) {
+	self := t.link(c)
+	at := t.bucket(&c.Client, c.Proto)
+	for *at != self {
+		at = &t.conn(*at).next
+	}
+	*at = c.next
+}
+
+// bucket is the head of the chain for an outside endpoint. The hash's high
+// half times the number of buckets, shifted back, spreads evenly over any
+// number of them and needs no division.
+func (t *Table) bucket(e *Endpoint, proto uint8) *link {
+	h := t.keys.hash(e, proto)
+
+	return &t.heads[(h>>32)*uint64(len(t.heads))>>32]
+}
