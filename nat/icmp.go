@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"encoding/binary"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// The packets that we make ourselves. Builders write into memory that the
+// caller lends, allocate nothing and return the length of what they wrote,
+// zero if nothing may be answered. Field values are those of the kernel's own
+// answers, so that nobody sees a difference.
+
+const (
+	// maxErrorLen is the longest ICMP error, IP header included (RFC 1812
+	// section 4.3.2.3).
+	maxErrorLen = 576
+	// resetLen is the length of a TCP reset, IP header included.
+	resetLen = ipv4HeaderLen + tcpHeaderLen
+
+	// generatedTTL is the time to live of what we send ourselves.
+	generatedTTL = 64
+	// internetworkControl is the precedence of ICMP errors (RFC 1812 section
+	// 4.3.2.5).
+	internetworkControl uint8 = 0xc0
+	// tosMask are the bits of the type of service that an error takes over
+	// from the packet it is about; ECN is not among them.
+	tosMask uint8 = 0x1c
+)
+
+// icmpError is what an ICMP error says.
+type icmpError struct {
+	kind, code uint8
+	rest       uint32 // the second word of the header
+}
+
+func portUnreachable() icmpError { return icmpError{kind: icmpUnreachable, code: icmpCodePort} }
+func hostUnreachable() icmpError { return icmpError{kind: icmpUnreachable, code: icmpCodeHost} }
+func timeExceeded() icmpError    { return icmpError{kind: icmpTimeExceeded} }
+
+// fragNeeded says that a packet with DF is larger than mtu, the MTU of the way
+// out in bytes (RFC 1191 section 4).
+func fragNeeded(mtu int) icmpError {
+	return icmpError{kind: icmpUnreachable, code: icmpCodeFragNeeded, rest: uint32(uint16(mtu))}
+}
+
+// mayAnswer tells whether an error about the packet, or a reset, may be sent at
+// all: never about an ICMP error, about a fragment other than the first, or
+// about what went to or came from more than one host (RFC 1122 section 3.2.2).
+// The caller knows the directed broadcasts and the frame's link address.
+func (p *parsed) mayAnswer() bool {
+	if p.kind == kindICMPError || p.fragOffset != 0 {
+		return false
+	}
+	dst := p.tuple.Dst.Addr[12]
+	return !badSource(p.tuple.Src.Addr[12]) && !badSource(dst)
+}
+
+// buildICMPError writes the error e about packet into b, which holds at least
+// maxErrorLen bytes and does not overlap packet. The error goes to the source
+// of packet, as src, with IP identification id. The quotation is of packet as
+// its bytes are now, cut to fit; a partial checksum in it is completed, for the
+// receiver knows only full ones.
+func buildICMPError(b []byte, e icmpError, src *conntrack.Addr, id uint16, packet *Packet) int {
+	quote := copy(b[ipv4HeaderLen+icmpHeaderLen:maxErrorLen], packet.Data)
+	n := ipv4HeaderLen + icmpHeaderLen + quote
+	b = b[:n]
+
+	if o := &packet.Offload; o.NeedsChecksum {
+		start, field := int(o.ChecksumStart), int(o.ChecksumStart)+int(o.ChecksumOffset)
+		if start <= len(packet.Data) && field+2 <= quote {
+			check := nonZero(^fold(sum(packet.Data[start:], 0)))
+			binary.BigEndian.PutUint16(b[ipv4HeaderLen+icmpHeaderLen+field:], check)
+		}
+	}
+
+	m := icmpHeader(b[ipv4HeaderLen:])
+	m.setType(e.kind)
+	m.setCode(e.code)
+	m.setRest(e.rest)
+	m.computeChecksum()
+
+	about := ipv4Header(packet.Data)
+	dst := about.src()
+	writeIPv4(b, protoICMP, src, &dst, id, 0, about.tos()&tosMask|internetworkControl)
+	return n
+}
+
+// writeIPv4 writes a header without options in front of what b already holds
+// behind it. fragment is the word of flags and offset.
+func writeIPv4(b []byte, proto uint8, src, dst *conntrack.Addr, id, fragment uint16, tos uint8) {
+	h := ipv4Header(b)
+	h.setVersionAndLen(ipv4HeaderLen)
+	h.setTOS(tos)
+	h.setTotalLen(len(b))
+	h.setID(id)
+	h.setFragment(fragment)
+	h.setTTL(generatedTTL)
+	h.setProto(proto)
+	h.setSrc(src)
+	h.setDst(dst)
+	h.computeChecksum()
+}
+
+// makeEchoReply turns the echo request in data, parsed as p, into its reply:
+// addresses exchanged, type changed, everything the sender wrote kept (RFC 792).
+// It reports false, and changes nothing, if the packet is not a whole request.
+func makeEchoReply(data []byte, p *parsed, id uint16) bool {
+	if p.kind != kindEcho || p.icmpType != icmpEchoRequest || p.isFragment() || !p.mayAnswer() {
+		return false
+	}
+	h := ipv4Header(data)
+	h.setSrc(&p.tuple.Dst.Addr)
+	h.setDst(&p.tuple.Src.Addr)
+	h.setTTL(generatedTTL)
+	h.setID(id)
+	h.setFragment(0)
+	h.computeChecksum()
+
+	// A wrong checksum stays wrong, so that a damaged request is not
+	// answered with a good reply.
+	m := icmpHeader(data[p.l4:])
+	old := binary.BigEndian.Uint16(m[0:2])
+	m.setType(icmpEchoReply)
+	m.setChecksum(update16(m.checksum(), old, binary.BigEndian.Uint16(m[0:2])))
+	return true
+}
+
+// buildReset writes the reset that answers the TCP segment p when there is no
+// connection for it (RFC 9293 section 3.10.7.1): with the sequence number that
+// the segment acknowledges, or if it acknowledges none, acknowledging all of
+// the segment. A reset is never answered. b holds at least resetLen bytes.
+func buildReset(b []byte, p *parsed) int {
+	if p.kind != kindTCP || p.flags&tcpRST != 0 || p.isFragment() || !p.mayAnswer() {
+		return 0
+	}
+	if p.flags&tcpACK != 0 {
+		return buildResetSegment(b, &p.tuple.Dst, &p.tuple.Src, p.ack, 0, tcpRST)
+	}
+	length := uint32(p.payloadLen)
+	if p.flags&tcpSYN != 0 {
+		length++
+	}
+	if p.flags&tcpFIN != 0 {
+		length++
+	}
+	return buildResetSegment(b, &p.tuple.Dst, &p.tuple.Src, 0, p.seq+length, tcpRST|tcpACK)
+}
+
+// buildResetSegment writes a reset from src to dst with these numbers. flags
+// is tcpRST, with tcpACK if ack counts. b holds at least resetLen bytes.
+func buildResetSegment(b []byte, src, dst *conntrack.Endpoint, seq, ack uint32, flags uint8) int {
+	b = b[:resetLen]
+	clear(b)
+	t := tcpHeader(b[ipv4HeaderLen:])
+	t.setSrcPort(src.Port)
+	t.setDstPort(dst.Port)
+	t.setSeq(seq)
+	t.setAck(ack)
+	t.setHeaderLen(tcpHeaderLen)
+	t.setFlags(flags)
+	t.setChecksum(transportChecksum(&src.Addr, &dst.Addr, protoTCP, t))
+	writeIPv4(b, protoTCP, &src.Addr, &dst.Addr, 0, ipv4DontFragment, 0)
+	return resetLen
+}

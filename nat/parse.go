@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import "github.com/vsnat/vsnat/conntrack"
+
+// kind is what a packet is to the walk.
+type kind uint8
+
+const (
+	kindOther     kind = iota // a protocol or ICMP type without connections
+	kindTCP                   // whole, or a first fragment
+	kindUDP                   // whole, or a first fragment
+	kindEcho                  // ICMP echo request or reply, whole or a first fragment
+	kindICMPError             // quotes another packet; see parseInner
+	kindFragment              // a fragment other than the first, of TCP, UDP or ICMP: no ports
+)
+
+// parsed is what the walk needs to know of a packet. It holds no reference to
+// the packet's bytes: offsets are from the start of Packet.Data and stay true
+// through a rewrite, since a rewrite moves nothing.
+type parsed struct {
+	tuple conntrack.Tuple // ports are zero if kind has none
+	kind  kind
+
+	proto     uint8
+	ttl       uint8
+	tos       uint8
+	id        uint16 // IP identification
+	headerLen int    // IP header with options, bytes
+	totalLen  int    // whole packet, bytes; len(Packet.Data)
+	l4        int    // offset of the transport header, or of a later fragment's data
+
+	dontFragment  bool
+	moreFragments bool
+	fragOffset    int // bytes
+
+	// partial says that the transport checksum field at l4 holds the sum of
+	// the pseudo-header only (Offload.NeedsChecksum). An offload that points
+	// further in, at the payload of a tunnel, leaves it false: the outer
+	// checksum is then a full one.
+	partial bool
+
+	// TCP.
+	flags        uint8
+	flagsIllegal bool // SYN+FIN, SYN+RST, null, xmas…: such a segment opens nothing
+	windowScale  int8 // of a SYN; -1: none, or not a SYN
+	window       uint16
+	seq, ack     uint32
+	dataOffset   int // TCP header with options, bytes
+	payloadLen   int // TCP or UDP payload in this packet, bytes
+
+	udpLen int // of the UDP header, bytes; says the whole datagram in a first fragment
+
+	// ICMP.
+	icmpType, icmpCode uint8
+	icmpID             uint16 // of an echo
+}
+
+// isFragment tells whether the packet is part of a datagram only.
+func (p *parsed) isFragment() bool { return p.moreFragments || p.fragOffset != 0 }
+
+// isLaterFragment tells whether the packet has no transport header.
+func (p *parsed) isLaterFragment() bool { return p.fragOffset != 0 }
+
+// parse reads the headers of pkt and judges them. It cuts pkt.Data to the
+// length that the IP header says, since a short Ethernet frame is padded. It
+// returns ReasonNone for a packet that is sound; p is not complete otherwise.
+//
+// Checked here is what no legal packet violates, whoever it is for: header
+// lengths, the IP header checksum, options, a source that cannot be one, the
+// geometry of fragments. Whether the destination is good is the caller's to
+// say. Transport checksums are not verified: a rewrite keeps their error.
+func (p *parsed) parse(pkt *Packet) Reason {
+	*p = parsed{windowScale: -1}
+	if r := p.parseIPv4(pkt); r != ReasonNone {
+		return r
+	}
+	if p.isFragment() {
+		if r := p.checkFragment(pkt); r != ReasonNone {
+			return r
+		}
+	}
+	if p.fragOffset != 0 {
+		if p.proto == protoTCP || p.proto == protoUDP || p.proto == protoICMP {
+			p.kind = kindFragment
+		}
+		return ReasonNone
+	}
+	switch p.proto {
+	case protoTCP:
+		return p.parseTCP(pkt)
+	case protoUDP:
+		return p.parseUDP(pkt)
+	case protoICMP:
+		return p.parseICMP(pkt)
+	}
+	return ReasonNone
+}
+
+func (p *parsed) parseIPv4(pkt *Packet) Reason {
+	b := pkt.Data
+	if len(b) < ipv4HeaderLen {
+		return ReasonShort
+	}
+	h := ipv4Header(b)
+	if h.version() != 4 {
+		return ReasonVersion
+	}
+	n := h.headerLen()
+	if n < ipv4HeaderLen {
+		return ReasonIPHeader
+	}
+	if n > len(b) {
+		return ReasonShort
+	}
+	total := h.totalLen()
+	if total == 0 && pkt.Offload.GSOType != GSONone {
+		// A super-packet beyond 65,535 bytes (Linux "BIG TCP") cannot say
+		// its length.
+		total = len(b)
+	}
+	if total < n {
+		return ReasonIPHeader
+	}
+	if total > len(b) {
+		return ReasonShort
+	}
+	if !h.checksumOK() {
+		return ReasonIPChecksum
+	}
+	if n > ipv4HeaderLen && !optionsOK(h.options()) {
+		return ReasonIPOptions
+	}
+	if badSource(h[12]) {
+		return ReasonSource
+	}
+	pkt.Data = b[:total:total]
+
+	p.headerLen, p.l4, p.totalLen = n, n, total
+	p.tos, p.ttl, p.proto, p.id = h.tos(), h.ttl(), h.proto(), h.id()
+	p.tuple.Src.Addr, p.tuple.Dst.Addr, p.tuple.Proto = h.src(), h.dst(), p.proto
+	if p.tuple.Src.Addr == p.tuple.Dst.Addr {
+		return ReasonLand
+	}
+	f := h.fragment()
+	p.dontFragment = f&ipv4DontFragment != 0
+	p.moreFragments = f&ipv4MoreFragments != 0
+	p.fragOffset = int(f&ipv4OffsetMask) * 8
+	return ReasonNone
+}
+
+// badSource tells from its first byte whether an address can be no host's:
+// 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 reserved and
+// broadcast (RFC 1122 section 3.2.1.3, RFC 1812 section 5.3.7).
+func badSource(first byte) bool { return first == 0 || first == 127 || first >= 224 }
+
+// optionsOK accepts IPv4 options that are well formed and none of which routes
+// the packet by its sender's will. The accepted ones travel on unchanged.
+func optionsOK(o []byte) bool {
+	const (
+		end               = 0
+		noOperation       = 1
+		looseSourceRoute  = 131
+		strictSourceRoute = 137
+	)
+	for len(o) > 0 {
+		switch o[0] {
+		case end:
+			return true
+		case noOperation:
+			o = o[1:]
+			continue
+		case looseSourceRoute, strictSourceRoute:
+			return false
+		}
+		if len(o) < 2 || o[1] < 2 || int(o[1]) > len(o) {
+			return false
+		}
+		o = o[o[1]:]
+	}
+	return true
+}
+
+// checkFragment judges the geometry of a fragment (RFC 791 section 3.2) and
+// refuses the tricks of RFC 1858 and RFC 3128: a transport header that is not
+// whole in the first fragment, or that a later one would overwrite.
+func (p *parsed) checkFragment(pkt *Packet) Reason {
+	data := p.totalLen - p.headerLen
+	switch {
+	case data == 0,
+		p.moreFragments && data%8 != 0,
+		p.fragOffset+p.totalLen > ipv4MaxLen,
+		// A sender completes the checksum and cuts a super-packet before
+		// it makes fragments.
+		pkt.Offload.NeedsChecksum, pkt.Offload.GSOType != GSONone:
+		return ReasonFragment
+	}
+	if p.fragOffset == 0 {
+		need := 0
+		switch p.proto {
+		case protoTCP:
+			need = tcpHeaderLen
+			if data >= need {
+				need = tcpHeader(pkt.Data[p.l4:]).headerLen()
+			}
+		case protoUDP:
+			need = udpHeaderLen
+		case protoICMP:
+			need = icmpHeaderLen
+		}
+		if data < need {
+			return ReasonFragmentTiny
+		}
+		return ReasonNone
+	}
+	if p.proto == protoTCP && p.fragOffset < tcpHeaderLen {
+		return ReasonFragmentTiny
+	}
+	return ReasonNone
+}
+
+func (p *parsed) parseTCP(pkt *Packet) Reason {
+	b := pkt.Data[p.l4:]
+	if len(b) < tcpHeaderLen {
+		return ReasonTCPHeader
+	}
+	h := tcpHeader(b)
+	p.dataOffset = h.headerLen()
+	if p.dataOffset < tcpHeaderLen || p.dataOffset > len(b) {
+		return ReasonTCPHeader
+	}
+	if !p.checkOffload(pkt, tcpChecksumOffset) {
+		return ReasonTCPHeader
+	}
+	p.kind = kindTCP
+	p.payloadLen = len(b) - p.dataOffset
+	p.flags, p.window, p.seq, p.ack = h.flags(), h.window(), h.seq(), h.ack()
+	p.flagsIllegal = illegalFlags(p.flags)
+	if p.flags&tcpSYN != 0 {
+		p.windowScale = windowScale(h.options())
+	}
+	return p.setPorts(h.srcPort(), h.dstPort())
+}
+
+// illegalFlags tells whether no TCP of good will sends these flags: a segment
+// carries exactly one of SYN, FIN and RST at most, and all but the first SYN
+// and a RST carry ACK (RFC 9293 section 3.10.7.4).
+func illegalFlags(flags uint8) bool {
+	switch flags & (tcpSYN | tcpFIN | tcpRST) {
+	case 0, tcpFIN:
+		return flags&tcpACK == 0
+	case tcpSYN, tcpRST:
+		return false
+	}
+	return true
+}
+
+// windowScale finds the shift count of a SYN (RFC 7323 section 2.2), or -1.
+func windowScale(o []byte) int8 {
+	const (
+		end         = 0
+		noOperation = 1
+		scale       = 3
+		maxShift    = 14
+	)
+	for len(o) > 0 {
+		switch o[0] {
+		case end:
+			return -1
+		case noOperation:
+			o = o[1:]
+			continue
+		}
+		if len(o) < 2 || o[1] < 2 || int(o[1]) > len(o) {
+			return -1
+		}
+		if o[0] == scale && o[1] == 3 {
+			return int8(min(o[2], maxShift))
+		}
+		o = o[o[1]:]
+	}
+	return -1
+}
+
+func (p *parsed) parseUDP(pkt *Packet) Reason {
+	b := pkt.Data[p.l4:]
+	if len(b) < udpHeaderLen {
+		return ReasonUDPHeader
+	}
+	h := udpHeader(b)
+	p.udpLen = h.length()
+	if p.udpLen < udpHeaderLen || p.udpLen > len(b) && !p.moreFragments {
+		return ReasonUDPHeader
+	}
+	if !p.checkOffload(pkt, udpChecksumOffset) {
+		return ReasonUDPHeader
+	}
+	p.kind = kindUDP
+	p.payloadLen = len(b) - udpHeaderLen
+	return p.setPorts(h.srcPort(), h.dstPort())
+}
+
+func (p *parsed) parseICMP(pkt *Packet) Reason {
+	b := pkt.Data[p.l4:]
+	if len(b) < icmpHeaderLen {
+		return ReasonICMPHeader
+	}
+	if !p.checkOffload(pkt, icmpChecksumOffset) || p.partial && !completeOffload(pkt) {
+		return ReasonICMPHeader
+	}
+	p.partial = false
+	h := icmpHeader(b)
+	p.icmpType, p.icmpCode = h.icmpType(), h.code()
+	switch p.icmpType {
+	case icmpEchoRequest:
+		p.kind, p.icmpID = kindEcho, h.id()
+		p.tuple.Src.Port = p.icmpID
+	case icmpEchoReply:
+		p.kind, p.icmpID = kindEcho, h.id()
+		p.tuple.Dst.Port = p.icmpID
+	case icmpUnreachable, icmpSourceQuench, icmpRedirect, icmpTimeExceeded, icmpParameter:
+		p.kind = kindICMPError
+	}
+	return ReasonNone
+}
+
+// setPorts puts the ports into the tuple; neither may be zero (RFC 6335
+// section 6).
+func (p *parsed) setPorts(src, dst uint16) Reason {
+	p.tuple.Src.Port, p.tuple.Dst.Port = src, dst
+	if src == 0 || dst == 0 {
+		return ReasonPortZero
+	}
+	return ReasonNone
+}
+
+// checkOffload sets partial and reports whether the checksum offload fits the
+// packet: inside it, and if it starts at the transport header, with that
+// protocol's field.
+func (p *parsed) checkOffload(pkt *Packet, field uint16) bool {
+	o := &pkt.Offload
+	if !o.NeedsChecksum {
+		return true
+	}
+	start := int(o.ChecksumStart)
+	if start < p.l4 || start+int(o.ChecksumOffset)+2 > len(pkt.Data) {
+		return false
+	}
+	p.partial = start == p.l4
+	return !p.partial || o.ChecksumOffset == field
+}
