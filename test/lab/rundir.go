@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// programNames are the names under which commands in the lab find this program.
+var programNames = []string{"vsnat", "ipvsadm", "ipvsadm-save", "ipvsadm-restore"}
+
+// BaseDir returns the directory that holds the run directories of this user's
+// labs, and makes it: mode 0700. It refuses one that belongs to somebody else.
+func BaseDir() (string, error) {
+	parent := os.Getenv("XDG_RUNTIME_DIR")
+	if s, err := os.Stat(parent); parent == "" || err != nil || !s.IsDir() || !owned(s) {
+		parent = "/tmp"
+	}
+	dir := filepath.Join(parent, "vsnat-lab-"+strconv.Itoa(os.Geteuid()))
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return "", fmt.Errorf("directory of the lab: %w", err)
+	}
+
+	s, err := os.Lstat(dir)
+	if err != nil {
+		return "", fmt.Errorf("directory of the lab: %w", err)
+	}
+	if !s.IsDir() || !owned(s) || s.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s must be a directory of yours with mode 0700\nhint: remove it", dir)
+	}
+	return dir, nil
+}
+
+func owned(s os.FileInfo) bool {
+	sys, ok := s.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == os.Geteuid()
+}
+
+// newRunDir makes a run directory of its own for one lab. Another lab that ends
+// at this moment may just be removing the base directory, hence the few attempts.
+func newRunDir() (dir string, err error) {
+	for range 5 {
+		var base string
+		if base, err = BaseDir(); err != nil {
+			return "", err
+		}
+		if dir, err = os.MkdirTemp(base, "run-"); err == nil {
+			return dir, nil
+		}
+	}
+	return "", err
+}
+
+// removeRunDir removes a run directory, and the base directory if it was the last.
+func removeRunDir(dir string) error {
+	err := os.RemoveAll(dir)
+	os.Remove(filepath.Dir(dir)) // fails if other labs run
+	return err
+}
+
+// linkPrograms makes a directory with links named as programNames to the running
+// program. They lead through /proc, since `go run` and `go test` delete their
+// binaries, and not to "self", which would be whoever follows the link.
+func linkPrograms(dir string) (string, error) {
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "bin")
+	if err := os.Mkdir(bin, 0o700); err != nil {
+		return "", err
+	}
+	for _, name := range programNames {
+		if err := os.Symlink(filepath.Join("/proc", self, "exe"), filepath.Join(bin, name)); err != nil {
+			return "", err
+		}
+	}
+	return bin, nil
+}
+
+// isProgramName reports whether a process was called as the program under test.
+func isProgramName(arg0 string) bool {
+	return slices.Contains(programNames, filepath.Base(arg0))
+}
