@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package iface moves frames between network links and the shards that
+// translate them.
+//
+// # Goals
+//
+// A shard must be able to read and write 64 frames with one system call each,
+// among them super-packets of 64 KiB, without an allocation, a lock or a copy
+// beyond the two the kernel makes. Nobody must be asked to run ethtool: segments
+// that the kernel merged and checksums that it left open pass through with the
+// offload header that describes them.
+//
+// # Limits
+//
+// One packet socket reads one link. Links are Ethernet-like or carry bare IP
+// packets. Frames above 64 KiB (the kernel's BIG TCP) do not fit a slot; they
+// are flagged as truncated and never sent on. 802.1Q tags that the kernel took
+// off are flagged, not put back.
+//
+// # Storage
+//
+// A packet queue owns [BatchSize] receive slots of 64 KiB and the message
+// headers that point at them; they are made once. Read lends the slots to the
+// caller until the next Read. Write borrows the memory of the frames until it
+// returns, so that a frame read from one queue is written to another without a
+// copy in between. The slots belong to the Go heap, although they hold no
+// pointers: a frame still in use when another goroutine closes the queue stays
+// readable.
+//
+// # States
+//
+// A queue is open or closed. While it is open its link may go down and come
+// back: Read and Write then report an error for which [IsDown] is true, and work
+// again when the link does, with no help from the caller. When the link is
+// removed or leaves the network namespace, the error is one for which [IsGone]
+// is true, and the queue can only be closed. The kernel wakes a poller for a
+// link that goes down, but not for one that disappears while down; who must
+// know that watches the topology.
+//
+// # Flow
+//
+// The kernel hands each arriving frame to the packet socket before its own
+// stack, and the stack sees it as well ("tap"): keeping the host from answering
+// is the business of the guard. The classic BPF program built from [Filter]
+// decides which frames are copied for us. It is in place before the socket is
+// bound to its link, so no other frame is ever delivered. Our own transmissions
+// are not looped back (PACKET_IGNORE_OUTGOING).
+//
+//	link → Filter → Queue.Read → (the shard translates in place) → Queue.Write → link
+//	                  ↑                                              │
+//	               Poller ← Wake (other goroutines)                  └ drops are counted, never waited for
+//
+// A write never blocks. A frame that the kernel refuses is skipped and counted;
+// when the link's transmit queue is full the frame is tried a bounded number
+// of times, then dropped and counted.
+//
+// # Files
+//
+// In the order a frame meets them: filter.go, poller.go, frame.go, packet.go
+// with packet_receive.go and packet_send.go, offload.go, segment.go, tun.go.
+// Package ifacetest has queues in memory and the helper that gives tests a
+// network namespace.
+package iface

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// DefaultBuffer is the size in bytes that is asked for each of a packet socket's
+// buffers: about a hundred super-packets, or 10,000 small frames.
+const DefaultBuffer = 8 << 20
+
+// Egress says how frames leave a packet socket.
+type Egress uint8
+
+const (
+	// EgressDirect hands frames to the driver past the queueing discipline
+	// (PACKET_QDISC_BYPASS). Captures and egress filters on the host do not see
+	// them. A link that cannot segment super-packets itself is found out with the
+	// first of them and served as EgressQueued from then on.
+	EgressDirect Egress = iota
+	// EgressQueued sends as the host's own packets are sent.
+	EgressQueued
+)
+
+// PacketOptions are the choices of OpenPacket. The zero value is usable.
+type PacketOptions struct {
+	// Filter is in force before the first frame is delivered.
+	Filter Filter
+	// ReceiveBuffer and SendBuffer are in bytes; 0 means DefaultBuffer. Without
+	// CAP_NET_ADMIN in the first user namespace the kernel cuts them to
+	// net.core.rmem_max and wmem_max.
+	ReceiveBuffer, SendBuffer int
+	Egress                    Egress
+}
+
+// packetQueue is a Queue on an AF_PACKET socket.
+type packetQueue struct {
+	descriptor
+	counters
+
+	name   string
+	layer  Layer
+	direct bool // frames bypass the queueing discipline
+
+	// Made once, so that failing costs no allocation either.
+	errDown, errGone, errClosed error
+
+	in  *receiveBatch
+	out *sendBatch
+}
+
+// OpenPacket opens a queue that sees the frames of all protocols on the link.
+// ETH_P_ALL puts it ahead of the netdev ingress hook, where a guard may drop the
+// same frames for the host; a socket bound to ETH_P_IP would sit behind it. The
+// link may be down. It needs CAP_NET_RAW in the user namespace that owns the
+// network namespace.
+func OpenPacket(link Link, opts PacketOptions) (Queue, error) {
+	q := &packetQueue{
+		name:      link.Name,
+		layer:     Network,
+		direct:    opts.Egress == EgressDirect,
+		errDown:   fmt.Errorf("port %s: %w", link.Name, ErrDown),
+		errGone:   fmt.Errorf("port %s: %w", link.Name, ErrGone),
+		errClosed: fmt.Errorf("port %s: %w", link.Name, ErrClosed),
+	}
+	if link.Ethernet {
+		q.layer = Ethernet
+	}
+	// Protocol 0: nothing is delivered until bind names a link and a protocol.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, q.openError("open a packet socket", err)
+	}
+	q.fd = fd
+	if err := q.configure(opts); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if err := q.SetFilter(opts.Filter); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	address := unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: link.Index}
+	if err := unix.Bind(fd, &address); err != nil {
+		unix.Close(fd)
+		if err == unix.ENODEV || err == unix.ENXIO {
+			return nil, q.errGone
+		}
+		return nil, q.openError("bind the packet socket", err)
+	}
+	q.in = newReceiveBatch()
+	q.out = newSendBatch(q.layer, link.Index)
+	return q, nil
+}
+
+func (q *packetQueue) openError(what string, err error) error {
+	err = fmt.Errorf("port %s: %s: %w", q.name, what, err)
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w\nhint: packet sockets need root or CAP_NET_RAW; as an ordinary user, run in a user and network namespace", err)
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w\nhint: this kernel has no packet sockets (CONFIG_PACKET)", err)
+	}
+	return err
+}
+
+// option is one integer socket option that has to be set before bind.
+type option struct {
+	name        string
+	level, code int
+	value       int
+}
+
+func (q *packetQueue) configure(opts PacketOptions) error {
+	for _, o := range []option{
+		{"PACKET_VNET_HDR", unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1},
+		{"PACKET_IGNORE_OUTGOING", unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1},
+		{"PACKET_AUXDATA", unix.SOL_PACKET, unix.PACKET_AUXDATA, 1},
+	} {
+		if err := unix.SetsockoptInt(q.fd, o.level, o.code, o.value); err != nil {
+			return fmt.Errorf("port %s: set %s: %w\nhint: Linux 4.20 or later is needed", q.name, o.name, err)
+		}
+	}
+	if q.direct && unix.SetsockoptInt(q.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1) != nil {
+		q.direct = false
+	}
+	q.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, opts.ReceiveBuffer)
+	q.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, opts.SendBuffer)
+	return nil
+}
+
+// setBuffer asks beyond the system's limit first. The plain option never fails: it
+// silently takes the limit.
+func (q *packetQueue) setBuffer(force, plain, size int) {
+	if size <= 0 {
+		size = DefaultBuffer
+	}
+	size = min(size, math.MaxInt32/2) // the kernel doubles it
+	if unix.SetsockoptInt(q.fd, unix.SOL_SOCKET, force, size) != nil {
+		unix.SetsockoptInt(q.fd, unix.SOL_SOCKET, plain, size)
+	}
+}
+
+// SetFilter implements Queue. A host may limit the memory of filters
+// (net.core.optmem_max); then all of IPv4 is admitted.
+func (q *packetQueue) SetFilter(f Filter) error {
+	raw, err := f.Assemble(q.layer)
+	if err != nil {
+		return fmt.Errorf("port %s: %w", q.name, err)
+	}
+	fd, ok := q.hold()
+	if !ok {
+		return q.errClosed
+	}
+	defer q.release()
+	err = attach(fd, raw)
+	if err == unix.ENOMEM {
+		if raw, err = bpf.Assemble(wideProgram(q.layer)); err == nil {
+			err = attach(fd, raw)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("port %s: attach the filter: %w", q.name, err)
+	}
+	return nil
+}
+
+// attach replaces the filter in one step: there is no moment without one.
+func attach(fd int, raw []bpf.RawInstruction) error {
+	program := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+}
+
+// FD implements Queue.
+func (q *packetQueue) FD() int {
+	fd, ok := q.hold()
+	if !ok {
+		return -1
+	}
+	defer q.release()
+	return fd
+}
+
+// Stats implements Queue.
+func (q *packetQueue) Stats() QueueStats {
+	if fd, ok := q.hold(); ok {
+		q.collectDrops(fd)
+		q.release()
+	}
+	return q.load()
+}
+
+// collectDrops adds what the kernel dropped since it was last asked: reading the
+// number resets it.
+func (q *packetQueue) collectDrops(fd int) {
+	if stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		q.kernelDrops.Add(uint64(stats.Drops))
+	}
+}
+
+// Close implements Queue.
+func (q *packetQueue) Close() error {
+	if err := q.close(q.collectDrops); err != nil {
+		return fmt.Errorf("port %s: close: %w", q.name, err)
+	}
+	return nil
+}
+
+// networkOrder is htons.
+func networkOrder(v uint16) uint16 {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return bits.ReverseBytes16(v)
+	}
+	return v
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"github.com/songgao/water"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TUN is a Queue on a network-layer device that exists as long as it is open:
+// what the host routes into the device is read, what is written arrives on the
+// host. Frames begin with the IP header, are never larger than the MTU and have
+// no offload header; frames written with one are completed and segmented first.
+type TUN struct {
+	descriptor
+	counters
+
+	name string
+	// Made once, so that failing costs no allocation either.
+	errDown, errGone, errClosed error
+
+	slots    []byte // BatchSize of them, slotSize apart
+	segments segmenter
+}
+
+// tunDevice is where the kernel offers TUN.
+const tunDevice = "/dev/net/tun"
+
+// OpenTUN creates a TUN device, gives it the MTU (68 to 65535 bytes) and sets it
+// up. The name has at most 15 bytes; "vsnat%d" lets the kernel choose the number,
+// and "" the name. The device vanishes with Close or with the process.
+func OpenTUN(name string, mtu int) (*TUN, error) {
+	if mtu < 68 || mtu > 65535 {
+		return nil, fmt.Errorf("tun %q: MTU %d is not between 68 and 65535", name, mtu)
+	}
+	if len(name) >= unix.IFNAMSIZ {
+		return nil, fmt.Errorf("tun %q: the name is longer than %d bytes", name, unix.IFNAMSIZ-1)
+	}
+	if _, err := netlink.LinkByName(name); err == nil && !strings.Contains(name, "%") {
+		return nil, fmt.Errorf("tun %q: a link of this name exists\nhint: choose another name", name)
+	}
+	fd, name, err := createTUN(name)
+	if err != nil {
+		return nil, err
+	}
+	q := &TUN{
+		name:      name,
+		errDown:   fmt.Errorf("port %s: %w", name, ErrDown),
+		errGone:   fmt.Errorf("port %s: %w", name, ErrGone),
+		errClosed: fmt.Errorf("port %s: %w", name, ErrClosed),
+		slots:     make([]byte, BatchSize*slotSize),
+	}
+	q.fd = fd
+	if err := bringUp(name, mtu); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return q, nil
+}
+
+// createTUN returns a descriptor of our own. The library's is registered with
+// Go's network poller and is inherited by child processes; a duplicate is
+// neither, and keeps the device when the original is closed.
+func createTUN(name string) (int, string, error) {
+	device, err := water.New(water.Config{
+		DeviceType:             water.TUN,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name},
+	})
+	if err != nil {
+		return -1, "", tunError(name, err)
+	}
+	defer device.Close()
+	file, ok := device.ReadWriteCloser.(*os.File)
+	if !ok {
+		return -1, "", fmt.Errorf("tun %q: no descriptor to wait on", name)
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return -1, "", fmt.Errorf("tun %q: %w", name, err)
+	}
+	fd := -1
+	var failed error
+	err = raw.Control(func(original uintptr) {
+		fd, failed = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return -1, "", fmt.Errorf("tun %q: duplicate the descriptor: %w", name, err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return -1, "", fmt.Errorf("tun %q: %w", name, err)
+	}
+	return fd, device.Name(), nil
+}
+
+// tunError says which step failed and what to do. Opening the device fails with a
+// bare error number, making the interface with an os.SyscallError.
+func tunError(name string, err error) error {
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = fmt.Errorf("tun %q: create the interface: %w", name, err)
+		switch {
+		case errors.Is(err, unix.EPERM):
+			return fmt.Errorf("%w\nhint: this needs CAP_NET_ADMIN in the network namespace: root, or a user namespace of your own", err)
+		case errors.Is(err, unix.EBUSY):
+			return fmt.Errorf("%w\nhint: another process holds a device of this name", err)
+		}
+		return err
+	}
+	err = fmt.Errorf("tun %q: open %s: %w", name, tunDevice, err)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w\nhint: load the module (modprobe tun), make the node (mkdir -p /dev/net && mknod -m 666 %s c 10 200), or pass the device into the container (--device %s)", err, tunDevice, tunDevice)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w\nhint: run as root, or let everyone open it (chmod 666 %s); a network namespace is still needed to use it", err, tunDevice)
+	}
+	return err
+}
+
+func bringUp(name string, mtu int) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("tun %q: find the new link: %w", name, err)
+	}
+	if err := netlink.LinkSetMTU(link, mtu); err != nil {
+		return fmt.Errorf("tun %q: set the MTU to %d: %w", name, mtu, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("tun %q: set the link up: %w", name, err)
+	}
+	return nil
+}
+
+// Name is the name the device was created with.
+func (q *TUN) Name() string { return q.name }
+
+// Read implements Queue.
+func (q *TUN) Read(b []Frame) (int, error) {
+	fd, ok := q.hold()
+	if !ok {
+		return 0, q.errClosed
+	}
+	defer q.release()
+
+	var (
+		n      int
+		total  uint64
+		failed error
+	)
+	for n < len(b) && n < BatchSize {
+		slot := q.slots[n*slotSize:][:MaxFrame:MaxFrame]
+		length, err := unix.Read(fd, slot)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			failed = q.classify(err)
+			break
+		}
+		b[n] = Frame{Data: slot[:length], Kind: Host}
+		total += uint64(length)
+		n++
+	}
+	q.receivedFrames.Add(uint64(n))
+	q.receivedBytes.Add(total)
+	return n, failed
+}
+
+// classify is nil for an error that is none of the port's.
+func (q *TUN) classify(err error) error {
+	switch err {
+	case unix.EIO: // tun_get_user: the interface is not up
+		return q.errDown
+	case unix.EBADFD, unix.EFAULT, unix.ENODEV, unix.ENXIO: // the device was deleted
+		return q.errGone
+	}
+	return nil
+}
+
+// Write implements Queue.
+func (q *TUN) Write(b []Frame) (int, error) {
+	fd, ok := q.hold()
+	if !ok {
+		return 0, q.errClosed
+	}
+	defer q.release()
+
+	sent, attempts := 0, sendAttempts
+	for i := range b {
+		errno := q.writeFrame(fd, &b[i], &attempts)
+		switch {
+		case errno == nil:
+			sent++
+			q.sentFrames.Add(1)
+			q.sentBytes.Add(uint64(len(b[i].Data)))
+		case errno == unix.EINVAL, errno == unix.EMSGSIZE:
+			q.sendRefused.Add(1)
+		case q.classify(errno) != nil:
+			q.sendDrops.Add(uint64(len(b) - i))
+			return sent, q.classify(errno)
+		default:
+			q.sendDrops.Add(1)
+		}
+	}
+	return sent, nil
+}
+
+// writeFrame writes one frame, or the segments it stands for. A plain error
+// number is returned, EINVAL for a frame that can never be sent.
+func (q *TUN) writeFrame(fd int, f *Frame, attempts *int) error {
+	if f.Truncated || len(f.Data) == 0 {
+		return unix.EINVAL
+	}
+	if !f.Offload.Segmented() {
+		if CompleteChecksum(f.Data, f.Offload) != nil {
+			return unix.EINVAL
+		}
+		return writePacket(fd, f.Data, attempts)
+	}
+	if !q.segments.begin(f.Data, f.Offload) {
+		return unix.EINVAL
+	}
+	for segment := q.segments.next(); segment != nil; segment = q.segments.next() {
+		if err := writePacket(fd, segment, attempts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writePacket(fd int, p []byte, attempts *int) error {
+	for {
+		// The raw call: unix.Write would box the error number.
+		_, _, errno := unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN, unix.ENOBUFS:
+			if again(attempts) {
+				continue
+			}
+			return unix.EAGAIN
+		}
+		return errno
+	}
+}
+
+// SetFilter implements Queue. It admits everything: only what the host routes
+// into the device comes here, and nobody else would receive it.
+func (q *TUN) SetFilter(Filter) error { return nil }
+
+// FD implements Queue.
+func (q *TUN) FD() int {
+	fd, ok := q.hold()
+	if !ok {
+		return -1
+	}
+	defer q.release()
+	return fd
+}
+
+// Stats implements Queue.
+func (q *TUN) Stats() QueueStats { return q.load() }
+
+// Close implements Queue; the device vanishes.
+func (q *TUN) Close() error {
+	if err := q.close(nil); err != nil {
+		return fmt.Errorf("port %s: close: %w", q.name, err)
+	}
+	return nil
+}
