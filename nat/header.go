@@ -120,14 +120,14 @@ func (h ipv4Header) replaceAddress(at int, a *conntrack.Addr, d *delta) {
 
 // Bits of the TCP flags byte (RFC 9293 section 3.1).
 const (
-	tcpFIN uint8 = 1 << iota
-	tcpSYN
-	tcpRST
-	tcpPSH
-	tcpACK
-	tcpURG
-	tcpECE
-	tcpCWR
+	flagFIN uint8 = 1 << iota
+	flagSYN
+	flagRST
+	flagPSH
+	flagACK
+	flagURG
+	flagECE
+	flagCWR
 )
 
 // tcpHeader is a TCP header (RFC 9293 section 3.1).
@@ -214,9 +214,10 @@ const (
 
 // Codes of icmpUnreachable.
 const (
-	icmpCodeHost       uint8 = 1
-	icmpCodePort       uint8 = 3
-	icmpCodeFragNeeded uint8 = 4
+	icmpNetUnreachable  uint8 = 0
+	icmpHostUnreachable uint8 = 1
+	icmpPortUnreachable uint8 = 3
+	icmpFragNeeded      uint8 = 4
 )
 
 // icmpHeader is an ICMP header (RFC 792): type, code, checksum, and four bytes

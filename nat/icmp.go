@@ -36,14 +36,15 @@ type icmpError struct {
 	rest       uint32 // the second word of the header
 }
 
-func portUnreachable() icmpError { return icmpError{kind: icmpUnreachable, code: icmpCodePort} }
-func hostUnreachable() icmpError { return icmpError{kind: icmpUnreachable, code: icmpCodeHost} }
-func timeExceeded() icmpError    { return icmpError{kind: icmpTimeExceeded} }
+// unreachable has one of the codes of icmpUnreachable.
+func unreachable(code uint8) icmpError { return icmpError{kind: icmpUnreachable, code: code} }
+
+func timeExceeded() icmpError { return icmpError{kind: icmpTimeExceeded} }
 
 // fragNeeded says that a packet with DF is larger than mtu, the MTU of the way
 // out in bytes (RFC 1191 section 4).
 func fragNeeded(mtu int) icmpError {
-	return icmpError{kind: icmpUnreachable, code: icmpCodeFragNeeded, rest: uint32(uint16(mtu))}
+	return icmpError{kind: icmpUnreachable, code: icmpFragNeeded, rest: uint32(uint16(mtu))}
 }
 
 // mayAnswer tells whether an error about the packet, or a reset, may be sent at
@@ -108,7 +109,7 @@ func writeIPv4(b []byte, proto uint8, src, dst *conntrack.Addr, id, fragment uin
 // addresses exchanged, type changed, everything the sender wrote kept (RFC 792).
 // It reports false, and changes nothing, if the packet is not a whole request.
 func makeEchoReply(data []byte, p *parsed, id uint16) bool {
-	if p.kind != kindEcho || p.icmpType != icmpEchoRequest || p.isFragment() || !p.mayAnswer() {
+	if p.kind != kindEcho || p.icmpType != icmpEchoRequest || p.fragment || !p.mayAnswer() {
 		return false
 	}
 	h := ipv4Header(data)
@@ -133,24 +134,24 @@ func makeEchoReply(data []byte, p *parsed, id uint16) bool {
 // the segment acknowledges, or if it acknowledges none, acknowledging all of
 // the segment. A reset is never answered. b holds at least resetLen bytes.
 func buildReset(b []byte, p *parsed) int {
-	if p.kind != kindTCP || p.flags&tcpRST != 0 || p.isFragment() || !p.mayAnswer() {
+	if p.kind != kindTCP || p.flags&flagRST != 0 || p.fragment || !p.mayAnswer() {
 		return 0
 	}
-	if p.flags&tcpACK != 0 {
-		return buildResetSegment(b, &p.tuple.Dst, &p.tuple.Src, p.ack, 0, tcpRST)
+	if p.flags&flagACK != 0 {
+		return buildResetSegment(b, &p.tuple.Dst, &p.tuple.Src, p.ack, 0, flagRST)
 	}
-	length := uint32(p.payloadLen)
-	if p.flags&tcpSYN != 0 {
+	length := uint32(p.payload)
+	if p.flags&flagSYN != 0 {
 		length++
 	}
-	if p.flags&tcpFIN != 0 {
+	if p.flags&flagFIN != 0 {
 		length++
 	}
-	return buildResetSegment(b, &p.tuple.Dst, &p.tuple.Src, 0, p.seq+length, tcpRST|tcpACK)
+	return buildResetSegment(b, &p.tuple.Dst, &p.tuple.Src, 0, p.seq+length, flagRST|flagACK)
 }
 
 // buildResetSegment writes a reset from src to dst with these numbers. flags
-// is tcpRST, with tcpACK if ack counts. b holds at least resetLen bytes.
+// is flagRST, with flagACK if ack counts. b holds at least resetLen bytes.
 func buildResetSegment(b []byte, src, dst *conntrack.Endpoint, seq, ack uint32, flags uint8) int {
 	b = b[:resetLen]
 	clear(b)

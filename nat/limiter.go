@@ -14,12 +14,24 @@ type limiter struct {
 	next     conntrack.Time // when the bucket is full again
 }
 
-// newLimiter allows perSecond events a second in the long run, and burst at
-// once after a rest. Both must be positive.
-func newLimiter(perSecond, burst int) limiter {
+// burstDivisor is the part of a second's allowance that may come at once.
+const burstDivisor = 10
+
+// newLimiter allows perSecond events a second in the long run, and a tenth of
+// that at once after a rest. A limiter of zero or less allows nothing.
+func newLimiter(perSecond int) (l limiter) {
+	l.setRate(perSecond)
+	return l
+}
+
+// setRate changes the rate of a limiter in use; what was spent stays spent.
+func (l *limiter) setRate(perSecond int) {
 	const second = conntrack.Time(1e9)
-	interval := second / conntrack.Time(perSecond)
-	return limiter{interval: interval, depth: interval * conntrack.Time(burst)}
+	l.interval, l.depth = 0, -1
+	if perSecond > 0 {
+		l.interval = max(second/conntrack.Time(perSecond), 1)
+		l.depth = l.interval * conntrack.Time(max(perSecond/burstDivisor, 1))
+	}
 }
 
 // allow takes a token if there is one. now must not go backwards.

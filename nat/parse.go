@@ -32,8 +32,9 @@ type parsed struct {
 	l4        int    // offset of the transport header, or of a later fragment's data
 
 	dontFragment  bool
+	fragment      bool // part of a datagram only
 	moreFragments bool
-	fragOffset    int // bytes
+	fragOffset    int // bytes; not zero: there is no transport header
 
 	// partial says that the transport checksum field at l4 holds the sum of
 	// the pseudo-header only (Offload.NeedsChecksum). An offload that points
@@ -42,13 +43,12 @@ type parsed struct {
 	partial bool
 
 	// TCP.
-	flags        uint8
-	flagsIllegal bool // SYN+FIN, SYN+RST, null, xmas…: such a segment opens nothing
-	windowScale  int8 // of a SYN; -1: none, or not a SYN
-	window       uint16
-	seq, ack     uint32
-	dataOffset   int // TCP header with options, bytes
-	payloadLen   int // TCP or UDP payload in this packet, bytes
+	flags      uint8
+	scale      int8   // window scale of a SYN; -1: none, or not a SYN
+	window     uint16 // as on the wire
+	seq, ack   uint32
+	dataOffset int // TCP header with options, bytes
+	payload    int // TCP or UDP payload in this packet, bytes
 
 	udpLen int // of the UDP header, bytes; says the whole datagram in a first fragment
 
@@ -57,11 +57,28 @@ type parsed struct {
 	icmpID             uint16 // of an echo
 }
 
-// isFragment tells whether the packet is part of a datagram only.
-func (p *parsed) isFragment() bool { return p.moreFragments || p.fragOffset != 0 }
+// opens tells whether a segment may open a TCP connection: a SYN, with ACK or
+// without, as IPVS has it (ip_vs_proto_tcp.c, tcp_conn_schedule).
+func (p *parsed) opens() bool {
+	return p.kind == kindTCP && p.flags&(flagSYN|flagFIN|flagRST) == flagSYN
+}
 
-// isLaterFragment tells whether the packet has no transport header.
-func (p *parsed) isLaterFragment() bool { return p.fragOffset != 0 }
+// echoRequest tells which of the two an ICMP echo is.
+func (p *parsed) echoRequest() bool { return p.icmpType == icmpEchoRequest }
+
+// illegalFlags tells whether no TCP of good will sends these flags (SYN+FIN,
+// SYN+RST, null, xmas): a segment carries at most one of SYN, FIN and RST, and
+// all but the first SYN and a RST carry ACK (RFC 9293 section 3.10.7.4). Such a
+// segment opens nothing.
+func (p *parsed) illegalFlags() bool {
+	switch p.flags & (flagSYN | flagFIN | flagRST) {
+	case 0, flagFIN:
+		return p.flags&flagACK == 0
+	case flagSYN, flagRST:
+		return false
+	}
+	return true
+}
 
 // parse reads the headers of pkt and judges them. It cuts pkt.Data to the
 // length that the IP header says, since a short Ethernet frame is padded. It
@@ -72,11 +89,11 @@ func (p *parsed) isLaterFragment() bool { return p.fragOffset != 0 }
 // geometry of fragments. Whether the destination is good is the caller's to
 // say. Transport checksums are not verified: a rewrite keeps their error.
 func (p *parsed) parse(pkt *Packet) Reason {
-	*p = parsed{windowScale: -1}
+	*p = parsed{scale: -1}
 	if r := p.parseIPv4(pkt); r != ReasonNone {
 		return r
 	}
-	if p.isFragment() {
+	if p.fragment {
 		if r := p.checkFragment(pkt); r != ReasonNone {
 			return r
 		}
@@ -147,6 +164,7 @@ func (p *parsed) parseIPv4(pkt *Packet) Reason {
 	p.dontFragment = f&ipv4DontFragment != 0
 	p.moreFragments = f&ipv4MoreFragments != 0
 	p.fragOffset = int(f&ipv4OffsetMask) * 8
+	p.fragment = p.moreFragments || p.fragOffset != 0
 	return ReasonNone
 }
 
@@ -234,26 +252,12 @@ func (p *parsed) parseTCP(pkt *Packet) Reason {
 		return ReasonTCPHeader
 	}
 	p.kind = kindTCP
-	p.payloadLen = len(b) - p.dataOffset
+	p.payload = len(b) - p.dataOffset
 	p.flags, p.window, p.seq, p.ack = h.flags(), h.window(), h.seq(), h.ack()
-	p.flagsIllegal = illegalFlags(p.flags)
-	if p.flags&tcpSYN != 0 {
-		p.windowScale = windowScale(h.options())
+	if p.flags&flagSYN != 0 {
+		p.scale = windowScale(h.options())
 	}
 	return p.setPorts(h.srcPort(), h.dstPort())
-}
-
-// illegalFlags tells whether no TCP of good will sends these flags: a segment
-// carries exactly one of SYN, FIN and RST at most, and all but the first SYN
-// and a RST carry ACK (RFC 9293 section 3.10.7.4).
-func illegalFlags(flags uint8) bool {
-	switch flags & (tcpSYN | tcpFIN | tcpRST) {
-	case 0, tcpFIN:
-		return flags&tcpACK == 0
-	case tcpSYN, tcpRST:
-		return false
-	}
-	return true
 }
 
 // windowScale finds the shift count of a SYN (RFC 7323 section 2.2), or -1.
@@ -297,7 +301,7 @@ func (p *parsed) parseUDP(pkt *Packet) Reason {
 		return ReasonUDPHeader
 	}
 	p.kind = kindUDP
-	p.payloadLen = len(b) - udpHeaderLen
+	p.payload = len(b) - udpHeaderLen
 	return p.setPorts(h.srcPort(), h.dstPort())
 }
 

@@ -43,7 +43,7 @@ func (p *parsed) parseInner(pkt *Packet, q *quoted) Reason {
 	default:
 		return ReasonICMPType // redirect and parameter problem speak to one hop
 	}
-	if p.isFragment() {
+	if p.fragment {
 		return ReasonFragment // half a quotation cannot be verified
 	}
 	b := pkt.Data
