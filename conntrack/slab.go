@@ -15,15 +15,18 @@ const (
 	maxConns = 1 << 30
 )
 
-// NewTable reserves the memory of a table. It fails if MaxConns is out of
-// range or the system refuses that much memory.
+// NewTable reserves the memory of a table: 152 bytes for each connection and
+// 7 for its share of the buckets. It fails if MaxConns is out of range or the
+// system refuses that much memory.
 func NewTable(config Config) (*Table, error) {
 	n := config.MaxConns
 	if n < 1 || n > maxConns {
 		return nil, fmt.Errorf("conntrack: %d connections asked for, possible are 1 to %d (hint: set max-conns)", n, maxConns)
 	}
 
-	size := n * int(connSize+linkSize)
+	buckets := max(1, n*7/4)
+	slabSize := n * int(connSize)
+	size := slabSize + buckets*int(linkSize)
 	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("conntrack: reserving %d MiB for %d connections: %w (hint: lower max-conns or raise the memory limit)", size>>20, n, err)
@@ -32,13 +35,11 @@ func NewTable(config Config) (*Table, error) {
 	// as well; large pages spare it. Only a wish: without them all works the same.
 	_ = unix.Madvise(memory, unix.MADV_HUGEPAGE)
 
-	slabSize := n * int(connSize)
-
 	return &Table{
 		keys:    newKeys(config.Seed),
 		memory:  memory,
 		slab:    unsafe.Slice((*Conn)(unsafe.Pointer(&memory[0])), n),
-		heads:   unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize])), n),
+		heads:   unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize])), buckets),
 		removed: config.Removed,
 	}, nil
 }
@@ -51,7 +52,7 @@ func (t *Table) Close() error {
 	}
 	memory := t.memory
 	t.memory, t.slab, t.heads = nil, nil, nil
-	t.length, t.used, t.free = 0, 0, 0
+	t.length, t.taken, t.touched, t.free = 0, 0, 0, 0
 	t.classes = [NumClasses]queue{}
 	t.slots = [wheelSlots]link{}
 
@@ -71,7 +72,7 @@ func (t *Table) Bytes() int64 { return int64(len(t.memory)) + int64(unsafe.Sizeo
 // [Table.Cap]-1. It is for listings: slots do not move while a connection
 // lives, so a listing in pages shows each connection that outlives it once.
 func (t *Table) At(i int) *Conn {
-	if uint(i) >= uint(t.used) {
+	if uint(i) >= uint(t.touched) {
 		return nil
 	}
 	c := &t.slab[i]
@@ -92,32 +93,24 @@ func (t *Table) link(c *Conn) link {
 	return link(offset/connSize) + 1
 }
 
-// room is the number of free slots, as far as an insertion can ask: 0, 1 or 2.
-func (t *Table) room() int {
-	room := min(len(t.slab)-t.used, 2)
-	for l := t.free; l != 0 && room < 2; l = t.conn(l).next {
-		room++
-	}
-
-	return room
-}
-
 // take hands out a free slot; there must be one. The one given back last comes
 // first: it is the likeliest to be in the cache, and memory never used stays so.
 func (t *Table) take() *Conn {
+	t.taken++
 	if t.free != 0 {
 		c := t.conn(t.free)
 		t.free = c.next
 
 		return c
 	}
-	t.used++
+	t.touched++
 
-	return &t.slab[t.used-1]
+	return &t.slab[t.touched-1]
 }
 
 // give takes a slot back. Protocol 0 marks it free.
 func (t *Table) give(c *Conn) {
 	*c = Conn{next: t.free}
 	t.free = t.link(c)
+	t.taken--
 }

@@ -11,9 +11,10 @@ type Table struct {
 	slab    []Conn
 	heads   []link // one per bucket
 	cursor  int64  // first tick that is not swept yet
-	length  int
-	used    int  // slots ever handed out: those from here on were never touched
-	free    link // slots handed back, last in first out
+	length  int    // connections
+	taken   int    // slots in use, aliases too
+	touched int    // slots ever handed out: memory from here on was never used
+	free    link   // slots handed back, last in first out
 	removed func(*Conn, Removal)
 	classes [NumClasses]queue
 	memory  []byte // the mapping that slab and heads lie in
@@ -66,7 +67,8 @@ const (
 	Exists
 	// Clash: packets of another connection, returned, could not be told
 	// from those of this one: the same two ends behind another virtual
-	// address. Another server or another port would do.
+	// address. Another server or another port would do. Nothing is returned
+	// for a FullNAT connection whose two ways in are the same.
 	Clash
 	// Full: no room, and nothing that may be evicted.
 	Full
@@ -82,7 +84,7 @@ func (i Insertion) String() string {
 // found until a sweep has ended it.
 func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
 	if ours == DstOurs {
-		c := t.arriving(&p.Src, &p.Dst, p.Proto)
+		c := t.arriving(*t.bucket(&p.Src, p.Proto), &p.Src, &p.Dst, p.Proto)
 		if c != nil && c.Flags&alias != 0 {
 			return &t.slab[c.Server], Outbound
 		}
@@ -90,13 +92,13 @@ func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
 		return c, Inbound
 	}
 
-	return t.leaving(&p.Src, &p.Dst, p.Proto), Outbound
+	return t.leaving(*t.bucket(&p.Dst, p.Proto), &p.Src, &p.Dst, p.Proto), Outbound
 }
 
 // arriving finds the slot, alias or not, that answers to src→dst where dst is
-// an address of ours.
-func (t *Table) arriving(src, dst *Endpoint, proto uint8) *Conn {
-	for i := *t.bucket(src, proto); i != 0; {
+// an address of ours, in the chain of src that begins with i.
+func (t *Table) arriving(i link, src, dst *Endpoint, proto uint8) *Conn {
+	for i != 0 {
 		c := t.conn(i)
 		if c.Client == *src && c.Virtual == *dst && c.Proto == proto {
 			return c
@@ -107,10 +109,10 @@ func (t *Table) arriving(src, dst *Endpoint, proto uint8) *Conn {
 	return nil
 }
 
-// leaving finds the connection that src→dst is the reply of, where dst is the
-// outside endpoint.
-func (t *Table) leaving(src, dst *Endpoint, proto uint8) *Conn {
-	for i := *t.bucket(dst, proto); i != 0; {
+// leaving finds the connection that src→dst belongs to, where dst is the
+// outside endpoint, in the chain of dst that begins with i.
+func (t *Table) leaving(i link, src, dst *Endpoint, proto uint8) *Conn {
+	for i != 0 {
 		c := t.conn(i)
 		if c.Client == *dst && c.Dest == *src && c.Proto == proto && c.Flags&FullNAT == 0 {
 			return c
@@ -128,15 +130,19 @@ func (t *Table) leaving(src, dst *Endpoint, proto uint8) *Conn {
 // one; held ones never. TCP begins in [ClassHalfOpen], all else in
 // [ClassOneWay]: see [Table.SetClass]. A FullNAT connection takes two slots.
 func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion) {
-	if other, why := t.inTheWay(c); other != nil {
+	head := t.bucket(&c.Client, c.Proto)
+	if other, why := t.inTheWay(c, *head); other != nil {
 		return other, why
 	}
 
 	need := 1
 	if c.Flags&FullNAT != 0 {
 		need = 2
+		if c.Client == c.Dest && c.Virtual == c.Local {
+			return nil, Clash
+		}
 	}
-	for t.room() < need {
+	for len(t.slab)-t.taken < need {
 		if !t.evict() {
 			return nil, Full
 		}
@@ -150,7 +156,7 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 	n.Flags &^= alias
 	n.wheel, n.class, n.place = links{}, links{}, 0
 	n.Deadline = now.Add(life)
-	t.chain(n)
+	t.chain(n, head)
 	t.arm(n, t.ticksAhead(n.Deadline))
 	t.enter(n, firstClass(n.Proto))
 	t.length++
@@ -158,15 +164,16 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 	if need == 2 {
 		a := t.take()
 		*a = Conn{Client: n.Dest, Virtual: n.Local, Proto: n.Proto, Flags: alias | FullNAT, Server: uint32(t.link(n) - 1)}
-		t.chain(a)
+		t.chain(a, t.bucket(&a.Client, a.Proto))
 	}
 
 	return n, Inserted
 }
 
-// inTheWay finds a connection that would make packets of c ambiguous.
-func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
-	if other := t.arriving(&c.Client, &c.Virtual, c.Proto); other != nil {
+// inTheWay finds a connection that would make packets of c ambiguous; first is
+// the first link of c's chain.
+func (t *Table) inTheWay(c *Conn, first link) (*Conn, Insertion) {
+	if other := t.arriving(first, &c.Client, &c.Virtual, c.Proto); other != nil {
 		if other.Flags&alias != 0 {
 			return &t.slab[other.Server], Clash
 		}
@@ -175,15 +182,15 @@ func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
 	}
 
 	if c.Flags&FullNAT == 0 {
-		if other := t.leaving(&c.Dest, &c.Client, c.Proto); other != nil {
+		if other := t.leaving(first, &c.Dest, &c.Client, c.Proto); other != nil {
 			return other, Clash
 		}
 
 		return nil, Inserted
 	}
 
-	// The reply of a FullNAT connection arrives like any first packet.
-	other := t.arriving(&c.Dest, &c.Local, c.Proto)
+	// The reply of a FullNAT connection arrives as any first packet does.
+	other := t.arriving(*t.bucket(&c.Dest, c.Proto), &c.Dest, &c.Local, c.Proto)
 	if other != nil && other.Flags&alias != 0 {
 		other = &t.slab[other.Server]
 	}
@@ -200,7 +207,7 @@ func (t *Table) Remove(c *Conn, why Removal) {
 
 	var a *Conn
 	if c.Flags&FullNAT != 0 {
-		a = t.arriving(&c.Dest, &c.Local, c.Proto)
+		a = t.arriving(*t.bucket(&c.Dest, c.Proto), &c.Dest, &c.Local, c.Proto)
 		t.unchain(a)
 	}
 	t.unchain(c)
@@ -218,8 +225,7 @@ func (t *Table) Remove(c *Conn, why Removal) {
 }
 
 // chain puts c at the head of its bucket.
-func (t *Table) chain(c *Conn) {
-	head := t.bucket(&c.Client, c.Proto)
+func (t *Table) chain(c *Conn, head *link) {
 	c.next = *head
 	*head = t.link(c)
 }
