@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+// What the director tells Neighbours (ports, owned and permanent addresses), and
+// what it is told (counters, a listing).
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// SetPorts replaces the ports. Entries of a port that is gone, or that has
+// another MAC now and may be another device, are forgotten with what waits for them.
+func (n *Neighbours) SetPorts(ports []NeighbourPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.ports
+	n.ports = make(map[int]NeighbourPort, len(ports))
+	for _, p := range ports {
+		p.Addrs = slices.Clone(p.Addrs)
+		for i, a := range p.Addrs {
+			if a.Addr().Is4In6() && a.Bits() >= 96 {
+				p.Addrs[i] = netip.PrefixFrom(a.Addr().Unmap(), a.Bits()-96)
+			}
+		}
+		n.ports[p.Port] = p
+	}
+	for index, was := range old {
+		if is, ok := n.ports[index]; !ok || is.MAC != was.MAC {
+			n.flush(index)
+		}
+	}
+}
+
+// Flush forgets the entries of a port, as when its carrier was lost. Permanent
+// ones stay.
+func (n *Neighbours) Flush(port int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.flush(port)
+}
+
+func (n *Neighbours) flush(port int) {
+	for key, e := range n.entries {
+		if key.port == port {
+			n.forget(e)
+		}
+	}
+}
+
+// SetPermanent replaces the permanent entries.
+func (n *Neighbours) SetPermanent(entries []PermanentNeighbour) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.permanent
+	n.permanent = make(map[neighbourKey][6]byte, len(entries))
+	for _, e := range entries {
+		n.permanent[neighbourKey{e.Port, e.Addr.Unmap()}] = e.MAC
+	}
+	changed := false
+	for key, mac := range old {
+		is, ok := n.permanent[key]
+		changed = changed || !ok || is != mac
+	}
+	for key := range n.permanent {
+		if _, ok := old[key]; ok {
+			continue
+		}
+		// A cache may hold what the entry said until now. What waits for it
+		// goes out by the next Tick, so the entry takes the MAC over.
+		changed = true
+		if e := n.entries[key]; e != nil && e.queued == 0 {
+			n.forget(e)
+		}
+	}
+	if changed {
+		n.generation.Add(1)
+	}
+}
+
+// SetOwned replaces the addresses that are ours and not the host's: requests for
+// them are answered on every port.
+func (n *Neighbours) SetOwned(addrs []netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old := n.owned
+	n.owned = make(map[netip.Addr]*ownedAddress, len(addrs))
+	n.ownedList = n.ownedList[:0]
+	for _, a := range addrs {
+		a = a.Unmap()
+		if n.owned[a] != nil {
+			continue
+		}
+		o := old[a]
+		if o == nil {
+			o = &ownedAddress{}
+		}
+		n.owned[a] = o
+		if isStation(a) {
+			n.ownedList = append(n.ownedList, a)
+		}
+	}
+}
+
+// NeighbourStats are totals since the start, and what there is now.
+type NeighbourStats struct {
+	Entries, Queued, QueuedBytes int
+
+	Requests, Replies, Announcements uint64 // sent
+	Received                         uint64 // ARP frames given to Input
+	Malformed                        [numARPFaults]uint64
+	Unsolicited                      uint64 // claims that were not believed
+	Conflicts                        uint64 // claims of owned addresses
+	Failed                           uint64 // next hops that did not answer
+	Evicted                          uint64 // entries given up for want of room
+	QueueRefused                     uint64 // frames: too many for one neighbour, or too long
+	QueueDisplaced                   uint64 // frames: pushed out by newer ones
+}
+
+// Stats returns the counters.
+func (n *Neighbours) Stats() NeighbourStats {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.stats
+	s.Entries, s.Queued, s.QueuedBytes = len(n.entries), n.queue.frames, n.queue.bytes
+	return s
+}
+
+// NeighbourInfo is an entry as a listing shows it.
+type NeighbourInfo struct {
+	Port  int
+	Addr  netip.Addr
+	MAC   [6]byte // zero while nobody has answered
+	State string  // PERMANENT, or as `ip neighbour` says it
+}
+
+// List returns all entries by port and address.
+func (n *Neighbours) List() []NeighbourInfo {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]NeighbourInfo, 0, len(n.entries)+len(n.permanent))
+	for key, mac := range n.permanent {
+		list = append(list, NeighbourInfo{key.port, key.addr, mac, "PERMANENT"})
+	}
+	for key, e := range n.entries {
+		if _, ok := n.permanent[key]; ok {
+			continue
+		}
+		info := NeighbourInfo{Port: key.port, Addr: key.addr, State: e.state.String()}
+		if e.state.known() {
+			info.MAC = e.mac
+		}
+		list = append(list, info)
+	}
+	slices.SortFunc(list, func(a, b NeighbourInfo) int {
+		if a.Port != b.Port {
+			return a.Port - b.Port
+		}
+		return a.Addr.Compare(b.Addr)
+	})
+	return list
+}
