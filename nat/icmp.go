@@ -107,17 +107,21 @@ func writeIPv4(b []byte, proto uint8, src, dst *conntrack.Addr, id, fragment uin
 
 // makeEchoReply turns the echo request in data, parsed as p, into its reply:
 // addresses exchanged, type changed, everything the sender wrote kept (RFC 792).
-// It reports false, and changes nothing, if the packet is not a whole request.
+// id is the IP identification of the reply. The first fragment of a request
+// keeps its own: with the addresses of the others exchanged too, the reply is
+// whole. It reports false, and changes nothing, if the packet is no request.
 func makeEchoReply(data []byte, p *parsed, id uint16) bool {
-	if p.kind != kindEcho || p.icmpType != icmpEchoRequest || p.fragment || !p.mayAnswer() {
+	if p.kind != kindEcho || !p.echoRequest() || !p.mayAnswer() {
 		return false
 	}
 	h := ipv4Header(data)
 	h.setSrc(&p.tuple.Dst.Addr)
 	h.setDst(&p.tuple.Src.Addr)
 	h.setTTL(generatedTTL)
-	h.setID(id)
-	h.setFragment(0)
+	if !p.fragment {
+		h.setID(id)
+		h.setFragment(0)
+	}
 	h.computeChecksum()
 
 	// A wrong checksum stays wrong, so that a damaged request is not

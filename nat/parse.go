@@ -12,7 +12,7 @@ const (
 	kindTCP                   // whole, or a first fragment
 	kindUDP                   // whole, or a first fragment
 	kindEcho                  // ICMP echo request or reply, whole or a first fragment
-	kindICMPError             // quotes another packet; see parseInner
+	kindICMPError             // quotes another packet; see parseQuote
 	kindFragment              // a fragment other than the first, of TCP, UDP or ICMP: no ports
 )
 

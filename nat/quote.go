@@ -29,14 +29,14 @@ type quoted struct {
 	seq uint32
 }
 
-// parseInner reads what the ICMP error pkt, parsed as p, quotes. ReasonNone
+// parseQuote reads what the ICMP error pkt, parsed as p, quotes. ReasonNone
 // means that the error may be translated if the quoted connection is known.
 //
 // The checksum of the message and that of the quoted IP header must be right,
 // for the translation would otherwise repair them; the quoted transport
 // checksum is not looked at, since it mostly covers what was cut (RFC 5508
 // REQ-3). Errors about a later fragment or about an ICMP error are refused.
-func (p *parsed) parseInner(pkt *Packet, q *quoted) Reason {
+func (p *parsed) parseQuote(pkt *Packet, q *quoted) Reason {
 	*q = quoted{}
 	switch p.icmpType {
 	case icmpUnreachable, icmpSourceQuench, icmpTimeExceeded:

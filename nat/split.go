@@ -2,6 +2,10 @@
 
 package nat
 
+// ipv4MinMTU is the MTU that every link has (RFC 791 section 3.2): the longest
+// header and 8 bytes of data.
+const ipv4MinMTU = 68
+
 // gsoFits tells whether a packet leaves by a link of this MTU as it is: the
 // packet itself, or each segment that it will be cut into. The segment length
 // is computed from the headers; HeaderLen of the offload is a hint only.
@@ -34,23 +38,24 @@ type splitter struct {
 	length int                    // of header
 }
 
-// newSplitter prepares to cut pkt, which must be parsed and not have DF, for a
+// fragmentOut prepares to cut pkt, which was parsed and does not have DF, for a
 // link of mtu bytes. A partial checksum is completed first, in place: a
-// fragment cannot carry the rest of the sum. It refuses super-packets that
-// stand for segments, and an MTU that no fragment fits.
+// fragment cannot carry the rest of the sum. There are no fragments if pkt is a
+// super-packet that stands for segments, or mtu is below the 68 bytes of
+// RFC 791.
 //
 // pkt.Data is borrowed until the last call of next, and not changed by it.
-func newSplitter(pkt *Packet, mtu int) (splitter, Reason) {
+func fragmentOut(pkt *Packet, mtu int) splitter {
 	switch pkt.Offload.GSOType &^ GSOECN {
 	case GSONone, GSOUDP:
 	default:
-		return splitter{}, ReasonTooBig
+		return splitter{}
 	}
 	h := ipv4Header(pkt.Data)
 	n := h.headerLen()
 	// A super-packet of unknown length has no place in the offset field.
-	if mtu < n+8 || len(pkt.Data) > ipv4MaxLen || !completeOffload(pkt) {
-		return splitter{}, ReasonTooBig
+	if mtu < ipv4MinMTU || len(pkt.Data) > ipv4MaxLen || !completeOffload(pkt) {
+		return splitter{}
 	}
 	f := h.fragment()
 	s := splitter{
@@ -60,7 +65,7 @@ func newSplitter(pkt *Packet, mtu int) (splitter, Reason) {
 	copy(s.header[:ipv4HeaderLen], h)
 	s.length = ipv4HeaderLen + copiedOptions(s.header[ipv4HeaderLen:], h.options())
 	ipv4Header(s.header[:]).setVersionAndLen(s.length)
-	return s, ReasonNone
+	return s
 }
 
 // next writes the next fragment into b, which holds at least mtu bytes and
