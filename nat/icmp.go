@@ -118,7 +118,7 @@ func makeEchoReply(data []byte, p *parsed, id uint16) bool {
 	h.setSrc(&p.tuple.Dst.Addr)
 	h.setDst(&p.tuple.Src.Addr)
 	h.setTTL(generatedTTL)
-	if !p.fragment {
+	if !p.isFragment() {
 		h.setID(id)
 		h.setFragment(0)
 	}
@@ -138,7 +138,7 @@ func makeEchoReply(data []byte, p *parsed, id uint16) bool {
 // the segment acknowledges, or if it acknowledges none, acknowledging all of
 // the segment. A reset is never answered. b holds at least resetLen bytes.
 func buildReset(b []byte, p *parsed) int {
-	if p.kind != kindTCP || p.flags&flagRST != 0 || p.fragment || !p.mayAnswer() {
+	if p.kind != kindTCP || p.flags&flagRST != 0 || p.isFragment() || !p.mayAnswer() {
 		return 0
 	}
 	if p.flags&flagACK != 0 {

@@ -32,7 +32,6 @@ type parsed struct {
 	l4        int    // offset of the transport header, or of a later fragment's data
 
 	dontFragment  bool
-	fragment      bool // part of a datagram only
 	moreFragments bool
 	fragOffset    int // bytes; not zero: there is no transport header
 
@@ -56,6 +55,9 @@ type parsed struct {
 	icmpType, icmpCode uint8
 	icmpID             uint16 // of an echo
 }
+
+// isFragment tells whether the packet is part of a datagram only.
+func (p *parsed) isFragment() bool { return p.moreFragments || p.fragOffset != 0 }
 
 // opens tells whether a segment may open a TCP connection: a SYN, with ACK or
 // without, as IPVS has it (ip_vs_proto_tcp.c, tcp_conn_schedule).
@@ -93,7 +95,7 @@ func (p *parsed) parse(pkt *Packet) Reason {
 	if r := p.parseIPv4(pkt); r != ReasonNone {
 		return r
 	}
-	if p.fragment {
+	if p.isFragment() {
 		if r := p.checkFragment(pkt); r != ReasonNone {
 			return r
 		}
@@ -164,7 +166,6 @@ func (p *parsed) parseIPv4(pkt *Packet) Reason {
 	p.dontFragment = f&ipv4DontFragment != 0
 	p.moreFragments = f&ipv4MoreFragments != 0
 	p.fragOffset = int(f&ipv4OffsetMask) * 8
-	p.fragment = p.moreFragments || p.fragOffset != 0
 	return ReasonNone
 }
 

@@ -43,7 +43,7 @@ func (p *parsed) parseQuote(pkt *Packet, q *quoted) Reason {
 	default:
 		return ReasonICMPType // redirect and parameter problem speak to one hop
 	}
-	if p.fragment {
+	if p.isFragment() {
 		return ReasonFragment // half a quotation cannot be verified
 	}
 	b := pkt.Data

@@ -38,24 +38,23 @@ type splitter struct {
 	length int                    // of header
 }
 
-// fragmentOut prepares to cut pkt, which was parsed and does not have DF, for a
+// newSplitter prepares to cut pkt, which was parsed and does not have DF, for a
 // link of mtu bytes. A partial checksum is completed first, in place: a
-// fragment cannot carry the rest of the sum. There are no fragments if pkt is a
-// super-packet that stands for segments, or mtu is below the 68 bytes of
-// RFC 791.
+// fragment cannot carry the rest of the sum. It refuses a super-packet that
+// stands for segments, and an MTU below the 68 bytes of RFC 791.
 //
 // pkt.Data is borrowed until the last call of next, and not changed by it.
-func fragmentOut(pkt *Packet, mtu int) splitter {
+func newSplitter(pkt *Packet, mtu int) (splitter, Reason) {
 	switch pkt.Offload.GSOType &^ GSOECN {
 	case GSONone, GSOUDP:
 	default:
-		return splitter{}
+		return splitter{}, ReasonTooBig
 	}
 	h := ipv4Header(pkt.Data)
 	n := h.headerLen()
 	// A super-packet of unknown length has no place in the offset field.
 	if mtu < ipv4MinMTU || len(pkt.Data) > ipv4MaxLen || !completeOffload(pkt) {
-		return splitter{}
+		return splitter{}, ReasonTooBig
 	}
 	f := h.fragment()
 	s := splitter{
@@ -65,7 +64,7 @@ func fragmentOut(pkt *Packet, mtu int) splitter {
 	copy(s.header[:ipv4HeaderLen], h)
 	s.length = ipv4HeaderLen + copiedOptions(s.header[ipv4HeaderLen:], h.options())
 	ipv4Header(s.header[:]).setVersionAndLen(s.length)
-	return s
+	return s, ReasonNone
 }
 
 // next writes the next fragment into b, which holds at least mtu bytes and
