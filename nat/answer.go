@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import "github.com/vsnat/vsnat/conntrack"
+
+// What the Forwarder says itself: ICMP errors, echo replies and resets. Each
+// goes back to the neighbour that the packet in question came from, costs a
+// token of the rate limit, and is built in the outbox.
+
+// outbox holds the packets that a Forwarder made during a batch. Its memory is
+// fixed; what does not fit any more is dropped and counted.
+type outbox struct {
+	list   []Generated
+	taken  int // list[:taken] was handed out
+	memory []byte
+	used   int
+}
+
+const (
+	outboxPackets = 2048
+	outboxBytes   = 2 << 20
+)
+
+func (o *outbox) init() {
+	o.list = make([]Generated, 0, outboxPackets)
+	o.memory = make([]byte, outboxBytes)
+}
+
+func (o *outbox) reset() { o.list, o.taken, o.used = o.list[:0], 0, 0 }
+
+// room returns n bytes to build a packet in, or nil. They are taken by put.
+func (o *outbox) room(n int) []byte {
+	at := o.used + Headroom
+	if len(o.list) == cap(o.list) || at+n > len(o.memory) {
+		return nil
+	}
+	return o.memory[at : at+n : at+n]
+}
+
+// put adds the packet that was built in the first n bytes of room.
+func (o *outbox) put(n int, p Packet, v Verdict) {
+	end := o.used + Headroom + n
+	memory := o.memory[o.used:end:end]
+	p.Data = memory[Headroom:]
+	o.used = end
+	o.list = append(o.list, Generated{Packet: p, Verdict: v, Memory: memory})
+}
+
+// Outbox returns the packets that were made since Begin or the last call. They
+// are to be sent after the packets forwarded before the call. Their memory is
+// valid until the next Begin.
+func (f *Forwarder) Outbox() []Generated {
+	g := f.outbox.list[f.outbox.taken:]
+	f.outbox.taken = len(f.outbox.list)
+	return g
+}
+
+// back is the verdict of an answer: to where p came from.
+func (f *Forwarder) back(p *Packet, dst *conntrack.Addr) Verdict {
+	v := Verdict{Action: Forward, Port: p.In, To: p.From, NextHop: *dst}
+	if v.To == (conntrack.LinkAddr{}) && p.In < MaxPorts && !f.snap.ports[p.In].L3 {
+		h := f.hops.lookup(&f.snap.routes, dst)
+		v.Port, v.NextHop = h.port, h.next
+	}
+	return v
+}
+
+// answer reserves room for an answer of n bytes to h, and charges it. nil, and
+// a reason that was counted, if there must be or can be none.
+func (f *Forwarder) answer(h *parsed, n int) []byte {
+	if !h.mayAnswer() {
+		return nil
+	}
+	if !f.limit.allow(f.now) {
+		f.counters.suppressed[ReasonRateLimit]++
+		return nil
+	}
+	b := f.outbox.room(n)
+	if b == nil {
+		f.counters.suppressed[ReasonOutboxFull]++
+	}
+	return b
+}
+
+// unreachable drops a packet for the reason r and tells its sender by an ICMP
+// error, which quotes it as it came.
+func (f *Forwarder) unreachable(p *Packet, h *parsed, e icmpError, r Reason) Verdict {
+	if b := f.answer(h, maxErrorLen); b != nil {
+		src := f.sourceFor(p, h)
+		n := buildICMPError(b, e, &src, f.nextID(), p)
+		f.outbox.put(n, Packet{In: p.In}, f.back(p, &h.tuple.Src.Addr))
+	}
+	return drop(r)
+}
+
+func (f *Forwarder) timeExceeded(p *Packet, h *parsed) Verdict {
+	return f.unreachable(p, h, timeExceeded(), ReasonTTL)
+}
+
+// reset drops a segment for the reason r and answers it with a RST, in the
+// name of the address it was sent to.
+func (f *Forwarder) reset(p *Packet, h *parsed, r Reason) Verdict {
+	if h.flags&flagRST != 0 {
+		return drop(r)
+	}
+	if b := f.answer(h, resetLen); b != nil {
+		if n := buildReset(b, h); n > 0 {
+			f.outbox.put(n, Packet{In: p.In}, f.back(p, &h.tuple.Src.Addr))
+		}
+	}
+	return drop(r)
+}
+
+// refuse answers as a host does on a port where nobody listens.
+func (f *Forwarder) refuse(p *Packet, h *parsed, r Reason) Verdict {
+	if h.kind == kindTCP {
+		return f.reset(p, h, r)
+	}
+	return f.unreachable(p, h, unreachable(icmpPortUnreachable), r)
+}
+
+// echo answers a ping of an address that is ours alone. An address that the
+// host has is answered by the host.
+func (f *Forwarder) echo(p *Packet, h *parsed, own *ownEntry) Verdict {
+	if own.onHost {
+		return Verdict{Action: Pass}
+	}
+	if !h.echoRequest() {
+		return drop(ReasonUnsolicited)
+	}
+	b := f.answer(h, len(p.Data))
+	if b == nil {
+		return drop(ReasonRateLimit)
+	}
+	copy(b, p.Data)
+	if !makeEchoReply(b, h, f.nextID()) {
+		return drop(ReasonICMPHeader)
+	}
+	f.outbox.put(len(b), Packet{In: p.In, Offload: p.Offload}, f.back(p, &h.tuple.Src.Addr))
+	return Verdict{Action: Hold}
+}
+
+// sourceFor returns the address that an ICMP error about p comes from: the
+// address of ours that it was sent to, or else ours in its sender's network.
+func (f *Forwarder) sourceFor(p *Packet, h *parsed) conntrack.Addr {
+	if f.snap.own.find(&h.tuple.Dst.Addr) >= 0 {
+		return h.tuple.Dst.Addr
+	}
+	return f.ourAddress(p.In, &h.tuple.Src.Addr)
+}
+
+// ourAddress returns an address of ours or of the host in the network that
+// peer shares with a port; failing that any on the port, and failing that any
+// of ours.
+func (f *Forwarder) ourAddress(in uint16, peer *conntrack.Addr) conntrack.Addr {
+	if in < MaxPorts {
+		port := &f.snap.ports[in]
+		for i := range port.addrs {
+			if port.addrs[i].net.contains(peer) {
+				return port.addrs[i].addr
+			}
+		}
+		for i := range f.snap.owned {
+			if f.snap.owned[i].net.contains(peer) {
+				return f.snap.owned[i].addr
+			}
+		}
+		if len(port.addrs) > 0 {
+			return port.addrs[0].addr
+		}
+	}
+	if len(f.snap.own.entries) > 0 {
+		return f.snap.own.entries[0].addr
+	}
+	return *peer
+}
+
+// nextID numbers the packets that we make. They are never fragmented, so that
+// uniqueness is courtesy (RFC 6864, 4.1).
+func (f *Forwarder) nextID() uint16 {
+	f.id++
+	return f.id
+}
+
+// Unreachable says that the next hop of a packet did not answer. data is the
+// packet as Forward left it; the ICMP error that is made of it takes the way of
+// any error from a router on that side, so that the sender sees its own packet
+// quoted. The error is in the outbox then.
+func (f *Forwarder) Unreachable(data []byte, port uint16) {
+	f.counters.drops[ReasonNeighbour]++
+	f.counters.verdicts[Drop]++
+	p := Packet{Data: data, In: port}
+	h := &f.parsed
+	if h.parse(&p) != ReasonNone || !h.mayAnswer() {
+		return
+	}
+	if !f.limit.allow(f.now) {
+		f.counters.suppressed[ReasonRateLimit]++
+		return
+	}
+	b := f.outbox.room(maxErrorLen)
+	if b == nil {
+		f.counters.suppressed[ReasonOutboxFull]++
+		return
+	}
+	src := f.ourAddress(port, &h.tuple.Dst.Addr)
+	n := buildICMPError(b, unreachable(icmpHostUnreachable), &src, f.nextID(), &p)
+	e := Packet{Data: b[:n], In: port}
+	if h.parse(&e) != ReasonNone {
+		return
+	}
+	if v := f.icmpError(&e, h); v.Action == Forward {
+		f.outbox.put(n, e, v)
+	}
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import "github.com/vsnat/vsnat/conntrack"
+
+// Counters are those of a service or of a server. Bytes are the lengths of IP
+// packets, as IPVS counts them.
+type Counters struct {
+	Conns                 uint64
+	InPackets, OutPackets uint64
+	InBytes, OutBytes     uint64
+}
+
+// Add adds what another Forwarder counted.
+func (c *Counters) Add(o Counters) {
+	c.Conns += o.Conns
+	c.InPackets += o.InPackets
+	c.OutPackets += o.OutPackets
+	c.InBytes += o.InBytes
+	c.OutBytes += o.OutBytes
+}
+
+// counters are a Forwarder's own: plain numbers, written with each packet and
+// copied between batches.
+type counters struct {
+	verdicts   [Hold + 1]uint64
+	drops      [NumReasons]uint64
+	suppressed [NumReasons]uint64 // answers that were not given
+	removals   [conntrack.NumRemovals]uint64
+	snat       Counters
+	services   []slotCounters
+	servers    []slotCounters
+}
+
+type slotCounters struct {
+	Counters
+	serial uint64 // of the user of the slot
+}
+
+// sync makes room for the slots of a snapshot, and begins at zero for those
+// that changed hands.
+func (k *counters) sync(s *snapshot) {
+	for len(k.services) < len(s.service) {
+		k.services = append(k.services, slotCounters{})
+	}
+	for i := range s.service {
+		if k.services[i].serial != s.service[i].serial {
+			k.services[i] = slotCounters{serial: s.service[i].serial}
+		}
+	}
+	for len(k.servers) < len(s.server) {
+		k.servers = append(k.servers, slotCounters{})
+	}
+	for i := range s.server {
+		if k.servers[i].serial != s.server[i].serial {
+			k.servers[i] = slotCounters{serial: s.server[i].serial}
+		}
+	}
+}
+
+func (k *counters) opened(c *conntrack.Conn) {
+	if c.Server == conntrack.NoSlot {
+		k.snat.Conns++
+		return
+	}
+	k.services[c.Service].Conns++
+	k.servers[c.Server].Conns++
+}
+
+func (k *counters) packet(c *conntrack.Conn, dir conntrack.Direction, bytes int) {
+	if c.Server == conntrack.NoSlot {
+		k.snat.count(dir, bytes)
+		return
+	}
+	k.services[c.Service].count(dir, bytes)
+	k.servers[c.Server].count(dir, bytes)
+}
+
+func (c *Counters) count(dir conntrack.Direction, bytes int) {
+	if dir == conntrack.Inbound {
+		c.InPackets++
+		c.InBytes += uint64(bytes)
+		return
+	}
+	c.OutPackets++
+	c.OutBytes += uint64(bytes)
+}
+
+// Stats is a copy of everything that a Forwarder counts.
+type Stats struct {
+	Passed, Forwarded, Dropped, Held uint64
+	Drops                            [NumReasons]uint64 // by Reason
+	Suppressed                       [NumReasons]uint64 // answers not given, by Reason
+	Removals                         [conntrack.NumRemovals]uint64
+	SNAT                             Counters
+	Services                         []Counters // by slot
+	Servers                          []Counters // by slot
+
+	Conns, MaxConns int
+	Classes         [conntrack.NumClasses]int
+	Mappings        []PoolStats
+	Bytes           int64 // memory claimed
+}
+
+// PoolStats says how many ports of an address are mapped.
+type PoolStats struct {
+	Addr     conntrack.Addr
+	Mappings int
+}
+
+// Stats copies the counters. It is to be called between batches.
+func (f *Forwarder) Stats() Stats {
+	k := &f.counters
+	s := Stats{
+		Passed: k.verdicts[Pass], Forwarded: k.verdicts[Forward], Dropped: k.verdicts[Drop], Held: k.verdicts[Hold],
+		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat,
+		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), Bytes: f.Bytes(),
+	}
+	for i := range k.services {
+		s.Services = append(s.Services, k.services[i].Counters)
+	}
+	for i := range k.servers {
+		s.Servers = append(s.Servers, k.servers[i].Counters)
+	}
+	for i, a := range f.mapper.addrs {
+		s.Mappings = append(s.Mappings, PoolStats{Addr: a, Mappings: f.mapper.counts[i]})
+	}
+	return s
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"net/netip"
+
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/sched"
+)
+
+// The first packet of a connection: there is no entry for it.
+
+// first decides about a packet without an entry.
+func (f *Forwarder) first(p *Packet, h *parsed, own int32) Verdict {
+	if own >= 0 {
+		return f.firstInbound(p, h, own)
+	}
+	return f.firstOutbound(p, h)
+}
+
+// firstInbound: to an address of ours.
+func (f *Forwarder) firstInbound(p *Packet, h *parsed, own int32) Verdict {
+	e := &f.snap.own.entries[own]
+	if h.kind == kindEcho {
+		return f.echo(p, h, e)
+	}
+	if h.tuple.Src == h.tuple.Dst {
+		return drop(ReasonLand)
+	}
+	slot := f.snap.services.find(&serviceKey{h.tuple.Dst, h.tuple.Proto})
+	if slot < 0 {
+		return f.noService(p, h, e, own)
+	}
+	if h.kind == kindTCP && !h.opens() {
+		if h.illegalFlags() {
+			return drop(ReasonTCPFlags)
+		}
+		// The host would answer with a RST, were the port not ours.
+		return f.refuse(p, h, ReasonNoConn)
+	}
+	if h.ttl <= 1 {
+		return f.timeExceeded(p, h)
+	}
+	return f.schedule(p, h, uint32(slot))
+}
+
+// noService: to an address of ours, to no service. What the host has beside us
+// answers for itself; on an address that is ours alone we answer as a host
+// without that port does. Strangers at a mapped port get silence (RFC 5382,
+// REQ-4): the answer to a connection from inside may be on its way.
+func (f *Forwarder) noService(p *Packet, h *parsed, e *ownEntry, own int32) Verdict {
+	if f.mapper.mapped(&e.addr, h.tuple.Proto, h.tuple.Dst.Port) {
+		return drop(ReasonUnsolicited)
+	}
+	if e.onHost && !f.snap.reserved[own].leaves(h.tuple.Proto, h.tuple.Dst.Port) {
+		return Verdict{Action: Pass}
+	}
+	if h.kind == kindTCP && h.illegalFlags() {
+		return drop(ReasonTCPFlags)
+	}
+	return f.refuse(p, h, ReasonNoService)
+}
+
+// schedule chooses a real server for a new connection.
+func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
+	svc := &f.snap.service[slot]
+	request := sched.Request{
+		Proto:   h.tuple.Proto,
+		Client:  netip.AddrPortFrom(h.tuple.Src.Addr.Netip(), h.tuple.Src.Port),
+		Virtual: netip.AddrPortFrom(h.tuple.Dst.Addr.Netip(), h.tuple.Dst.Port),
+	}
+	s := svc.pool.Schedule(&request)
+	if s == nil || int(s.Slot) >= len(f.snap.server) {
+		// None, or one that the next snapshot will bring.
+		return f.noServer(p, h, svc)
+	}
+	v, clash := f.connect(p, h, slot, s.Slot)
+	if !clash {
+		return v
+	}
+	// Its replies could not be told from those of another connection of the
+	// same client endpoint: any other server will do.
+	for _, other := range svc.servers {
+		if other == s.Slot || !f.snap.server[other].server.Eligible() {
+			continue
+		}
+		if v, clash = f.connect(p, h, slot, other); !clash {
+			return v
+		}
+	}
+	return drop(ReasonClash)
+}
+
+func (f *Forwarder) noServer(p *Packet, h *parsed, svc *serviceEntry) Verdict {
+	if svc.noServer == NoServerReset && h.kind == kindTCP {
+		return f.reset(p, h, ReasonNoServer)
+	}
+	return f.unreachable(p, h, unreachable(icmpPortUnreachable), ReasonNoServer)
+}
+
+// connect makes the entry of a new connection to a server and sends its first
+// packet. It reports a clash instead if the entry would be ambiguous.
+func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Verdict, clash bool) {
+	s := &f.snap.server[server]
+	to := f.hops.lookup(&f.snap.routes, &s.dest.Addr)
+	if to.port == NoPort {
+		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
+	}
+	f.spec = conntrack.Conn{
+		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: s.dest, Proto: h.tuple.Proto,
+		Server: server, Service: service,
+		Hop: p.From, HopPort: p.In, InsidePort: to.port,
+	}
+	c := &f.spec
+	if h.kind == kindUDP {
+		c.State = conntrack.UDP
+	}
+	from := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
+	if from.link != 0 && from.link == to.link {
+		// Client and server are on one link: the reply would go past us
+		// (RFC 4787, REQ-9: the client appears with our outside address).
+		if !f.hairpin(c) {
+			return drop(ReasonNoPort), false
+		}
+	}
+	way := f.way(c, conntrack.Inbound)
+	if v, ok := f.fits(p, h, &way); !ok {
+		f.giveBack(c)
+		return v, false
+	}
+	c, outcome := f.table.Insert(c, f.now, lifeOf)
+	if outcome != conntrack.Inserted {
+		f.giveBack(&f.spec)
+		if outcome == conntrack.Full {
+			return drop(ReasonTableFull), false
+		}
+		return Verdict{}, true
+	}
+	s.server.ConnOpened()
+	f.counters.opened(c)
+	f.begin(h, c, conntrack.Inbound)
+	f.counters.packet(c, conntrack.Inbound, len(p.Data))
+	return f.send(p, h, c, conntrack.Inbound, &way), false
+}
+
+// begin follows the first packet of a new entry.
+func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction) {
+	if h.kind == kindTCP {
+		f.table.SetClass(c, conntrack.ClassHalfOpen)
+		f.advance(h, c, dir)
+		return
+	}
+	f.table.SetClass(c, conntrack.ClassOneWay)
+	f.refresh(c, dir)
+}
+
+// hairpin has the client appear with the virtual address and a port of its own
+// there. It reports false if no port is left.
+func (f *Forwarder) hairpin(c *conntrack.Conn) bool {
+	pool := f.mapper.pool(&c.Virtual.Addr)
+	if pool < 0 {
+		if pool = f.mapper.addPool(c.Virtual.Addr); pool < 0 {
+			return false
+		}
+		f.mapper.sync(f.snap)
+	}
+	lo, hi := classOf(c.Client.Port)
+	c.Rule = f.mapper.get(&c.Client, c.Proto, uint8(pool), lo, hi)
+	if c.Rule == 0 {
+		return false
+	}
+	c.Flags |= conntrack.FullNAT
+	c.Local = conntrack.Endpoint{Addr: c.Virtual.Addr, Port: f.mapper.rows[c.Rule].port}
+	return true
+}
+
+func (f *Forwarder) giveBack(c *conntrack.Conn) {
+	if c.Rule != 0 {
+		f.mapper.release(c.Rule)
+	}
+}
+
+// firstOutbound: to an address that is not ours. It is our business if a SNAT
+// rule covers its source, or if it is a real server's.
+func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
+	rule := f.snap.snatFor(&h.tuple.Src.Addr)
+	if rule == nil {
+		if h.kind != kindEcho && f.snap.endpoint.find(&serviceKey{h.tuple.Src, h.tuple.Proto}) >= 0 {
+			return f.stray(p, h)
+		}
+		return Verdict{Action: Pass}
+	}
+	if !forwardable(&h.tuple.Dst.Addr) {
+		return Verdict{Action: Pass}
+	}
+	back := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
+	if back.port != p.In {
+		return drop(ReasonSpoofed)
+	}
+	to := f.hops.lookup(&f.snap.routes, &h.tuple.Dst.Addr)
+	if to.link != 0 && to.link == back.link {
+		return Verdict{Action: Pass} // neighbours on one link need no director
+	}
+	switch h.kind {
+	case kindTCP:
+		if !h.opens() {
+			return f.stray(p, h)
+		}
+	case kindEcho:
+		if !h.echoRequest() {
+			return drop(ReasonNoConn)
+		}
+	}
+	if h.ttl <= 1 {
+		return f.timeExceeded(p, h)
+	}
+	if to.port == NoPort {
+		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute)
+	}
+	return f.masquerade(p, h, rule)
+}
+
+// stray: a packet of a connection that is not in the table, from inside. It
+// never leaves with its private address, as it does with IPVS; its sender is
+// told that the connection is over.
+func (f *Forwarder) stray(p *Packet, h *parsed) Verdict {
+	if h.kind != kindTCP || h.illegalFlags() {
+		return drop(ReasonStray)
+	}
+	return f.reset(p, h, ReasonStray)
+}
+
+// masquerade makes the entry of a connection opened from inside under a SNAT
+// rule, and sends its first packet.
+func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
+	pool := f.mapper.pool(&rule.to)
+	if pool < 0 {
+		return drop(ReasonNoPort)
+	}
+	lo, hi := classOf(h.tuple.Src.Port)
+	if h.kind == kindEcho {
+		lo, hi = 1, 65535
+	}
+	if rule.max != 0 {
+		lo, hi = rule.min, rule.max
+	}
+	m := f.mapper.get(&h.tuple.Src, h.tuple.Proto, uint8(pool), lo, hi)
+	if m == 0 {
+		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoPort)
+	}
+	f.spec = conntrack.Conn{
+		Client: h.tuple.Dst, Dest: h.tuple.Src, Proto: h.tuple.Proto,
+		Virtual: conntrack.Endpoint{Addr: rule.to, Port: f.mapper.rows[m].port},
+		Flags:   conntrack.SNAT, Server: conntrack.NoSlot, Service: conntrack.NoSlot, Rule: m,
+		HopPort: NoPort, InsidePort: p.In,
+	}
+	c := &f.spec
+	switch h.kind {
+	case kindUDP:
+		c.State = conntrack.UDP
+	case kindEcho:
+		c.State = conntrack.ICMP
+	}
+	way := f.way(c, conntrack.Outbound)
+	if v, ok := f.fits(p, h, &way); !ok {
+		f.giveBack(c)
+		return v
+	}
+	c, outcome := f.table.Insert(c, f.now, lifeOf)
+	switch outcome {
+	case conntrack.Inserted:
+	case conntrack.Full:
+		f.giveBack(&f.spec)
+		return drop(ReasonTableFull)
+	default:
+		f.giveBack(&f.spec)
+		return drop(ReasonClash)
+	}
+	f.counters.opened(c)
+	f.begin(h, c, conntrack.Outbound)
+	f.counters.packet(c, conntrack.Outbound, len(p.Data))
+	return f.send(p, h, c, conntrack.Outbound, &way)
+}
+
+// forwardable reports whether packets to a go through a router at all.
+func forwardable(a *conntrack.Addr) bool {
+	if a.Is4() {
+		return a[12] != 0 && a[12] != 127 && a[12] < 224
+	}
+	return a[0] != 0xff && !(a[0] == 0xfe && a[1]&0xc0 == 0x80)
+}

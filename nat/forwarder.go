@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+// The way of a packet, in the order in which it meets the functions below:
+//
+//	Begin                    load the snapshot and the time, once per batch
+//	Forward
+//	  parse                  offsets, tuple, flags; or a reason to drop it
+//	  fragment, icmpError    packets without ports of their own, see there
+//	  Table.Lookup           one bucket, both directions
+//	  first                  no entry: service → scheduler → insert,
+//	                         or SNAT rule → port → insert; see first.go
+//	  follow                 entry: state, window, deadline, counters
+//	  send                   TTL, route, MTU, rewrite; see send.go
+//	Outbox                   what the Forwarder had to say itself
+//	Sweep                    ageing, once per batch
+//
+// No step calls back into an earlier one, but for a SYN whose old entry gave
+// way to a new one.
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// ForwarderConfig is what a Forwarder is made from.
+type ForwarderConfig struct {
+	Rules    *Rules
+	MaxConns int       // entries of the connection table, claimed at the start
+	Seed     [2]uint64 // secret of the hash tables; zero: a random one
+}
+
+// A Forwarder moves the packets of one shard. It owns its connection table and
+// its port mappings; one goroutine uses it.
+type Forwarder struct {
+	rules *Rules
+	snap  *snapshot
+	now   conntrack.Time
+
+	table  *conntrack.Table
+	mapper portMapper
+	frags  *fragments
+	hops   hopCache
+	limit  limiter
+	outbox outbox
+	id     uint16 // of the last packet that we made
+
+	counters counters
+
+	// Scratch of the packet at hand.
+	parsed parsed
+	quote  quoted
+	spec   conntrack.Conn // the entry about to be inserted
+	split  uint16         // MTU that the packet is to be cut to, or 0
+}
+
+// NewForwarder returns a Forwarder with an empty connection table. Its memory
+// is known then: Bytes says how much.
+func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
+	if c.Seed == [2]uint64{} {
+		var b [16]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return nil, fmt.Errorf("seed of the hash tables: %w", err)
+		}
+		c.Seed = [2]uint64{binary.LittleEndian.Uint64(b[:8]), binary.LittleEndian.Uint64(b[8:])}
+	}
+	f := &Forwarder{rules: c.Rules}
+	table, err := conntrack.NewTable(conntrack.Config{MaxConns: c.MaxConns, Seed: c.Seed, Removed: f.removed})
+	if err != nil {
+		return nil, err
+	}
+	f.table = table
+	f.mapper.seed = c.Seed[1]
+	f.frags = newFragments(c.Seed[0])
+	f.outbox.init()
+	f.Begin(0)
+	return f, nil
+}
+
+// Close gives the memory of the connection table back.
+func (f *Forwarder) Close() error { return f.table.Close() }
+
+// Begin starts a batch at the time now: what was published last counts for all
+// of it. The outbox is emptied.
+func (f *Forwarder) Begin(now conntrack.Time) {
+	f.now = now
+	f.outbox.reset()
+	if s := f.rules.current.Load(); s != f.snap {
+		f.snap = s
+		f.hops.clear()
+		f.mapper.sync(s)
+		f.counters.sync(s)
+		f.limit.setRate(s.settings.ICMPRate)
+	}
+}
+
+// Forward decides about one packet and rewrites it in place.
+func (f *Forwarder) Forward(p *Packet) Verdict {
+	f.split = 0
+	v := f.forward(p)
+	if f.split != 0 && v.Action == Forward {
+		v = f.cut(p, v)
+	}
+	f.counters.verdicts[v.Action]++
+	if v.Action == Drop {
+		f.counters.drops[v.Reason]++
+	}
+	return v
+}
+
+func (f *Forwarder) forward(p *Packet) Verdict {
+	h := &f.parsed
+	if r := h.parse(p); r != ReasonNone {
+		return drop(r)
+	}
+	if f.snap.own.find(&h.tuple.Src.Addr) >= 0 {
+		return drop(ReasonSource) // nobody else may send with an address of ours
+	}
+	if h.kind == kindICMPError {
+		return f.icmpError(p, h)
+	}
+	if h.isFragment() {
+		return f.fragment(p, h)
+	}
+	return f.whole(p, h)
+}
+
+// whole decides about a packet that has its ports: not a fragment, or the
+// first one of a datagram.
+func (f *Forwarder) whole(p *Packet, h *parsed) Verdict {
+	own := f.snap.own.find(&h.tuple.Dst.Addr)
+	if h.kind == kindOther {
+		return f.otherProtocol(own)
+	}
+	c, dir := f.table.Lookup(&h.tuple, oursOf(own))
+	if c == nil {
+		return f.first(p, h, own)
+	}
+	return f.follow(p, h, c, dir)
+}
+
+func oursOf(own int32) conntrack.Ours {
+	if own >= 0 {
+		return conntrack.DstOurs
+	}
+	return conntrack.DstForeign
+}
+
+// otherProtocol leaves what is neither TCP, UDP nor ICMP to a host that has the
+// address; IPVS does the same.
+func (f *Forwarder) otherProtocol(own int32) Verdict {
+	if own >= 0 && !f.snap.own.entries[own].onHost {
+		return drop(ReasonProtocol)
+	}
+	return Verdict{Action: Pass}
+}
+
+// follow moves a packet that belongs to an entry.
+func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction) Verdict {
+	if dir == conntrack.Outbound && p.In != c.InsidePort {
+		// The inside endpoint is not behind this port: somebody else uses
+		// its address, or its way here has changed.
+		if f.hops.lookup(&f.snap.routes, &c.Dest.Addr).port != p.In {
+			return drop(ReasonSpoofed)
+		}
+		c.InsidePort = p.In
+	}
+	if c.Server != conntrack.NoSlot && f.snap.server[c.Server].gone {
+		if dir == conntrack.Inbound && h.opens() {
+			f.table.Remove(c, conntrack.Deleted)
+			return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
+		}
+		return drop(ReasonServerGone)
+	}
+	if h.ttl <= 1 {
+		return f.timeExceeded(p, h)
+	}
+
+	way := f.way(c, dir)
+	if v, ok := f.fits(p, h, &way); !ok {
+		return v
+	}
+	if h.kind == kindTCP {
+		// A SYN that opens the tuple of a connection that is over begins a new
+		// one, at a server chosen anew, and is itself forwarded.
+		if h.opens() && over(c.State) {
+			if dir == conntrack.Inbound && c.Flags&conntrack.SNAT == 0 {
+				f.table.Remove(c, conntrack.Deleted)
+				return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
+			}
+			if dir == conntrack.Outbound && c.Flags&conntrack.SNAT != 0 {
+				f.reopen(c)
+			}
+		}
+		if r := f.advance(h, c, dir); r != ReasonNone {
+			return drop(r)
+		}
+	} else {
+		f.refresh(c, dir)
+	}
+	if dir == conntrack.Inbound && (c.Hop != p.From || c.HopPort != p.In) {
+		f.moveHop(p, h, c)
+	}
+	f.counters.packet(c, dir, len(p.Data))
+	return f.send(p, h, c, dir, &way)
+}
+
+// over reports whether a connection in state s gives its tuple to a new SYN
+// (ip_vs_core.c, is_new_conn_expected with conn_reuse_mode 1).
+func over(s conntrack.State) bool {
+	return s == conntrack.TimeWait || s == conntrack.Close
+}
+
+// advance moves a TCP entry by one segment.
+//
+// A RST outside the receiver's window changes nothing and goes no further; one
+// inside it that is not exact goes on, so that the receiver can challenge it
+// (RFC 5961, 3), and changes nothing either, unless the connection is closing
+// anyway. A FIN outside the window goes on unbelieved.
+func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Direction) Reason {
+	event := conntrack.EventOf(h.flags)
+	if event == conntrack.RST || event == conntrack.FIN {
+		switch c.InWindow(dir, h.seq) {
+		case conntrack.Outside:
+			if event == conntrack.RST {
+				return ReasonWindow
+			}
+			event = conntrack.ACK
+		case conntrack.Inside:
+			if event == conntrack.RST && c.State == conntrack.Established {
+				event = conntrack.ACK
+			}
+		}
+	}
+	side := sideOf(c, dir)
+	if side == conntrack.Outbound {
+		c.Flags |= conntrack.Replied
+	}
+	next := c.State.Next(side, event)
+	if event != conntrack.RST {
+		if h.flags&flagSYN != 0 {
+			c.FollowSYN(dir, h.seq, h.ack, h.window, h.flags, h.payload, int(h.scale))
+		} else {
+			c.Follow(dir, h.seq, h.ack, h.window, h.flags, h.payload)
+		}
+	}
+	f.setState(c, next)
+	return ReasonNone
+}
+
+// moveHop follows a client whose packets begin to come from another neighbour:
+// its router failed over, or it moved. What cannot be of the connection, being
+// outside the window, moves nothing.
+func (f *Forwarder) moveHop(p *Packet, h *parsed, c *conntrack.Conn) {
+	if c.Flags&conntrack.SNAT != 0 {
+		return // what was opened from inside goes by the routes
+	}
+	if h.kind == kindTCP && c.InWindow(conntrack.Inbound, h.seq) == conntrack.Outside {
+		return
+	}
+	c.Hop, c.HopPort = p.From, p.In
+}
+
+// sideOf returns the side that a packet comes from as the state table means it:
+// Inbound is the side that opened the connection.
+func sideOf(c *conntrack.Conn, dir conntrack.Direction) conntrack.Direction {
+	if c.Flags&conntrack.SNAT != 0 {
+		return dir.Other()
+	}
+	return dir
+}
+
+// refresh restarts the timer of an entry without states.
+func (f *Forwarder) refresh(c *conntrack.Conn, dir conntrack.Direction) {
+	if sideOf(c, dir) == conntrack.Outbound && c.Flags&conntrack.Replied == 0 {
+		c.Flags |= conntrack.Replied
+		f.table.SetClass(c, conntrack.ClassHeld)
+	}
+	f.table.SetDeadline(c, f.now+conntrack.Time(f.snap.settings.Timeouts[c.State]))
+}
+
+// setState moves an entry to a state, restarts its timer, keeps the server's
+// counts, and says how dear the entry is when the table is full: one is held
+// from when both sides have been heard, since a SYN and an ACK can be forged,
+// until it is over.
+func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
+	if next != c.State {
+		if was, is := c.State.Active(), next.Active(); was != is && c.Server != conntrack.NoSlot {
+			if s := f.snap.server[c.Server].server; is {
+				s.ConnActivated()
+			} else {
+				s.ConnDeactivated()
+			}
+		}
+		c.State = next
+	}
+	switch {
+	case over(next):
+		f.table.SetClass(c, conntrack.ClassOneWay)
+	case next == conntrack.Established && c.Flags&conntrack.Replied != 0:
+		f.table.SetClass(c, conntrack.ClassHeld)
+	}
+	f.table.SetDeadline(c, f.now+conntrack.Time(f.snap.settings.Timeouts[next]))
+}
+
+// reopen makes an SNAT entry that is over ready for a new connection of the
+// same endpoints. The mapping stays.
+func (f *Forwarder) reopen(c *conntrack.Conn) {
+	c.Window = [2]conntrack.Window{}
+	c.Flags &^= conntrack.Replied
+	f.table.SetClass(c, conntrack.ClassHalfOpen)
+	c.State = conntrack.None
+}
+
+// removed is told by the table of each entry that leaves it.
+func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
+	f.counters.removals[why]++
+	if c.Server != conntrack.NoSlot {
+		if s := f.snap.server[c.Server].server; c.State.Active() {
+			s.ConnClosedActive()
+		} else {
+			s.ConnClosedInactive()
+		}
+	}
+	if c.Rule != 0 {
+		f.mapper.release(c.Rule)
+	}
+}
+
+// Sweep ages the table and the fragments: at most budget entries are removed,
+// the rest waits for the next call.
+func (f *Forwarder) Sweep(budget int) {
+	f.table.Sweep(f.now, budget)
+	f.counters.drops[ReasonFragmentTimeout] += uint64(f.frags.sweep(f.now))
+	f.counters.drops[ReasonFragmentLimit] += uint64(f.frags.takeEvicted())
+}
+
+// Bytes is the memory that the Forwarder has claimed: all that it will ever
+// use, but for the port rows of SNAT addresses still to come.
+func (f *Forwarder) Bytes() int64 {
+	return f.table.Bytes() + f.mapper.bytes() + int64(unsafe.Sizeof(*f.frags)) + outboxBytes
+}
+
+// lifeOf is the first deadline of a new entry, before its own packet is
+// followed (ip_vs_conn.c, ip_vs_conn_new).
+const lifeOf = 3 * time.Second

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"encoding/binary"
+	"net"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// Packets for the tests of the low layer. They are built by gopacket and
+// judged by gopacket and by the slow sums below, never by the code under test.
+
+var (
+	client  = net.IPv4(192, 168, 88, 21)
+	virtual = net.IPv4(192, 168, 88, 23)
+	server  = net.IPv4(10, 0, 0, 2)
+)
+
+func addr(ip net.IP) (a conntrack.Addr) {
+	copy(a[:], ip.To16())
+	return a
+}
+
+// ipLayer is the IP header that most tests start from.
+func ipLayer(proto layers.IPProtocol) *layers.IPv4 {
+	return &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Id: 0x1234, Protocol: proto, SrcIP: client, DstIP: virtual}
+}
+
+// serialize writes the layers with right lengths and checksums.
+func serialize(t testing.TB, l ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	b := gopacket.NewSerializeBuffer()
+	o := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	if err := gopacket.SerializeLayers(b, o, l...); err != nil {
+		t.Fatal(err)
+	}
+	return append([]byte(nil), b.Bytes()...)
+}
+
+// tcpPacket is a segment from client:40000 to virtual:80, changed by edit.
+func tcpPacket(t testing.TB, payload int, edit func(*layers.IPv4, *layers.TCP)) []byte {
+	ip := ipLayer(layers.IPProtocolTCP)
+	tcp := &layers.TCP{SrcPort: 40000, DstPort: 80, Seq: 5001, Ack: 7001, Window: 64240, ACK: true}
+	if edit != nil {
+		edit(ip, tcp)
+	}
+	tcp.SetNetworkLayerForChecksum(ip)
+	return serialize(t, ip, tcp, gopacket.Payload(pattern(payload)))
+}
+
+// udpPacket is a datagram from client:40053 to virtual:53, changed by edit.
+func udpPacket(t testing.TB, payload int, edit func(*layers.IPv4, *layers.UDP)) []byte {
+	ip := ipLayer(layers.IPProtocolUDP)
+	udp := &layers.UDP{SrcPort: 40053, DstPort: 53}
+	if edit != nil {
+		edit(ip, udp)
+	}
+	udp.SetNetworkLayerForChecksum(ip)
+	return serialize(t, ip, udp, gopacket.Payload(pattern(payload)))
+}
+
+// icmpPacket is a message from client to virtual; rest is the second word.
+func icmpPacket(t testing.TB, kind, code uint8, rest uint32, payload []byte) []byte {
+	ip := ipLayer(layers.IPProtocolICMPv4)
+	icmp := &layers.ICMPv4{
+		TypeCode: layers.CreateICMPv4TypeCode(kind, code),
+		Id:       uint16(rest >> 16), Seq: uint16(rest),
+	}
+	return serialize(t, ip, icmp, gopacket.Payload(payload))
+}
+
+// fixHeader makes the IP header checksum right after a test changed bytes.
+func fixHeader(b []byte) []byte {
+	n := int(b[0]&15) * 4
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], ^slowSum(b[:n]))
+	return b
+}
+
+// pattern is a payload in which every position can be told from the next.
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8)
+	}
+	return b
+}
+
+// slowSum is the Internet checksum as RFC 1071 section 1 describes it.
+func slowSum(b []byte) uint16 {
+	s := 0
+	for i, v := range b {
+		if i%2 == 0 {
+			s += int(v) << 8
+		} else {
+			s += int(v)
+		}
+		if s > 0xffff {
+			s -= 0xffff
+		}
+	}
+	return uint16(s)
+}
+
+// slowTransport is the sum of pseudo-header and transport data of a whole IPv4
+// packet: 0xffff if its checksum is right.
+func slowTransport(b []byte) uint16 {
+	n := int(b[0]&15) * 4
+	pseudo := append([]byte(nil), b[12:20]...)
+	pseudo = append(pseudo, 0, b[9])
+	pseudo = binary.BigEndian.AppendUint16(pseudo, uint16(len(b)-n))
+	if b[9] == 1 {
+		pseudo = nil
+	}
+	return slowSum(append(pseudo, b[n:]...))
+}
+
+// decode has gopacket read a packet and fails if it finds fault with it.
+func decode(t testing.TB, b []byte) gopacket.Packet {
+	t.Helper()
+	p := gopacket.NewPacket(b, layers.LayerTypeIPv4, gopacket.Default)
+	if e := p.ErrorLayer(); e != nil {
+		t.Fatalf("gopacket: %v in % x", e.Error(), b)
+	}
+	ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+	if int(ip.Length) != len(b) {
+		t.Fatalf("total length %d, packet has %d bytes", ip.Length, len(b))
+	}
+	if s := slowSum(b[:int(ip.IHL)*4]); s != 0xffff {
+		t.Fatalf("IP header checksum wrong: sum %#04x in % x", s, b[:20])
+	}
+	return p
+}
+
+// sound decodes a whole packet and fails unless all its checksums are right.
+func sound(t testing.TB, b []byte) gopacket.Packet {
+	t.Helper()
+	p := decode(t, b)
+	if b[9] == 17 && binary.BigEndian.Uint16(b[int(b[0]&15)*4+6:]) == 0 {
+		return p
+	}
+	if s := slowTransport(b); s != 0xffff {
+		t.Fatalf("transport checksum wrong: sum %#04x in % x", s, b)
+	}
+	return p
+}
+
+// mustParse parses a packet that is to be accepted.
+func mustParse(t testing.TB, pkt *Packet) *parsed {
+	t.Helper()
+	p := new(parsed)
+	if r := p.parse(pkt); r != ReasonNone {
+		t.Fatalf("parse: %v", r)
+	}
+	return p
+}

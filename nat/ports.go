@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unsafe"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// Port mapping for SNAT and hairpin.
+//
+// A mapping ties an inside endpoint to a port of one of our addresses. It is
+// made with the first connection of the endpoint, shared by all of them
+// (endpoint-independent mapping, RFC 4787 REQ-1, RFC 5382 REQ-1), and ends
+// with the last. No two endpoints ever share a port (REQ-3). For ICMP queries
+// the identifier is the port (RFC 5508 REQ-1).
+//
+// All memory is claimed when an address becomes ours: per address and protocol
+// one bit a port for what is taken and one for what is reserved, and a row for
+// each port that can be handed out.
+
+// maxPortAddrs bounds the addresses that ports are handed out of.
+const maxPortAddrs = 64
+
+// A portPool hands out the ports of one address and protocol.
+type portPool struct {
+	taken    [1024]uint64 // a bit for each port, 1: mapped
+	reserved [1024]uint64 // 1: never to be handed out
+}
+
+// The classes of netfilter (nf_nat_core.c): a port is replaced by one of its
+// own class, so that a privileged one stays privileged.
+var portClasses = [...]struct{ from, min, max uint16 }{
+	{1024, 1024, 65535},
+	{512, 600, 1023},
+	{0, 1, 511},
+}
+
+func classOf(port uint16) (lo, hi uint16) {
+	for _, c := range portClasses {
+		if port >= c.from {
+			return c.min, c.max
+		}
+	}
+	return 1, 511
+}
+
+func (p *portPool) free(port uint16) bool {
+	return (p.taken[port/64]|p.reserved[port/64])>>(port%64)&1 == 0
+}
+
+// pick returns a free port in [lo, hi], the first at or after a place that
+// salt decides, or 0 if none is left. It looks at 64 ports at a time, so that
+// an exhausted range costs about a microsecond.
+func (p *portPool) pick(lo, hi uint16, salt uint32) uint16 {
+	first, last := int(lo/64), int(hi/64)
+	n := last - first + 1
+	start := int(salt>>8) % n
+	for i := 0; i <= n; i++ {
+		w := first + (start+i)%n
+		free := ^(p.taken[w] | p.reserved[w])
+		if w == first {
+			free &= ^uint64(0) << (lo % 64)
+		}
+		if w == last {
+			free &= ^uint64(0) >> (63 - hi%64)
+		}
+		if i == 0 { // begin in the middle of the first word
+			free &= ^uint64(0) << (salt % 64)
+		}
+		if free != 0 {
+			return uint16(w*64 + bits.TrailingZeros64(free))
+		}
+	}
+	return 0
+}
+
+// mapping is one row: an inside endpoint and the port that stands for it.
+type mapping struct {
+	inside conntrack.Endpoint
+	proto  uint8
+	pool   uint8 // which of our addresses
+	port   uint16
+	refs   uint32 // connections
+	next   uint32 // in the chain of its bucket, or in the free list; 0 ends
+}
+
+// portMapper holds the mappings of one shard.
+type portMapper struct {
+	seed   uint64
+	addrs  []conntrack.Addr // by pool number, at most maxPortAddrs
+	pools  [][3]*portPool   // parallel: TCP, UDP, ICMP
+	rows   []mapping        // row 0 is none
+	heads  []uint32
+	free   uint32 // rows given back
+	fresh  uint32 // rows from here on were never used
+	used   int
+	counts [maxPortAddrs]int // mappings per address
+}
+
+func protoIndex(proto uint8) int {
+	switch proto {
+	case ProtoTCP:
+		return 0
+	case ProtoUDP:
+		return 1
+	}
+	return 2
+}
+
+// sync takes up the addresses and reserved ports of a new snapshot. Addresses
+// are never given up: their mappings may live on.
+func (m *portMapper) sync(s *snapshot) {
+	for i := range s.own.entries {
+		if e := &s.own.entries[i]; e.snat || e.service {
+			m.reserve(e.addr, e.snat, &s.reserved[i])
+		}
+	}
+}
+
+func (m *portMapper) reserve(addr conntrack.Addr, must bool, r *portReserve) {
+	pool := m.pool(&addr)
+	if pool < 0 && must {
+		pool = m.addPool(addr)
+	}
+	if pool < 0 {
+		return
+	}
+	for proto, p := range m.pools[pool] {
+		if proto == protoIndex(ProtoICMP) {
+			p.reserved = [1024]uint64{0: 1} // identifiers are nobody's, but 0 stands for none
+			continue
+		}
+		for i := range p.reserved {
+			p.reserved[i] = ^uint64(0)
+		}
+		for _, span := range r.spans {
+			for port := int(span[0]); port <= int(span[1]); port++ {
+				p.reserved[port/64] &^= 1 << (port % 64)
+			}
+		}
+		for _, port := range r.ports[proto] {
+			p.reserved[port/64] |= 1 << (port % 64)
+		}
+	}
+}
+
+func (m *portMapper) pool(addr *conntrack.Addr) int {
+	for i := range m.addrs {
+		if m.addrs[i] == *addr {
+			return i
+		}
+	}
+	return -1
+}
+
+// addPool claims the memory for an address: 96 KiB of bits, and rows for as
+// many mappings as it has ports.
+func (m *portMapper) addPool(addr conntrack.Addr) int {
+	if len(m.addrs) == maxPortAddrs {
+		return -1
+	}
+	m.addrs = append(m.addrs, addr)
+	m.pools = append(m.pools, [3]*portPool{{}, {}, {}})
+	m.fresh = max(m.fresh, 1) // row 0 is none
+	rows := make([]mapping, 1+3*65536*len(m.addrs))
+	copy(rows, m.rows[:min(int(m.fresh), len(m.rows))])
+	m.rows = rows
+	m.rehash()
+	return len(m.addrs) - 1
+}
+
+// bytes is the memory claimed.
+func (m *portMapper) bytes() int64 {
+	return int64(len(m.rows))*int64(unsafe.Sizeof(mapping{})) + 4*int64(len(m.heads)) +
+		int64(len(m.pools))*3*int64(unsafe.Sizeof(portPool{}))
+}
+
+func (m *portMapper) rehash() {
+	m.heads = make([]uint32, 1<<bits.Len(uint(len(m.rows)-1)))
+	for i := 1; i < int(m.fresh); i++ {
+		if row := &m.rows[i]; row.refs > 0 {
+			b := m.bucket(&row.inside, row.proto, row.pool)
+			row.next = m.heads[b]
+			m.heads[b] = uint32(i)
+		}
+	}
+}
+
+func (m *portMapper) bucket(e *conntrack.Endpoint, proto, pool uint8) uint64 {
+	h := m.seed ^ binary.LittleEndian.Uint64(e.Addr[8:])
+	hi, lo := bits.Mul64(h, 0x9e3779b97f4a7c15^binary.LittleEndian.Uint64(e.Addr[:8]))
+	h = hi ^ lo ^ uint64(e.Port)<<16 ^ uint64(proto)<<8 ^ uint64(pool)
+	hi, lo = bits.Mul64(h^m.seed, 0xd6e8feb86659fd93)
+	return (hi ^ lo) & uint64(len(m.heads)-1)
+}
+
+// find returns the row of an inside endpoint's mapping, or 0.
+func (m *portMapper) find(e *conntrack.Endpoint, proto, pool uint8) uint32 {
+	for i := m.heads[m.bucket(e, proto, pool)]; i != 0; i = m.rows[i].next {
+		if row := &m.rows[i]; row.inside == *e && row.proto == proto && row.pool == pool {
+			return i
+		}
+	}
+	return 0
+}
+
+// get returns a mapping of inside to a port of the pool's address: the one
+// there is, or a new one with inside's own port if that is free, else one of
+// [lo, hi]. A reference is counted; give it back with release. 0: no port is
+// left.
+func (m *portMapper) get(e *conntrack.Endpoint, proto, pool uint8, lo, hi uint16) uint32 {
+	if i := m.find(e, proto, pool); i != 0 {
+		m.rows[i].refs++
+		return i
+	}
+	p := m.pools[pool][protoIndex(proto)]
+	port := e.Port
+	if port < lo || port > hi || !p.free(port) {
+		b := m.bucket(e, proto, pool) // keyed, so that nobody outside can foretell the port
+		if port = p.pick(lo, hi, uint32(b*0x9e3779b1)); port == 0 {
+			return 0
+		}
+	}
+	i := m.free
+	switch {
+	case i != 0:
+		m.free = m.rows[i].next
+	case int(m.fresh) < len(m.rows):
+		i = m.fresh
+		m.fresh++
+	default:
+		return 0
+	}
+	b := m.bucket(e, proto, pool)
+	m.rows[i] = mapping{inside: *e, proto: proto, pool: pool, port: port, refs: 1, next: m.heads[b]}
+	m.heads[b] = i
+	p.taken[port/64] |= 1 << (port % 64)
+	m.used++
+	m.counts[pool]++
+	return i
+}
+
+// release gives a reference back; the last one frees the port.
+func (m *portMapper) release(i uint32) {
+	row := &m.rows[i]
+	if row.refs--; row.refs > 0 {
+		return
+	}
+	m.pools[row.pool][protoIndex(row.proto)].taken[row.port/64] &^= 1 << (row.port % 64)
+	at := &m.heads[m.bucket(&row.inside, row.proto, row.pool)]
+	for *at != i {
+		at = &m.rows[*at].next
+	}
+	*at = row.next
+	m.counts[row.pool]--
+	*row = mapping{next: m.free}
+	m.free = i
+	m.used--
+}
+
+// mapped reports whether a port of an address stands for somebody inside.
+func (m *portMapper) mapped(addr *conntrack.Addr, proto uint8, port uint16) bool {
+	pool := m.pool(addr)
+	return pool >= 0 && m.pools[pool][protoIndex(proto)].taken[port/64]>>(port%64)&1 != 0
+}

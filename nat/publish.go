@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// Publish makes everything that was said since the last Publish visible to the
+// Forwarders, at once and as a whole. They take it up with their next batch.
+func (r *Rules) Publish() {
+	s := &snapshot{settings: r.settings}
+	for _, p := range r.ports {
+		if p.Index < MaxPorts {
+			p.addrs = nil
+			for _, a := range p.Addrs {
+				p.addrs = append(p.addrs, connected{conntrack.AddrFrom(a.Addr()), newPrefix(a)})
+			}
+			s.ports[p.Index] = p
+		}
+	}
+	s.routes = newRouteTable(r.routes, &s.ports)
+
+	s.server = make([]serverEntry, len(r.servers.all))
+	for i, d := range r.servers.all {
+		if d == nil {
+			continue
+		}
+		e := serverEntry{
+			dest:   conntrack.Endpoint{Addr: conntrack.AddrFrom(d.Addr), Port: d.Port},
+			server: d.sched, gone: d.gone, serial: d.serial,
+		}
+		if d.service != nil {
+			e.service = d.service.slot
+		}
+		s.server[i] = e
+	}
+	var inner []ownEntry
+	known := make(map[netip.Addr]bool)
+	for _, d := range r.servers.all {
+		if d != nil && !known[d.Addr] {
+			known[d.Addr] = true
+			inner = append(inner, ownEntry{addr: conntrack.AddrFrom(d.Addr)})
+		}
+	}
+	s.inner = newOwnTable(inner)
+	s.service = make([]serviceEntry, len(r.services.all))
+	for i, v := range r.services.all {
+		if v == nil {
+			continue
+		}
+		e := serviceEntry{
+			key:  serviceKey{conntrack.Endpoint{Addr: conntrack.AddrFrom(v.Addr), Port: v.Port}, v.Proto},
+			pool: v.pool, noServer: v.NoServer, serial: v.serial,
+		}
+		for _, d := range v.servers {
+			e.servers = append(e.servers, d.slot)
+		}
+		s.service[i] = e
+	}
+	s.services = newServiceTable(s.service)
+	s.endpoint = newEndpointTable(s.service, s.server)
+
+	r.publishOwn(s)
+	r.current.Store(s)
+}
+
+// publishOwn fills in the addresses of ours, the SNAT rules that lead to them,
+// and the ports that may not be handed out.
+func (r *Rules) publishOwn(s *snapshot) {
+	var entries []ownEntry
+	for _, a := range r.Ours() {
+		entries = append(entries, ownEntry{addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT})
+	}
+	s.own = newOwnTable(entries)
+
+	for _, p := range r.owned {
+		s.owned = append(s.owned, connected{conntrack.AddrFrom(p.Addr()), newPrefix(p)})
+	}
+	for _, rule := range r.snats {
+		to := conntrack.AddrFrom(rule.To)
+		s.snat = append(s.snat, snatRule{
+			from: newPrefix(rule.From), to: to, own: s.own.find(&to), min: rule.MinPort, max: rule.MaxPort,
+		})
+		s.inside = append(s.inside, newPrefix(rule.From))
+	}
+	slices.SortStableFunc(s.snat, func(a, b snatRule) int { return int(b.from.bits) - int(a.from.bits) })
+
+	s.reserved = r.reserves(&s.own)
+}
+
+// hairpinPorts are handed out of an address that the host has and that no SNAT
+// rule leads to. The kernel's default for its own connections ends below.
+var hairpinPorts = [2]uint16{61000, 65535}
+
+// reserves says for each address of ours which ports may be handed out: never
+// those of services, and of an address that the host has too, never those that
+// its sockets hold or that it takes for its own connections.
+func (r *Rules) reserves(own *ownTable) []portReserve {
+	list := make([]portReserve, len(own.entries))
+	for k := range r.byKey {
+		addr := conntrack.AddrFrom(k.Addr)
+		list[own.find(&addr)].add(k.Proto, k.Port)
+	}
+	for i := range own.entries {
+		e, p := &own.entries[i], &list[i]
+		if !e.onHost {
+			p.spans = [][2]uint16{{1, 65535}}
+			continue
+		}
+		addr := e.addr.Netip()
+		for _, b := range r.host.Busy {
+			if b.Addr == addr || b.Addr.IsUnspecified() {
+				p.add(b.Proto, b.Port)
+			}
+		}
+		if e.service && !e.snat {
+			p.allow(hairpinPorts, r.host.EphemeralMin, r.host.EphemeralMax)
+		}
+	}
+	for _, rule := range r.snats {
+		to := conntrack.AddrFrom(rule.To)
+		i := own.find(&to)
+		if !own.entries[i].onHost {
+			continue
+		}
+		span := [2]uint16{1, 65535}
+		if rule.MaxPort != 0 {
+			span = [2]uint16{rule.MinPort, rule.MaxPort}
+		}
+		list[i].allow(span, r.host.EphemeralMin, r.host.EphemeralMax)
+	}
+	return list
+}
+
+func (p *portReserve) add(proto uint8, port uint16) {
+	if i := protoIndex(proto); i < len(p.ports) {
+		p.ports[i] = append(p.ports[i], port)
+	}
+}
+
+// allow adds what of span lies outside lo to hi.
+func (p *portReserve) allow(span [2]uint16, lo, hi uint16) {
+	if hi == 0 || span[1] < lo || span[0] > hi {
+		p.spans = append(p.spans, span)
+		return
+	}
+	if span[0] < lo {
+		p.spans = append(p.spans, [2]uint16{span[0], lo - 1})
+	}
+	if span[1] > hi {
+		p.spans = append(p.spans, [2]uint16{hi + 1, span[1]})
+	}
+}
+
+// HostPorts are ports of an address that the host has, which connections from
+// inside may be given. The host must not answer on them.
+type HostPorts struct {
+	Addr     netip.Addr
+	Min, Max uint16
+	Except   []uint16 // held by services and by sockets of the host
+}
+
+// HostPorts lists them as the last Publish left them.
+func (r *Rules) HostPorts() []HostPorts {
+	s := r.current.Load()
+	var list []HostPorts
+	for i := range s.own.entries {
+		if !s.own.entries[i].onHost {
+			continue
+		}
+		p := &s.reserved[i]
+		except := slices.Concat(p.ports[0], p.ports[1])
+		slices.Sort(except)
+		except = slices.Compact(except)
+		for _, span := range p.spans {
+			list = append(list, HostPorts{Addr: s.own.entries[i].addr.Netip(), Min: span[0], Max: span[1], Except: except})
+		}
+	}
+	return list
+}
+
+// Ours lists the addresses that packets are taken for: those of services and
+// of SNAT rules, and the owned ones, each once, in the order of addresses.
+func (r *Rules) Ours() []OwnAddress {
+	var list []OwnAddress
+	at := make(map[netip.Addr]int)
+	entry := func(a netip.Addr) *OwnAddress {
+		i, ok := at[a]
+		if !ok {
+			i = len(list)
+			at[a] = i
+			list = append(list, OwnAddress{Addr: a, OnHost: slices.Contains(r.host.Addrs, a)})
+		}
+		return &list[i]
+	}
+	for k := range r.byKey {
+		entry(k.Addr).Service = true
+	}
+	for _, s := range r.snats {
+		entry(s.To).SNAT = true
+	}
+	for _, p := range r.owned {
+		entry(p.Addr())
+	}
+	slices.SortFunc(list, func(a, b OwnAddress) int { return a.Addr.Compare(b.Addr) })
+	return list
+}
+
+// A ServiceInfo is a copy of a service for listings. Its counters are kept by
+// the Forwarders: see Forwarder.Counters, by the slots given here.
+type ServiceInfo struct {
+	ServiceSpec
+	Slot    uint32
+	Servers []ServerInfo // newest first, as the kernel keeps them
+}
+
+// A ServerInfo is a copy of a real server for listings.
+type ServerInfo struct {
+	ServerSpec
+	Slot       uint32
+	Active     int
+	Inactive   int
+	Overloaded bool
+}
+
+// Services returns copies, newest service last.
+func (r *Rules) Services() []ServiceInfo {
+	var list []ServiceInfo
+	live := slices.DeleteFunc(slices.Clone(r.services.all), func(s *service) bool { return s == nil })
+	slices.SortFunc(live, func(a, b *service) int { return int(int64(a.serial) - int64(b.serial)) })
+	for _, v := range live {
+		info := ServiceInfo{ServiceSpec: v.ServiceSpec, Slot: v.slot}
+		for _, d := range v.servers {
+			info.Servers = append(info.Servers, ServerInfo{
+				ServerSpec: d.ServerSpec, Slot: d.slot,
+				Active: d.sched.Active(), Inactive: d.sched.Inactive(), Overloaded: d.sched.Overloaded(),
+			})
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// SNATs returns the rules in the order in which they were added.
+func (r *Rules) SNATs() []SNATSpec { return slices.Clone(r.snats) }

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import "github.com/vsnat/vsnat/conntrack"
+
+// ICMP errors about packets that we rewrote (RFC 5508, 4;
+// ip_vs_core.c, ip_vs_in_icmp and ip_vs_out_icmp).
+//
+// An error quotes the packet as we sent it. Exchanging the quoted source and
+// destination gives the tuple of the answer, and with it the entry. Then the
+// quotation is put back to what its sender wrote, and the outer addresses are
+// those of the entry's other side. No error changes an entry.
+
+// icmpError translates an ICMP error, or leaves it to the host if it is about
+// none of our connections and to an address that the host has.
+func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
+	q := &f.quote
+	if r := h.parseQuote(p, q); r != ReasonNone {
+		return f.unrelated(h, r)
+	}
+	t := conntrack.Tuple{Src: q.tuple.Dst, Dst: q.tuple.Src, Proto: q.tuple.Proto}
+	c, dir := f.table.Lookup(&t, oursOf(f.snap.own.find(&t.Dst.Addr)))
+	if c == nil {
+		return f.unrelated(h, ReasonICMPNoConn)
+	}
+	// The error must have been sent to whom the quoted packet names as its
+	// sender; a real server's network speaks only through its own port.
+	if h.tuple.Dst.Addr != q.tuple.Src.Addr {
+		return drop(ReasonICMPQuote)
+	}
+	if dir == conntrack.Outbound && p.In != c.InsidePort {
+		return drop(ReasonSpoofed)
+	}
+	// The quoted packet went the other way. A segment that was never sent is
+	// no reason to believe the rest (RFC 5927, 4.1).
+	if q.kind == kindTCP && !sent(c, dir.Other(), q.seq) {
+		return drop(ReasonICMPQuote)
+	}
+	if h.ttl <= 1 {
+		return drop(ReasonTTL)
+	}
+	w := f.way(c, dir)
+	if w.port == NoPort {
+		return drop(ReasonNoRoute)
+	}
+	f.counters.packet(c, dir, len(p.Data))
+
+	ip := ipv4Header(p.Data)
+	ip.decrementTTL()
+	quoted := ipv4Header(p.Data[q.at:])
+	var outer, inner delta
+	if dir == conntrack.Inbound {
+		ip.replaceDestination(&c.Dest.Addr, &outer)
+		f.putBack(p, q, quoted, &c.Dest, nil, &inner)
+		if c.Flags&conntrack.FullNAT != 0 {
+			if h.tuple.Src.Addr == c.Client.Addr {
+				ip.replaceSource(&c.Local.Addr, &outer)
+			}
+			f.putBack(p, q, quoted, nil, &c.Local, &inner)
+		}
+	} else {
+		ip.replaceSource(&c.Virtual.Addr, &outer)
+		f.putBack(p, q, quoted, nil, &c.Virtual, &inner)
+		if c.Flags&conntrack.FullNAT != 0 {
+			ip.replaceDestination(&c.Client.Addr, &outer)
+			f.putBack(p, q, quoted, &c.Client, nil, &inner)
+		}
+	}
+	q.apply(p.Data, inner)
+	icmpHeader(p.Data[h.l4:]).computeChecksum()
+	return w.verdict()
+}
+
+// putBack replaces source or destination of the quoted packet.
+func (f *Forwarder) putBack(p *Packet, q *quoted, ip ipv4Header, src, dst *conntrack.Endpoint, d *delta) {
+	l4 := p.Data[q.l4:]
+	if src != nil {
+		ip.replaceSource(&src.Addr, d)
+		q.replacePort(l4, 0, src.Port, d)
+	}
+	if dst != nil {
+		ip.replaceDestination(&dst.Addr, d)
+		q.replacePort(l4, 2, dst.Port, d)
+	}
+}
+
+// replacePort replaces a quoted port, at offset at of the transport header. An
+// echo has one number for both sides; that of the side that is not ours is
+// left out.
+func (q *quoted) replacePort(l4 []byte, at int, port uint16, d *delta) {
+	switch q.kind {
+	case kindTCP, kindUDP:
+		ports := tcpHeader(l4) // both protocols begin with the ports
+		if at == 0 {
+			ports.replaceSrcPort(port, d)
+		} else {
+			ports.replaceDstPort(port, d)
+		}
+	case kindEcho:
+		echo := icmpHeader(l4)
+		if request := echo.icmpType() == icmpEchoRequest; request == (at == 0) {
+			d.replacePort(echo.id(), port)
+			echo.setID(port)
+		}
+	}
+}
+
+// apply brings the quoted transport checksum up to date, if it was quoted.
+func (q *quoted) apply(data []byte, d delta) {
+	if q.checksumAt == 0 {
+		return
+	}
+	switch q.kind {
+	case kindTCP:
+		tcpHeader(data[q.l4:]).apply(d)
+	case kindUDP:
+		udpHeader(data[q.l4:]).apply(d)
+	case kindEcho:
+		echo := icmpHeader(data[q.l4:])
+		echo.setChecksum(d.applyPorts(echo.checksum()))
+	}
+}
+
+// sent reports whether seq may be the number of a segment that sender sent:
+// not after the last one seen, nor longer ago than a window can be.
+func sent(c *conntrack.Conn, sender conntrack.Direction, seq uint32) bool {
+	w := &c.Window[sender]
+	if w.Flags&conntrack.WindowSeen == 0 {
+		return true
+	}
+	back := w.End - seq
+	return back <= 1<<30
+}
+
+// unrelated is an error about no connection of ours.
+func (f *Forwarder) unrelated(h *parsed, r Reason) Verdict {
+	own := f.snap.own.find(&h.tuple.Dst.Addr)
+	if own >= 0 && f.snap.own.entries[own].onHost || own < 0 && !f.snap.isInside(&h.tuple.Src.Addr) {
+		return Verdict{Action: Pass}
+	}
+	return drop(r)
+}

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/sched"
+)
+
+// IP protocol numbers.
+const (
+	ProtoICMP = protoICMP
+	ProtoTCP  = protoTCP
+	ProtoUDP  = protoUDP
+)
+
+// The errors of Rules. Their texts are those of ipvsadm where it has one.
+var (
+	ErrServiceExists = errors.New("Service already exists")
+	ErrNoService     = errors.New("No such service")
+	ErrNotDefined    = errors.New("Service not defined")
+	ErrServerExists  = errors.New("Destination already exists")
+	ErrNoServer      = errors.New("No such destination")
+	ErrNoScheduler   = errors.New("Scheduler or persistence engine not found")
+	ErrRuleExists    = errors.New("SNAT rule already exists")
+	ErrNoRule        = errors.New("No such SNAT rule")
+	ErrInvalid       = errors.New("Invalid operation")
+)
+
+// NoServer is what a client gets for a new connection when no server is
+// available.
+type NoServer uint8
+
+const (
+	// NoServerICMP answers with ICMP port unreachable, as IPVS does.
+	NoServerICMP NoServer = iota
+	// NoServerReset answers TCP with a RST.
+	NoServerReset
+)
+
+func (n NoServer) String() string {
+	if n == NoServerReset {
+		return "reset"
+	}
+	return "icmp"
+}
+
+// A ServiceKey names a virtual service.
+type ServiceKey struct {
+	Proto uint8
+	Addr  netip.Addr
+	Port  uint16
+}
+
+func (k ServiceKey) String() string {
+	return protoName(k.Proto) + " " + netip.AddrPortFrom(k.Addr, k.Port).String()
+}
+
+func protoName(p uint8) string {
+	switch p {
+	case ProtoICMP:
+		return "icmp"
+	case ProtoTCP:
+		return "tcp"
+	case ProtoUDP:
+		return "udp"
+	}
+	return fmt.Sprintf("proto %d", p)
+}
+
+// A ServiceSpec describes a virtual service.
+type ServiceSpec struct {
+	ServiceKey
+	Scheduler string // a name that sched knows
+	NoServer  NoServer
+}
+
+// A ServerSpec describes a real server of a service.
+type ServerSpec struct {
+	Addr         netip.Addr
+	Port         uint16
+	Weight       int // 0…65535; 0: quiesced, keeps its connections and gets no new ones
+	Upper, Lower int // connection thresholds, 0: none
+}
+
+// An SNATSpec says which address the traffic of a network leaves with.
+type SNATSpec struct {
+	From netip.Prefix
+	To   netip.Addr
+	// MinPort and MaxPort narrow the ports to choose from. Both 0: the class
+	// of the source port, as netfilter has it (1–511, 600–1023, 1024–65535).
+	MinPort, MaxPort uint16
+}
+
+// HostAddresses is what the host has for itself.
+type HostAddresses struct {
+	Addrs []netip.Addr
+	// Busy are the endpoints that sockets of the host are bound to. An
+	// unspecified address stands for all of them.
+	Busy []BusyEndpoint
+	// EphemeralMin and EphemeralMax bound the ports that the host takes for
+	// its own connections (net.ipv4.ip_local_port_range); both 0: none.
+	EphemeralMin, EphemeralMax uint16
+}
+
+// A BusyEndpoint is one that a socket of the host holds.
+type BusyEndpoint struct {
+	Proto uint8
+	Addr  netip.Addr
+	Port  uint16
+}
+
+// Settings are the numbers that an operator may change.
+type Settings struct {
+	Timeouts conntrack.Timeouts
+	// ICMPRate bounds the ICMP errors, echo replies and RSTs that the
+	// director makes itself, per second and Forwarder.
+	ICMPRate int
+}
+
+// DefaultSettings returns IPVS's timeouts and 1000 answers a second.
+func DefaultSettings() Settings {
+	return Settings{Timeouts: conntrack.DefaultTimeouts(), ICMPRate: 1000}
+}
+
+// An OwnAddress is an address that vsnat takes packets for.
+type OwnAddress struct {
+	Addr    netip.Addr
+	OnHost  bool // the host has it too: what is not ours on it stays the host's
+	Service bool
+	SNAT    bool
+}
+
+// Rules holds what is configured: services, servers, SNAT rules, addresses,
+// ports and routes. One goroutine owns it; no method may run beside another,
+// except those of Forwarders, which see only what Publish published.
+//
+// A method that returns an error has changed nothing.
+type Rules struct {
+	current atomic.Pointer[snapshot]
+
+	services slots[service]
+	servers  slots[server]
+	byKey    map[ServiceKey]*service
+	trash    map[serverKey]*server
+	snats    []SNATSpec
+	owned    []netip.Prefix
+	host     HostAddresses
+	ports    []PortInfo
+	routes   []Route
+	settings Settings
+	serial   uint64
+}
+
+// slots numbers things. A number is used again after its thing is gone.
+type slots[T any] struct {
+	all  []*T // nil where free
+	free []uint32
+}
+
+func (s *slots[T]) put(v *T) uint32 {
+	if n := len(s.free); n > 0 {
+		slot := s.free[n-1]
+		s.free = s.free[:n-1]
+		s.all[slot] = v
+		return slot
+	}
+	s.all = append(s.all, v)
+	return uint32(len(s.all) - 1)
+}
+
+func (s *slots[T]) remove(slot uint32) {
+	s.all[slot] = nil
+	s.free = append(s.free, slot)
+}
+
+type serverKey struct {
+	service ServiceKey
+	server  netip.AddrPort
+}
+
+type service struct {
+	ServiceSpec
+	slot    uint32
+	serial  uint64
+	pool    *sched.Pool
+	servers []*server // newest first
+}
+
+type server struct {
+	ServerSpec
+	service *service   // nil: deleted with its service
+	key     ServiceKey // of the service, for the trash
+	slot    uint32
+	serial  uint64
+	sched   *sched.Server
+	gone    bool
+	idle    int // ticks in the trash without a connection
+}
+
+// trashTicks is how many calls of Tick a deleted server without connections
+// is remembered for. The kernel keeps it 120 s (IP_VS_DEST_TRASH_PERIOD); the
+// first of them also make sure that no Forwarder still schedules to it.
+const trashTicks = 120
+
+// NewRules returns Rules without a service, published once, so that a
+// Forwarder made from it passes every packet.
+func NewRules() *Rules {
+	r := &Rules{
+		settings: DefaultSettings(),
+		byKey:    make(map[ServiceKey]*service),
+		trash:    make(map[serverKey]*server),
+	}
+	r.Publish()
+	return r
+}
+
+func (r *Rules) nextSerial() uint64 {
+	r.serial++
+	return r.serial
+}
+
+func (s *service) find(addr netip.Addr, port uint16) (int, *server) {
+	for i, d := range s.servers {
+		if d.Addr == addr && d.Port == port {
+			return i, d
+		}
+	}
+	return -1, nil
+}
+
+func checkUnicast(what string, a netip.Addr) error {
+	if !a.IsValid() || a.Is4In6() {
+		return fmt.Errorf("%w: %s %s is not an address", ErrInvalid, what, a)
+	}
+	if !a.Is4() {
+		return fmt.Errorf("%w: %s %s: IPv6 is not served", ErrInvalid, what, a)
+	}
+	if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return fmt.Errorf("%w: %s %s is not a unicast address", ErrInvalid, what, a)
+	}
+	return nil
+}
+
+func checkService(s ServiceSpec) error {
+	if s.Proto != ProtoTCP && s.Proto != ProtoUDP {
+		return fmt.Errorf("%w: protocol %d has no services", ErrInvalid, s.Proto)
+	}
+	if s.Port == 0 {
+		return fmt.Errorf("%w: port 0", ErrInvalid)
+	}
+	return checkUnicast("virtual address", s.Addr)
+}
+
+// AddService adds a service without servers.
+func (r *Rules) AddService(spec ServiceSpec) error {
+	if err := checkService(spec); err != nil {
+		return err
+	}
+	if r.byKey[spec.ServiceKey] != nil {
+		return ErrServiceExists
+	}
+	pool, err := sched.NewPool(spec.Scheduler)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoScheduler, err)
+	}
+	s := &service{ServiceSpec: spec, pool: pool, serial: r.nextSerial()}
+	s.slot = r.services.put(s)
+	r.byKey[spec.ServiceKey] = s
+	return nil
+}
+
+// EditService replaces the settings of a service. The same scheduler keeps its
+// place in the list of servers, another one begins anew.
+func (r *Rules) EditService(spec ServiceSpec) error {
+	if err := checkService(spec); err != nil {
+		return err
+	}
+	s := r.byKey[spec.ServiceKey]
+	if s == nil {
+		return ErrNoService
+	}
+	if err := s.pool.SetScheduler(spec.Scheduler); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoScheduler, err)
+	}
+	s.ServiceSpec = spec
+	return nil
+}
+
+// DelService deletes a service with its servers. Connections that are there
+// stay in the table until they time out, and their packets are dropped.
+func (r *Rules) DelService(k ServiceKey) error {
+	s := r.byKey[k]
+	if s == nil {
+		return ErrNoService
+	}
+	for _, d := range s.servers {
+		r.discard(d)
+		d.service = nil
+	}
+	r.services.remove(s.slot)
+	delete(r.byKey, k)
+	return nil
+}
+
+// Clear deletes all services. SNAT rules stay, as iptables' do on ipvsadm -C.
+func (r *Rules) Clear() {
+	for k := range r.byKey {
+		_ = r.DelService(k) // it is there
+	}
+}
+
+func checkServer(s ServerSpec) error {
+	switch {
+	case s.Port == 0:
+		return fmt.Errorf("%w: server port 0", ErrInvalid)
+	case s.Weight < 0 || s.Weight > 65535:
+		return fmt.Errorf("%w: weight %d is not in 0…65535", ErrInvalid, s.Weight)
+	case s.Upper < 0 || s.Lower < 0:
+		return fmt.Errorf("%w: negative threshold", ErrInvalid)
+	case s.Upper != 0 && s.Lower > s.Upper:
+		return fmt.Errorf("%w: lower threshold %d is above the upper one, %d", ErrInvalid, s.Lower, s.Upper)
+	}
+	return checkUnicast("server", s.Addr)
+}
+
+// AddServer adds a real server at the head of the service's list. One that was
+// deleted a short while ago comes back with its connections.
+func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
+	if err := checkServer(spec); err != nil {
+		return err
+	}
+	s := r.byKey[k]
+	if s == nil {
+		return ErrNotDefined
+	}
+	if _, d := s.find(spec.Addr, spec.Port); d != nil {
+		return ErrServerExists
+	}
+	if spec.Addr == s.Addr && spec.Port == s.Port {
+		return fmt.Errorf("%w: server %s is the virtual service itself", ErrInvalid, netip.AddrPortFrom(spec.Addr, spec.Port))
+	}
+	addr := netip.AddrPortFrom(spec.Addr, spec.Port)
+	d := r.trash[serverKey{k, addr}]
+	if d != nil {
+		delete(r.trash, serverKey{k, addr})
+	} else {
+		d = &server{key: k, serial: r.nextSerial(), sched: sched.NewServer(addr, spec.Weight)}
+		d.slot = r.servers.put(d)
+		d.sched.Slot = d.slot
+	}
+	d.ServerSpec, d.service, d.gone = spec, s, false
+	d.sched.SetWeight(spec.Weight)
+	d.sched.SetThresholds(spec.Upper, spec.Lower)
+	s.servers = slices.Insert(s.servers, 0, d)
+	s.pool.Add(d.sched)
+	return nil
+}
+
+// discard takes a server out of its service's scheduler, and keeps it for the
+// connections that refer to it.
+func (r *Rules) discard(d *server) {
+	d.service.pool.Remove(d.sched)
+	d.gone, d.idle = true, 0
+	r.trash[serverKey{d.key, d.sched.Addr}] = d
+}
+
+// EditServer replaces weight and thresholds of a server.
+func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
+	if err := checkServer(spec); err != nil {
+		return err
+	}
+	s := r.byKey[k]
+	if s == nil {
+		return ErrNotDefined
+	}
+	_, d := s.find(spec.Addr, spec.Port)
+	if d == nil {
+		return ErrNoServer
+	}
+	d.ServerSpec = spec
+	d.sched.SetThresholds(spec.Upper, spec.Lower)
+	s.pool.SetWeight(d.sched, spec.Weight)
+	return nil
+}
+
+// DelServer deletes a server. Packets of its connections are dropped silently
+// from then on; if the server is added again, they go on (ip_vs_ctl.c,
+// __ip_vs_del_dest and the trash list).
+func (r *Rules) DelServer(k ServiceKey, addr netip.Addr, port uint16) error {
+	s := r.byKey[k]
+	if s == nil {
+		return ErrNotDefined
+	}
+	i, d := s.find(addr, port)
+	if d == nil {
+		return ErrNoServer
+	}
+	s.servers = slices.Delete(s.servers, i, i+1)
+	r.discard(d)
+	return nil
+}
+
+// Tick is to be called about once a second: deleted servers that no connection
+// refers to any more are forgotten after a while.
+func (r *Rules) Tick() {
+	for k, d := range r.trash {
+		if d.idle++; d.sched.Active()+d.sched.Inactive() > 0 {
+			d.idle = 0
+		}
+		if d.idle >= trashTicks {
+			r.servers.remove(d.slot)
+			delete(r.trash, k)
+		}
+	}
+}
+
+// AddSNAT adds a rule. A network may have one; of several that hold an address
+// the longest prefix counts.
+func (r *Rules) AddSNAT(spec SNATSpec) error {
+	switch {
+	case !spec.From.IsValid() || !spec.From.Addr().Is4():
+		return fmt.Errorf("%w: SNAT network %s is not IPv4", ErrInvalid, spec.From)
+	case spec.From != spec.From.Masked():
+		return fmt.Errorf("%w: %s has host bits set; the network is %s", ErrInvalid, spec.From, spec.From.Masked())
+	case spec.MinPort > spec.MaxPort || spec.MaxPort != 0 && spec.MinPort == 0:
+		return fmt.Errorf("%w: port range %d-%d", ErrInvalid, spec.MinPort, spec.MaxPort)
+	}
+	if err := checkUnicast("SNAT address", spec.To); err != nil {
+		return err
+	}
+	for _, s := range r.snats {
+		if s.From == spec.From {
+			return ErrRuleExists
+		}
+	}
+	r.snats = append(r.snats, spec)
+	return nil
+}
+
+// DelSNAT deletes the rule of a network. Its connections go on until they end.
+func (r *Rules) DelSNAT(from netip.Prefix) error {
+	for i, s := range r.snats {
+		if s.From == from.Masked() {
+			r.snats = slices.Delete(r.snats, i, i+1)
+			return nil
+		}
+	}
+	return ErrNoRule
+}
+
+// SetHost tells which addresses and ports are the host's.
+func (r *Rules) SetHost(h HostAddresses) { r.host = h }
+
+// SetOwned tells which further addresses are ours, beside those of services
+// and SNAT rules: a gateway address that the host does not have.
+func (r *Rules) SetOwned(p []netip.Prefix) { r.owned = slices.Clone(p) }
+
+// SetPorts tells which iface ports there are.
+func (r *Rules) SetPorts(p []PortInfo) { r.ports = slices.Clone(p) }
+
+// SetRoutes tells the ways onward.
+func (r *Rules) SetRoutes(routes []Route) { r.routes = slices.Clone(routes) }
+
+// SetSettings replaces the settings.
+func (r *Rules) SetSettings(s Settings) { r.settings = s }
+
+// Settings returns the settings in force.
+func (r *Rules) Settings() Settings { return r.settings }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import "github.com/vsnat/vsnat/conntrack"
+
+// The way out of a packet that belongs to an entry.
+
+// A way is where a packet leaves.
+type way struct {
+	next conntrack.Addr     // on-link address to resolve
+	to   conntrack.LinkAddr // known link address, or zero
+	port uint16             // NoPort: there is none
+	mtu  uint16             // largest IP packet
+}
+
+func (w *way) verdict() Verdict {
+	return Verdict{Action: Forward, Port: w.port, To: w.to, NextHop: w.next}
+}
+
+// way finds where a packet of c that goes dir leaves. Replies to a client go to
+// the neighbour that its packets come from, whatever the routes say; all else
+// goes by the routes.
+func (f *Forwarder) way(c *conntrack.Conn, dir conntrack.Direction) way {
+	dst := &c.Dest.Addr
+	if dir == conntrack.Outbound {
+		dst = &c.Client.Addr
+		if c.HopPort < MaxPorts {
+			if port := &f.snap.ports[c.HopPort]; port.Up && !port.L3 {
+				return way{next: *dst, to: c.Hop, port: c.HopPort, mtu: uint16(min(port.MTU, 0xffff))}
+			}
+		}
+	}
+	h := f.hops.lookup(&f.snap.routes, dst)
+	return way{next: h.next, port: h.port, mtu: h.mtu}
+}
+
+// fits reports whether a packet can leave by w. If not, its sender has been
+// told and the verdict is final. A super-packet fits if its segments do.
+func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
+	if w.port == NoPort {
+		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
+	}
+	if h.gsoFits(p, int(w.mtu)) {
+		return Verdict{}, true
+	}
+	if h.dontFragment || p.Offload.GSOType != GSONone && p.Offload.GSOType != GSOUDP {
+		return f.unreachable(p, h, fragNeeded(int(w.mtu)), ReasonTooBig), false
+	}
+	f.split = w.mtu
+	return Verdict{}, true
+}
+
+// send rewrites a packet of c in place and says where it goes.
+func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction, w *way) Verdict {
+	ip := ipv4Header(p.Data)
+	ip.decrementTTL()
+	var d delta
+	src, dst := &h.tuple.Src, &h.tuple.Dst
+	if dir == conntrack.Inbound {
+		dst = &c.Dest
+		if c.Flags&conntrack.FullNAT != 0 {
+			src = &c.Local
+		}
+	} else {
+		src = &c.Virtual
+		if c.Flags&conntrack.FullNAT != 0 {
+			dst = &c.Client
+		}
+	}
+	if src != &h.tuple.Src {
+		ip.replaceSource(&src.Addr, &d)
+	}
+	if dst != &h.tuple.Dst {
+		ip.replaceDestination(&dst.Addr, &d)
+	}
+	l4 := p.Data[h.l4:]
+	switch h.kind {
+	case kindTCP:
+		t := tcpHeader(l4)
+		t.replaceSrcPort(src.Port, &d)
+		t.replaceDstPort(dst.Port, &d)
+		if h.partial {
+			t.applyPartial(d)
+		} else {
+			t.apply(d)
+		}
+	case kindUDP:
+		u := udpHeader(l4)
+		u.replaceSrcPort(src.Port, &d)
+		u.replaceDstPort(dst.Port, &d)
+		if h.partial {
+			u.applyPartial(d)
+		} else {
+			u.apply(d)
+		}
+	case kindEcho:
+		id := src.Port // of a request
+		if !h.echoRequest() {
+			id = dst.Port
+		}
+		icmpHeader(l4).replaceID(id)
+	}
+	return w.verdict()
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/sched"
+)
+
+// A snapshot is everything that Forwarders read and Rules decides: immutable
+// once published, swapped whole, loaded once per batch.
+type snapshot struct {
+	own      ownTable
+	owned    []connected // of own, those with a network
+	services serviceTable
+	service  []serviceEntry // by service slot
+	server   []serverEntry  // by server slot
+	endpoint endpointTable  // (proto, address, port) of real servers
+	snat     []snatRule     // longest prefix first
+	inner    ownTable       // addresses of real servers
+	reserved []portReserve  // parallel to own.entries
+	routes   routeTable
+	ports    [MaxPorts]PortInfo
+	settings Settings
+	inside   []prefix // networks whose packets are ours to translate or to refuse
+}
+
+type serviceEntry struct {
+	key      serviceKey
+	pool     *sched.Pool
+	servers  []uint32 // server slots, newest first
+	noServer NoServer
+	serial   uint64 // tells one user of the slot from the next
+}
+
+type serverEntry struct {
+	dest    conntrack.Endpoint
+	server  *sched.Server // nil: the slot is free
+	service uint32
+	gone    bool // deleted, kept for the connections that refer to it
+	serial  uint64
+}
+
+type snatRule struct {
+	from prefix
+	to   conntrack.Addr
+	own  int32 // index in own.entries
+	min  uint16
+	max  uint16
+}
+
+// A portReserve says which ports of one of our addresses may be handed out:
+// those of the spans, but for the listed ones.
+type portReserve struct {
+	spans [][2]uint16 // both ends included
+	ports [2][]uint16 // TCP, UDP
+}
+
+// leaves reports whether a port may be handed out.
+func (r *portReserve) leaves(proto uint8, port uint16) bool {
+	if i := protoIndex(proto); i < len(r.ports) && slices.Contains(r.ports[i], port) {
+		return false
+	}
+	for _, s := range r.spans {
+		if port >= s[0] && port <= s[1] {
+			return true
+		}
+	}
+	return false
+}
+
+// ---- addresses
+
+type prefix struct {
+	addr conntrack.Addr
+	bits uint8 // of 128
+}
+
+func newPrefix(p netip.Prefix) prefix {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return prefix{addr: conntrack.AddrFrom(p.Masked().Addr()), bits: uint8(bits)}
+}
+
+func (p *prefix) contains(a *conntrack.Addr) bool {
+	if p.bits == 128 {
+		return p.addr == *a
+	}
+	hi := binary.BigEndian.Uint64(p.addr[:8]) ^ binary.BigEndian.Uint64(a[:8])
+	if p.bits < 64 {
+		return hi>>(64-p.bits) == 0
+	}
+	lo := binary.BigEndian.Uint64(p.addr[8:]) ^ binary.BigEndian.Uint64(a[8:])
+	return hi == 0 && lo>>(128-p.bits) == 0
+}
+
+// hashAddr mixes an address for the small tables of a snapshot. Their content
+// is the operator's, so no secret is needed: a sender can choose what it looks
+// up, not what it collides with.
+func hashAddr(a *conntrack.Addr) uint64 {
+	h := binary.LittleEndian.Uint64(a[:8])*0x9e3779b97f4a7c15 ^ binary.LittleEndian.Uint64(a[8:])
+	h *= 0xff51afd7ed558ccd
+	return h ^ h>>32
+}
+
+func hashService(k *serviceKey) uint64 {
+	h := hashAddr(&k.Addr) ^ uint64(k.Port)<<8 ^ uint64(k.proto)
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>29
+}
+
+// tableSize returns a power of two that n entries fill to at most a half.
+func tableSize(n int) int {
+	size := 8
+	for size < 2*n {
+		size *= 2
+	}
+	return size
+}
+
+// ownEntry is an address that packets are taken from the wire for.
+type ownEntry struct {
+	addr    conntrack.Addr
+	onHost  bool // the host has it, and keeps what is not ours on it
+	service bool // some service is on it
+	snat    bool // some SNAT rule leads to it
+}
+
+type ownTable struct {
+	index   []int32 // into entries, -1 free
+	entries []ownEntry
+}
+
+func newOwnTable(entries []ownEntry) ownTable {
+	t := ownTable{index: make([]int32, tableSize(len(entries))), entries: entries}
+	for i := range t.index {
+		t.index[i] = -1
+	}
+	mask := uint64(len(t.index) - 1)
+	for i := range entries {
+		at := hashAddr(&entries[i].addr) & mask
+		for t.index[at] >= 0 {
+			at = (at + 1) & mask
+		}
+		t.index[at] = int32(i)
+	}
+	return t
+}
+
+// find returns the index of a's entry, or -1.
+func (t *ownTable) find(a *conntrack.Addr) int32 {
+	mask := uint64(len(t.index) - 1)
+	for at := hashAddr(a) & mask; ; at = (at + 1) & mask {
+		i := t.index[at]
+		if i < 0 || t.entries[i].addr == *a {
+			return i
+		}
+	}
+}
+
+// ---- services and servers by endpoint
+
+type serviceKey struct {
+	conntrack.Endpoint
+	proto uint8
+}
+
+type serviceTable struct {
+	slot []int32 // service slot, -1 free
+	keys []serviceKey
+}
+
+func newServiceTable(services []serviceEntry) serviceTable {
+	n := tableSize(len(services))
+	t := serviceTable{slot: make([]int32, n), keys: make([]serviceKey, n)}
+	for i := range t.slot {
+		t.slot[i] = -1
+	}
+	for i := range services {
+		if services[i].pool != nil {
+			t.put(services[i].key, int32(i))
+		}
+	}
+	return t
+}
+
+func (t *serviceTable) put(k serviceKey, slot int32) {
+	mask := uint64(len(t.slot) - 1)
+	at := hashService(&k) & mask
+	for t.slot[at] >= 0 {
+		at = (at + 1) & mask
+	}
+	t.slot[at], t.keys[at] = slot, k
+}
+
+// find returns the slot of the service at k, or -1.
+func (t *serviceTable) find(k *serviceKey) int32 {
+	mask := uint64(len(t.slot) - 1)
+	for at := hashService(k) & mask; ; at = (at + 1) & mask {
+		if t.slot[at] < 0 || t.keys[at] == *k {
+			return t.slot[at]
+		}
+	}
+}
+
+// endpointTable says which endpoints are those of real servers: a set.
+type endpointTable struct{ serviceTable }
+
+func newEndpointTable(services []serviceEntry, servers []serverEntry) endpointTable {
+	n := tableSize(len(servers))
+	t := serviceTable{slot: make([]int32, n), keys: make([]serviceKey, n)}
+	for i := range t.slot {
+		t.slot[i] = -1
+	}
+	for i := range servers {
+		s := &servers[i]
+		if s.server == nil {
+			continue
+		}
+		k := serviceKey{s.dest, services[s.service].key.proto}
+		if t.find(&k) < 0 {
+			t.put(k, int32(i))
+		}
+	}
+	return endpointTable{t}
+}
+
+func (s *snapshot) snatFor(src *conntrack.Addr) *snatRule {
+	for i := range s.snat {
+		if s.snat[i].from.contains(src) {
+			return &s.snat[i]
+		}
+	}
+	return nil
+}
+
+func (s *snapshot) isInside(a *conntrack.Addr) bool {
+	for i := range s.inside {
+		if s.inside[i].contains(a) {
+			return true
+		}
+	}
+	return false
+}
