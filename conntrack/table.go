@@ -201,7 +201,7 @@ func (t *Table) inTheWay(c *Conn, first link) (*Conn, Insertion) {
 // Remove ends c for the reason why, and tells the owner. A connection that is
 // gone already stays so.
 func (t *Table) Remove(c *Conn, why Removal) {
-	if c.Proto == 0 {
+	if c.Proto == 0 || c.Flags&alias != 0 {
 		return
 	}
 
