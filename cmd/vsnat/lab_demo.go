@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// demoLimit ends a demonstration in which something hangs; the clean-up comes on
+// top of it.
+const demoLimit = 40 * time.Second
+
+// demoRounds is how often each server's turn comes, and demoLines how many of the
+// requests are printed at most.
+const (
+	demoRounds = 3
+	demoLines  = 12
+)
+
+// runLabDemo is `vsnat lab`.
+func runLabDemo(cmd *cobra.Command, o labOptions) error {
+	config, err := o.config()
+	if err != nil {
+		return err
+	}
+	place, err := lab.Enter("")
+	if err != nil || !place.Inside {
+		return withStatus(place.Status, err)
+	}
+
+	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, demoLimit)
+	defer cancel()
+	d := labDemo{
+		labSteps: newLabSteps(cmd.OutOrStdout()),
+		options:  o,
+		config:   config,
+		place:    place,
+	}
+	d.run(ctx)
+	if d.failed {
+		return exitStatus{status: 1}
+	}
+	return nil
+}
+
+// A labDemo is one demonstration, in the order in which it is shown. A step that
+// fails ends it, except for the clean-up.
+type labDemo struct {
+	*labSteps
+	options labOptions
+	config  lab.Config
+	place   lab.Place
+	cluster *lab.Cluster
+}
+
+func (d *labDemo) run(ctx context.Context) {
+	defer d.remove()
+	if d.build(ctx) != nil {
+		return
+	}
+	if d.requests(ctx) != nil {
+		return
+	}
+	if d.outbound(ctx) != nil {
+		return
+	}
+	d.listings(ctx)
+}
+
+// build makes the cluster and starts the director.
+func (d *labDemo) build(ctx context.Context) error {
+	cluster, err := buildLab(ctx, d.labSteps, d.options, d.config, d.place, nil)
+	d.cluster = cluster
+	return err
+}
+
+// buildLab makes a cluster and starts its director; `lab up` does the same. A
+// cluster is returned also with an error, unless it was the cluster's.
+func buildLab(ctx context.Context, s *labSteps, o labOptions, config lab.Config, place lab.Place, log *os.File) (*lab.Cluster, error) {
+	picture, err := lab.Draw(config)
+	if err != nil {
+		return nil, s.do("plan the cluster", func() (string, error) { return "", err })
+	}
+	s.section("%s", picture)
+
+	var c *lab.Cluster
+	err = s.do("build the cluster", func() (string, error) {
+		start := time.Now()
+		c, err = lab.Build(place, config)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%d nodes in %v", len(c.Nodes()), time.Since(start).Round(time.Millisecond)), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.do("serve the web pages", func() (string, error) {
+		for i, n := range c.Servers {
+			page, err := n.Get(ctx, fmt.Sprintf("http://%v/", n.Addr))
+			if err != nil {
+				return "", err
+			}
+			if want := c.Config.ServerPage(i + 1); page != want {
+				return "", fmt.Errorf("%s says %q, not %q", n.Name, page, want)
+			}
+		}
+		return fmt.Sprintf("%d different ones, port %d", len(c.Servers), lab.PagePort), nil
+	})
+	if err != nil {
+		return c, err
+	}
+	err = s.do("start the director", func() (string, error) {
+		start := time.Now()
+		p, err := c.StartDirector(ctx, lab.DirectorOptions{Config: o.director(c.Config), Log: log})
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("vsnat run, process %d, ready in %v", p.PID(), time.Since(start).Round(time.Millisecond)), nil
+	})
+	return c, err
+}
+
+// requests asks the VIP from the client, one connection a request.
+func (d *labDemo) requests(ctx context.Context) error {
+	c := d.cluster
+	url := fmt.Sprintf("http://%v/", c.Config.VIP())
+	d.section("%s %v asks %s", c.Client.Name, c.Client.Addr, url)
+	return d.do("requests", func() (string, error) {
+		total := demoRounds * len(c.Servers)
+		answers := make([]string, 0, total)
+		for i := range total {
+			page, err := c.Client.Get(ctx, url)
+			if err != nil {
+				return "", fmt.Errorf("request %d: %w", i+1, err)
+			}
+			answers = append(answers, page)
+			if i < demoLines {
+				d.show("request %-3d → %s", i+1, page)
+			}
+		}
+		if total > demoLines {
+			d.show("… and %d more", total-demoLines)
+		}
+		return judgeAnswers(d.options.scheduler, len(c.Servers), answers)
+	})
+}
+
+// show prints a line while a step runs.
+func (d *labDemo) show(format string, args ...any) {
+	if d.live {
+		fmt.Fprint(d.out, "\r\x1b[K")
+	}
+	d.line(format, args...)
+}
+
+// judgeAnswers says how the answers were spread. With round robin (all weights
+// are the same, so weighted as well) the servers must have answered in turn.
+func judgeAnswers(scheduler string, servers int, answers []string) (string, error) {
+	count := make(map[string]int)
+	inTurn := true
+	for i, a := range answers {
+		count[a]++
+		if i >= servers && a != answers[i-servers] {
+			inTurn = false
+		}
+	}
+	inTurn = inTurn && len(count) == servers
+
+	switch {
+	case inTurn:
+		return fmt.Sprintf("the %d servers answered in turn", servers), nil
+	case scheduler == "rr" || scheduler == "wrr":
+		return "", fmt.Errorf("%s: the servers did not answer in turn", scheduler)
+	}
+	return fmt.Sprintf("%s: %d of %d servers answered", scheduler, len(count), servers), nil
+}
+
+// outbound opens a connection from a real server to the outside, whose peer says
+// which source it sees.
+func (d *labDemo) outbound(ctx context.Context) error {
+	c := d.cluster
+	from, to := c.Servers[0], c.Client
+	d.section("%s %v opens a connection to %v:%d", from.Name, from.Addr, to.Addr, lab.WhoPort)
+	return d.do("outbound connection", func() (string, error) {
+		seen, err := from.Get(ctx, fmt.Sprintf("http://%v:%d/", to.Addr, lab.WhoPort))
+		if err != nil {
+			return "", err
+		}
+		d.show("%s sees a connection from %s", to.Name, seen)
+		source, err := netip.ParseAddrPort(seen)
+		if err != nil {
+			return "", err
+		}
+		if source.Addr() != c.Config.VIP() {
+			return "", fmt.Errorf("the source is %v, not the VIP %v", source.Addr(), c.Config.VIP())
+		}
+		return "it comes from the VIP", nil
+	})
+}
+
+// listings prints what ipvsadm says on the director.
+func (d *labDemo) listings(ctx context.Context) {
+	for _, args := range [][]string{{"-L", "-n"}, {"-L", "-n", "-c"}} {
+		d.section("director# ipvsadm %s", strings.Join(args, " "))
+		out, err := d.cluster.Director.Command(ctx, "ipvsadm", args...).CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			d.line("%s", strings.TrimRight(line, "\n"))
+		}
+		if err != nil {
+			d.do("ipvsadm", func() (string, error) { return "", err })
+			return
+		}
+	}
+}
+
+// remove takes the cluster down, whatever came before.
+func (d *labDemo) remove() {
+	d.section("clean up")
+	if d.cluster == nil {
+		return
+	}
+	d.do("remove the cluster", func() (string, error) {
+		return "director ended, namespaces gone", d.cluster.Close()
+	})
+}
