@@ -278,8 +278,7 @@ func address(frame []byte, to, from [6]byte) {
 // use notes that an entry is wanted, which is what makes a stale one ask.
 func (n *Neighbours) use(now Time, e *neighbour) {
 	e.used = now
-	e.list.remove(e)
-	e.list.append(e)
+	e.moveTo(e.list)
 	if e.state == stale {
 		// The next Tick asks: Lookup has nothing to send with.
 		e.state, e.asked, e.interval, e.next = probe, 0, retransTime, now

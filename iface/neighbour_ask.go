@@ -19,8 +19,7 @@ func (n *Neighbours) askAll(now Time, e *neighbour, send SendFunc) {
 	n.revoke(e)
 	if e.state != incomplete {
 		e.state, e.asked = incomplete, 0
-		e.list.remove(e)
-		n.asking.append(e)
+		e.moveTo(&n.asking)
 	}
 	p := n.ports[e.key.port]
 	from := n.sender(p, e.key.addr)

@@ -147,8 +147,7 @@ func onLink(p NeighbourPort, addr netip.Addr) bool {
 // confirm takes an answer that we asked for.
 func (n *Neighbours) confirm(now Time, e *neighbour, mac [6]byte) {
 	e.mac, e.state, e.asked, e.next = mac, reachable, 0, now.add(reachableTime)
-	e.list.remove(e)
-	n.confirmed.append(e)
+	e.moveTo(&n.confirmed)
 }
 
 // verify asks the MAC we know, since another one claims its address: at most once

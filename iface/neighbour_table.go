@@ -38,6 +38,12 @@ func (l *neighbourList) remove(e *neighbour) {
 	l.length--
 }
 
+// moveTo puts an entry at the end of a list, its own or another.
+func (e *neighbour) moveTo(list *neighbourList) {
+	e.list.remove(e)
+	list.append(e)
+}
+
 // insert makes an entry in a list, and room for it if need be.
 func (n *Neighbours) insert(key neighbourKey, list *neighbourList) *neighbour {
 	for len(n.entries) >= maxNeighbours {
