@@ -1,4 +1,136 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package conntrack remembers connections.
+/*
+Package conntrack remembers connections: who talks to whom through which of
+our addresses, in which state, and until when. It is the memory of the
+forwarder in package nat and knows nothing of packets' bytes, services,
+schedulers or clocks.
+
+# Goals
+
+A packet costs one bucket and a few comparisons, whichever way it goes and
+however many connections there are; it allocates nothing, takes no lock and
+reads no clock. A connection costs 159 bytes with everything, IPv6 or not, and
+the garbage collector sees none of them. A full table, a flood of first
+packets, chosen addresses and a jumping clock each have a defined answer.
+
+# Limits
+
+The size is fixed when a [Table] is made. A table has one owner, which alone
+calls it, from one goroutine; several shards have a table each. There is no
+per-client limit here, and no persistence.
+
+# Geometry
+
+Every connection has an outside endpoint (Client), an address of ours (Virtual)
+and an inside endpoint (Dest), whoever opened it:
+
+	          Client            Virtual            Dest
+	DNAT     the client     the service's VIP    the server     opened by Client
+	SNAT     the remote     the SNAT address     the host       opened by Dest
+	FullNAT  the client     the service's VIP    the server     Dest sees Local instead of Client
+
+A packet that arrives for an address of ours comes from the outside endpoint; a
+packet that leaves goes to it. So one hash, of the outside endpoint and the
+protocol, finds the bucket for both directions, and for DNAT and SNAT alike; it
+is what IPVS does (ip_vs_conn_hashkey_param) and why a shard can be chosen by
+the same key. Whether the destination is an address of ours is the one thing
+[Table.Lookup] has to be told.
+
+A FullNAT connection, which exists so that an inside host can be the client of
+a service on its own network, breaks the rule: its reply, Dest to Local, arrives
+for an address of ours too, and from another endpoint. It therefore takes a
+second slot, an alias with the key (Dest, Local) that points to the first. The
+alias is found like any connection, which keeps the walk free of special cases,
+and is never handed out, listed or counted.
+
+# Storage
+
+One anonymous private mapping holds the slab, an array of [Conn] of 152 bytes
+each, and behind it the heads of the buckets, seven for four connections.
+
+	memory   ┌─ slab: MaxConns × Conn ───────────────┬─ heads: 4 bytes each ─┐
+	bucket        ┌──────────────┐◀── next ──┐       │   ▲
+	              │ 152 bytes    │           └───────┼───┘ keys.hash(outside endpoint, proto)
+
+All links are slot numbers plus one, 0 meaning none, so that fresh zeroed
+memory is an empty table, which can be mapped anywhere. Slots are handed out in
+order and taken again last in, first out: memory for connections that never
+were is never touched. Connections never move. The heads outnumber the
+connections so that a chain is short even in a full table: 1.3 connections are
+looked at for a hit, 0.6 for a miss. A look-up that finds nothing in the cache
+then waits for memory about twice.
+
+The hash is keyed with a secret from the system (see keys): whoever sends
+packets can't tell which addresses share a bucket.
+
+# Ambiguity
+
+[Table.Insert] refuses a connection whose packets could be mistaken for
+another's. Exists: the same first packet. Clash: the same reply. One client
+endpoint that talks to two services may be given the same server and port; the
+two replies would then be equal, and only one of them could be right.
+
+# States
+
+[State.Next] is the table of IPVS, with its two directions and its quirks, and
+[DefaultTimeouts] its timeouts. "Inbound" there means from the initiator. The
+caller stores the new state, sets the deadline to now plus the state's timeout
+on every packet, and counts [State.Active] for the server.
+
+# Ageing
+
+A packet writes a deadline and no more. A wheel of 4,096 slots of 268 ms holds
+every connection once, in the slot where its deadline was when it was last
+looked at. [Table.Sweep] passes the slots that are due: what is over ends,
+what has a later deadline now moves to its slot, which happens about once in
+its life and not with each packet. A deadline that moves to earlier (a RST, a
+shorter timeout set) moves the connection at once. So a connection ends within
+one tick after its deadline and never before it; IPVS takes up to two seconds.
+
+The time is a parameter and must come from a monotonic clock. A sweep has a
+budget, so that when a great many are due, as after a suspension, they go in
+portions between the packets and not in a lump.
+
+# Eviction
+
+When there is no room, something less dear makes it. The classes are half-open
+TCP, one-way UDP and ICMP, and held; a list of the first two, oldest first,
+makes the choice constant in time. A connection begins in one of the first two
+and is moved to held by the caller once it has been answered. Held connections
+are never evicted: a full table refuses new connections and keeps the old.
+
+# Windows
+
+[Conn.Follow] keeps for each side the end of what it sent, its last
+acknowledgement and its window, and [Conn.InWindow] says from that where a
+sequence number lies for its receiver. It serves two ends. A blind RST (RFC
+5961 section 1.2) must not end an entry here while the two ends, which check,
+go on: the entry's loss would cut the connection just as well. And a
+connection that we end ourselves needs a RST that is believed, for which
+[Conn.NextSeq] has the number.
+
+It is loose on purpose. We see what the ends see, but not what they do with it;
+a checker that throws away what it does not understand breaks connections, as
+the history of such checkers shows. So no data segment is ever refused. What
+lies more than twice the receiver's window (at least 128 KiB) off only teaches
+us nothing, so that a forged segment can't prepare a forged RST. A sender's
+first segment is taken at its word, since a connection may be met in its
+middle. A window scale counts if both SYNs offered one; if a SYN was not seen
+the largest is assumed, because calling a true RST Outside does harm and
+calling a forged one Inside does not: the receiver answers that with a
+challenge (RFC 5961 section 3.2). All comparisons are differences of 32 bits,
+so the wrap at 2^32 is no event.
+
+What a verdict means for the entry is the caller's rule: Exact ends it, Inside
+is passed on but does not end it unless it is closing, Outside is dropped,
+Unknown is believed or not by state.
+
+# Flow
+
+	Lookup ── found ──▶ Next, Follow, SetDeadline, perhaps SetClass
+	   └───── not ────▶ Insert ──▶ Inserted | Exists | Clash | Full
+	                      └─ room needed ──▶ evict ──▶ Removed
+	Sweep, between batches ──▶ expired ──▶ Removed
+*/
 package conntrack
