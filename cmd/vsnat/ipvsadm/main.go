@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ipvsadm
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"path/filepath"
+	"slices"
+)
+
+// Names a program may be called by to be this tool.
+const (
+	toolName    = "ipvsadm"
+	saveName    = "ipvsadm-save"
+	restoreName = "ipvsadm-restore"
+)
+
+// IsName reports whether a program called by this name or path is to be the tool.
+func IsName(name string) bool {
+	return slices.Contains([]string{toolName, saveName, restoreName}, filepath.Base(name))
+}
+
+// Main runs one command line, as ipvsadm, ipvsadm-save or ipvsadm-restore after
+// the name in args[0], and returns the exit code. Connect is called when a
+// director is needed, at most once. Stdin is read by a restore only.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, connect func() (Director, error)) int {
+	names, stop := newSystemResolver()
+	defer stop()
+	return run(args, stdin, stdout, stderr, names, connect)
+}
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer, names Resolver, connect func() (Director, error)) int {
+	program := toolName
+	if len(args) > 0 {
+		program, args = filepath.Base(args[0]), args[1:]
+	}
+	out := bufio.NewWriter(stdout)
+	defer out.Flush()
+	s := &session{program: toolName, stdin: stdin, stdout: out, stderr: stderr, names: names, connect: connect}
+	switch program {
+	case saveName:
+		args = append([]string{"-S"}, args...)
+	case restoreName:
+		return s.restoreAll(args)
+	}
+	if len(args) == 0 {
+		args = []string{"-L"}
+	}
+	return s.report(s.line(args))
+}
+
+// restoreAll is what ipvsadm-restore is: comments are taken out of the input, the
+// table is cleared, and the rest is restored.
+func (s *session) restoreAll(args []string) int {
+	if len(args) > 0 {
+		_, err := Parse(restoreName, append([]string{"-R"}, args...), s.names)
+		if err == nil {
+			err = tryHelp(restoreName)
+		}
+		return s.report(err)
+	}
+	input, err := io.ReadAll(s.stdin)
+	if err != nil {
+		return s.report(err)
+	}
+	lines := bytes.Split(input, []byte("\n"))
+	lines = slices.DeleteFunc(lines, func(line []byte) bool { return bytes.HasPrefix(line, []byte("#")) })
+	s.stdin = bytes.NewReader(bytes.Join(lines, []byte("\n")))
+	if err := s.line([]string{"-C"}); err != nil {
+		return s.report(err)
+	}
+	return s.report(s.line([]string{"-R"}))
+}

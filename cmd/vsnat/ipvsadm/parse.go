@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ipvsadm
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+)
+
+// What the grammar fills in where nothing is said.
+const (
+	defaultScheduler   = "wlc"
+	defaultPersistence = 360 // seconds
+	defaultInterface   = "eth0"
+	longestTimeout     = 31 * 24 * 3600 // seconds
+)
+
+// schedulerFlags are the names of a scheduler's flags 1, 2 and 3; every
+// scheduler also knows them by number.
+var schedulerFlags = map[string][]string{
+	"sh": {"sh-fallback", "sh-port"},
+	"mh": {"mh-fallback", "mh-port"},
+}
+
+// numberedFlags are the names of the flags of any scheduler.
+var numberedFlags = []string{"flag-1", "flag-2", "flag-3"}
+
+// Parse understands a command line. Program is the name the tool was called by,
+// for messages; args come after it. Parse asks names for nothing but names.
+func Parse(program string, args []string, names Resolver) (*Command, error) {
+	p := parser{
+		Command: Command{
+			Service: Service{Mask: netip.AddrFrom4([4]byte{255, 255, 255, 255}), MaskBits: 128},
+			Server:  Server{Weight: 1},
+			Listing: Listing{View: PlainView},
+		},
+		scanner: scanner{args: args},
+		names:   names,
+	}
+	if err := p.verb(program); err != nil {
+		return nil, err
+	}
+	if p.Verb == Help || p.Verb == Version {
+		return &p.Command, nil
+	}
+	for {
+		w, value, given, err := p.scanner.option()
+		if err != nil {
+			return nil, err
+		}
+		if w == nil {
+			break
+		}
+		if err := p.word(w, value, given); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.finish(); err != nil {
+		return nil, err
+	}
+	return &p.Command, nil
+}
+
+// A parser is a command under construction.
+type parser struct {
+	Command
+	scanner scanner
+	names   Resolver
+	given   optionSet
+
+	// Words whose meaning depends on others.
+	server endpoint
+	mask   string
+	flags  string
+}
+
+// verb reads the first word, which must be a command.
+func (p *parser) verb(program string) error {
+	w, value, _, err := p.scanner.option()
+	if err != nil || w == nil || w.verb == numVerbs {
+		return tryHelp(program)
+	}
+	p.Verb = w.verb
+	if w.verb != StartDaemon && w.verb != StopDaemon {
+		return nil
+	}
+	switch value {
+	case "master":
+		p.Daemon.Role = Master
+	case "backup":
+		p.Daemon.Role = Backup
+	default:
+		return wrong("illegal %s parameter specified", w.long)
+	}
+	return nil
+}
+
+// word reads any later word.
+func (p *parser) word(w *word, value string, given bool) error {
+	if w.verb != numVerbs {
+		return wrong("multiple commands specified")
+	}
+	if w.id != noOption {
+		if p.given.has(w.id) {
+			return wrong("multiple '%s' options specified", legal[w.id].name)
+		}
+		p.given |= 1 << w.id
+	}
+	switch w.id {
+	case optServiceAddress:
+		return p.service(w, value)
+	case optScheduler:
+		p.Service.Scheduler = value
+	case optPersistent:
+		return p.persistence(value, given)
+	case optNetmask:
+		p.mask = value
+	case optEngine:
+		p.Service.Engine = value
+	case optOnePacket:
+		p.Service.OnePacket = true
+	case optSchedFlags:
+		p.flags = value
+	case optRealServer:
+		var ok bool
+		if p.server, ok = parseEndpoint(value, p.names); !ok {
+			return wrong("illegal real server address[:port] specified")
+		}
+	case optForwardingMethod:
+		p.Server.Forward = map[byte]Forward{'m': Masq, 'i': Tunnel, 'g': Route}[w.short]
+	case optWeight:
+		return p.number(&p.Server.Weight, value, 0, math.MaxInt32, "weight")
+	case optUpperThreshold:
+		return p.number(&p.Server.Upper, value, 0, math.MaxInt32, "u_threshold")
+	case optLowerThreshold:
+		return p.number(&p.Server.Lower, value, 0, math.MaxInt32, "l_threshold")
+	case optTunType, optTunPort, optTunNoChecksum, optTunChecksum, optTunRemoteChecksum:
+		return p.tunnel(w, value)
+	case optMcastInterface, optSyncID, optSyncMaxLen, optMcastGroup, optMcastPort, optMcastTTL:
+		return p.daemon(w, value)
+	case optNumeric:
+		p.Listing.Numeric = true
+	case optExact:
+		p.Listing.Exact = true
+	case optNosort:
+		p.Listing.Unsort = true
+	case noOption:
+		if w.short == '6' {
+			if p.Service.Mark == 0 {
+				return wrong("-6 used before -f")
+			}
+			p.Service.MarkIPv6 = true
+		}
+	default:
+		p.listing(w)
+	}
+	return nil
+}
+
+func (p *parser) service(w *word, value string) error {
+	p.Named = true
+	if w.short == 'f' {
+		mark, ok := parseNumber(value, 1, math.MaxUint32)
+		if !ok {
+			return wrong("invalid fwmark value `%s' specified", value)
+		}
+		p.Service.Mark = uint32(mark)
+		return nil
+	}
+	p.Service.Proto = map[byte]uint8{'t': tcp, 'u': udp, 0: sctp}[w.short]
+	e, ok := parseEndpoint(value, p.names)
+	if ok && e.withPort {
+		p.Service.Port, ok = e.number(p.Service.Proto, p.names)
+	}
+	if !ok {
+		return wrong("illegal virtual server address[:port] specified")
+	}
+	p.Service.Addr = e.addr
+	return nil
+}
+
+func (p *parser) persistence(value string, given bool) error {
+	p.Service.Persistent, p.Service.Timeout = true, defaultPersistence
+	if !given {
+		return nil
+	}
+	return p.seconds(&p.Service.Timeout, value, 1)
+}
+
+func (p *parser) listing(w *word) {
+	view := map[optionID]View{
+		optStats: StatsView, optRate: RateView, optThresholds: ThresholdsView,
+		optPersistentConn: PersistentView, optTunInfo: TunnelView,
+	}
+	what := map[optionID]What{optConnection: Connections, optTimeout: TimeoutValues, optDaemon: Daemons}
+	if v, ok := view[w.id]; ok {
+		p.Listing.View = min(p.Listing.View, v)
+	}
+	if l, ok := what[w.id]; ok {
+		p.Listing.What = l
+	}
+}
+
+func (p *parser) number(to *int, value string, lowest, highest int64, what string) error {
+	n, ok := parseNumber(value, lowest, highest)
+	if !ok {
+		return wrong("illegal %s specified", what)
+	}
+	*to = int(n)
+	return nil
+}
+
+func (p *parser) seconds(to *int, value string, lowest int64) error {
+	n, ok := parseNumber(value, lowest, longestTimeout)
+	if !ok {
+		return wrong("invalid timeout value `%s' specified", value)
+	}
+	*to = int(n)
+	return nil
+}
+
+func (p *parser) tunnel(w *word, value string) error {
+	t := &p.Server.Tunnel
+	switch w.id {
+	case optTunPort:
+		port, ok := parseNumber(value, 1, 65535)
+		if !ok {
+			return wrong("illegal tunnel port specified")
+		}
+		t.Port = uint16(port)
+	case optTunNoChecksum:
+		t.Checksum = NoChecksum
+	case optTunChecksum:
+		t.Checksum = Checksum
+	case optTunRemoteChecksum:
+		t.Checksum = RemoteChecksum
+	default:
+		for _, t.Type = range []TunnelType{IPIP, GUE, GRE} {
+			if t.Type.String() == value {
+				return nil
+			}
+		}
+		return wrong("illegal tunnel type specified")
+	}
+	return nil
+}
+
+func (p *parser) daemon(w *word, value string) error {
+	d := &p.Daemon
+	switch w.id {
+	case optSyncID:
+		return p.number(&d.SyncID, value, 0, 255, "syncid")
+	case optSyncMaxLen:
+		return p.number(&d.MaxLen, value, 1, 65535-28, "sync-maxlen")
+	case optMcastPort:
+		return p.number(&d.Port, value, 1, 65535, "mcast-port")
+	case optMcastTTL:
+		return p.number(&d.TTL, value, 1, 255, "mcast-ttl")
+	case optMcastGroup:
+		addr, err := netip.ParseAddr(value)
+		if err != nil || !addr.IsMulticast() {
+			return wrong("illegal mcast-group specified")
+		}
+		d.Group = addr
+	default:
+		d.Interface = value
+	}
+	return nil
+}
+
+// finish reads what stands after the options, then what depends on others, and
+// checks the whole.
+func (p *parser) finish() error {
+	rest := p.scanner.rest
+	if p.Verb == SetTimeouts {
+		if len(rest) < 3 {
+			return wrong("--set option requires 3 timeout values")
+		}
+		for i, to := range []*int{&p.Timeouts.TCP, &p.Timeouts.TCPFin, &p.Timeouts.UDP} {
+			if err := p.seconds(to, rest[i], 0); err != nil {
+				return err
+			}
+		}
+		rest = rest[3:]
+	}
+	if len(rest) > 0 {
+		return wrong("unexpected argument %s", rest[0])
+	}
+	if err := p.given.check(p.Verb); err != nil {
+		return err
+	}
+	if err := p.dependent(); err != nil {
+		return err
+	}
+	switch p.Verb {
+	case AddService, EditService:
+		return p.finishService()
+	case AddServer, EditServer:
+		return p.finishServer()
+	case StartDaemon:
+		if p.Daemon.Interface == "" {
+			p.Daemon.Interface = defaultInterface
+		}
+	}
+	return nil
+}
+
+// dependent reads the words that need the service's protocol, port, family or
+// scheduler.
+func (p *parser) dependent() error {
+	if p.given.has(optNetmask) {
+		if err := p.netmask(); err != nil {
+			return err
+		}
+	}
+	if p.given.has(optSchedFlags) {
+		if err := p.schedulerFlags(); err != nil {
+			return err
+		}
+	}
+	if !p.given.has(optRealServer) {
+		return nil
+	}
+	p.Server.Addr, p.Server.Port = p.server.addr, p.Service.Port
+	if !p.server.withPort {
+		return nil
+	}
+	proto := p.Service.Proto
+	if p.Service.Mark != 0 {
+		proto = tcp // whose service names the tool uses for marks too
+	}
+	var ok bool
+	if p.Server.Port, ok = p.server.number(proto, p.names); !ok {
+		return wrong("illegal real server address[:port] specified")
+	}
+	return nil
+}
+
+func (p *parser) netmask() error {
+	if p.Service.ipv6() {
+		bits, ok := parseNumber(p.mask, 1, 128)
+		if !ok {
+			return wrong("illegal ipv6 netmask specified")
+		}
+		p.Service.MaskBits = int(bits)
+		return nil
+	}
+	mask, ok := parseHost(p.mask, p.names)
+	if !ok {
+		return wrong("illegal virtual server persistent mask specified")
+	}
+	p.Service.Mask = mask
+	return nil
+}
+
+func (p *parser) schedulerFlags() error {
+	for name := range strings.SplitSeq(p.flags, ",") {
+		bit, owner := findFlag(name)
+		switch {
+		case bit < 0:
+			return wrong("invalid scheduler flag `%s'", name)
+		case owner != "" && owner != p.Service.Scheduler:
+			return wrong("incompatible scheduler flag `%s'", name)
+		}
+		p.Service.Flags |= 1 << bit
+	}
+	return nil
+}
+
+// findFlag returns the bit of a flag's name, -1 for none, and the scheduler that
+// has it, "" for any.
+func findFlag(name string) (bit int, owner string) {
+	for i, n := range numberedFlags {
+		if n == name {
+			return i, ""
+		}
+	}
+	for scheduler, names := range schedulerFlags {
+		for i, n := range names {
+			if n == name {
+				return i, scheduler
+			}
+		}
+	}
+	return -1, ""
+}
+
+func (p *parser) finishService() error {
+	s := &p.Service
+	if s.Mark == 0 && s.Port == 0 && !s.Persistent {
+		return wrong("Zero port specified for non-persistent service")
+	}
+	if s.OnePacket && s.Mark == 0 && s.Proto != udp {
+		return wrong("One-Packet Scheduling is only for UDP virtual services")
+	}
+	if s.Scheduler == "" {
+		s.Scheduler = defaultScheduler
+	}
+	return nil
+}
+
+func (p *parser) finishServer() error {
+	s := &p.Server
+	if p.Service.Mark == 0 && s.Forward != Masq {
+		s.Port = p.Service.Port // only masquerading can change it
+	}
+	if s.Forward != Tunnel && s.Addr.Is6() != p.Service.ipv6() {
+		return wrong("Different address family is allowed only for tunneling servers")
+	}
+	if s.Forward != Tunnel && p.given.has(optTunType, optTunPort, optTunNoChecksum, optTunChecksum, optTunRemoteChecksum) {
+		return wrong("Tunnel options conflict with forward method")
+	}
+	if s.Tunnel.Type == GUE && s.Tunnel.Port == 0 {
+		return wrong("You need to supply the 'tun-port' option for the 'gue' tunnel type")
+	}
+	return nil
+}
