@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// The raw layer: structs exactly as the file is written, every scalar as the
+// text that stands there together with its place. decode fills them by their
+// tags, so that a struct is the grammar of its mapping:
+//
+//	key:"name"        the key
+//	key:"name,short"  a scalar in place of the whole mapping means this key
+//
+// What a text means is settled later, in config_parse.go, where a problem can
+// be told with its place.
+
+// text is a scalar as written. Its zero value is a key that is not there.
+type text struct {
+	value   string
+	at      Position
+	refused bool // something else stood there; it was told, and value is ""
+}
+
+// given reports whether the key was in the file.
+func (t text) given() bool { return t.at.Line != 0 }
+
+// words is a list of scalars; a single scalar is a list of one.
+type words []text
+
+type rawFile struct {
+	Interfaces words        `key:"interfaces"`
+	IO         text         `key:"io"`
+	Guard      text         `key:"guard"`
+	Addresses  words        `key:"addresses"`
+	Routes     []rawRoute   `key:"routes"`
+	MaxConns   text         `key:"max-conns"`
+	Control    rawControl   `key:"control"`
+	Log        rawLog       `key:"log"`
+	Timeouts   rawTimeouts  `key:"timeouts"`
+	ICMPRate   text         `key:"icmp-rate"`
+	Services   []rawService `key:"services"`
+	SNAT       []rawSNAT    `key:"snat"`
+	At         Position
+}
+
+type rawRoute struct {
+	Destination text `key:"dst"`
+	Via         text `key:"via"`
+	Interface   text `key:"interface"`
+	At          Position
+}
+
+type rawControl struct {
+	Socket text `key:"socket,short"`
+	Mode   text `key:"mode"`
+	Group  text `key:"group"`
+	At     Position
+}
+
+type rawLog struct {
+	Level  text `key:"level,short"`
+	Format text `key:"format"`
+	At     Position
+}
+
+type rawTimeouts struct {
+	Established text `key:"established"`
+	SynSent     text `key:"syn-sent"`
+	SynRecv     text `key:"syn-recv"`
+	FinWait     text `key:"fin-wait"`
+	TimeWait    text `key:"time-wait"`
+	Close       text `key:"close"`
+	CloseWait   text `key:"close-wait"`
+	LastAck     text `key:"last-ack"`
+	Listen      text `key:"listen"`
+	SynAck      text `key:"synack"`
+	UDP         text `key:"udp"`
+	ICMP        text `key:"icmp"`
+	At          Position
+}
+
+type rawService struct {
+	TCP       text        `key:"tcp"`
+	UDP       text        `key:"udp"`
+	Scheduler text        `key:"scheduler"`
+	NoServer  text        `key:"no-server"`
+	Servers   []rawServer `key:"servers"`
+	At        Position
+}
+
+type rawServer struct {
+	Address text `key:"address,short"`
+	Weight  text `key:"weight"`
+	Upper   text `key:"upper"`
+	Lower   text `key:"lower"`
+	At      Position
+}
+
+type rawSNAT struct {
+	From  text `key:"from"`
+	To    text `key:"to"`
+	Ports text `key:"ports"`
+	At    Position
+}
+
+var (
+	textType  = reflect.TypeFor[text]()
+	wordsType = reflect.TypeFor[words]()
+)
+
+// decode fills into, an addressable text, words, slice or struct of this file,
+// from a node. name is what the reader calls the thing: a key, or "this".
+func decode(n ast.Node, into reflect.Value, name string, p *problems) {
+	switch into.Type() {
+	case textType:
+		*into.Addr().Interface().(*text) = scalar(n, name, p)
+		return
+	case wordsType:
+		if _, ok := n.(ast.ScalarNode); ok && n.Type() != ast.NullType {
+			*into.Addr().Interface().(*words) = words{scalar(n, name, p)}
+			return
+		}
+	}
+	if into.Kind() == reflect.Slice {
+		decodeList(n, into, name, p)
+		return
+	}
+	decodeMapping(n, into, name, p)
+}
+
+// scalar is the text of a node.
+func scalar(n ast.Node, name string, p *problems) text {
+	at := start(n)
+	switch n := n.(type) {
+	case *ast.NullNode:
+		p.add(at, "write a value after the colon, or remove the key", "%s has no value", name)
+		return text{at: at, refused: true}
+	case *ast.StringNode:
+		return text{value: n.Value, at: at}
+	case ast.ScalarNode:
+		// As written: 010 and 1_000 mean to us what they say.
+		return text{value: n.GetToken().Value, at: at}
+	}
+	p.add(at, "a value in one line is expected here", "%s is %s", name, kind(n))
+	return text{at: at, refused: true}
+}
+
+// decodeList fills a slice. Nothing after the colon is an empty list: what is
+// left when all entries were commented out.
+func decodeList(n ast.Node, into reflect.Value, name string, p *problems) {
+	if n.Type() == ast.NullType {
+		return
+	}
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
+		p.add(start(n), "begin each entry with \"- \"", "%s is %s, not a list", name, kind(n))
+		return
+	}
+	into.Grow(len(list.Values))
+	for _, entry := range list.Values {
+		if entry.Type() == ast.NullType {
+			p.add(start(entry), "remove the dash, or write an entry after it", "an entry of %s is empty", name)
+			continue
+		}
+		into.SetLen(into.Len() + 1)
+		decode(entry, into.Index(into.Len()-1), "an entry of "+name, p)
+	}
+}
+
+// decodeMapping fills a struct; its At stays zero if the node is no mapping.
+func decodeMapping(n ast.Node, into reflect.Value, name string, p *problems) {
+	at := into.FieldByName("At").Addr().Interface().(*Position)
+	*at = start(n)
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return
+	case *ast.MappingNode:
+		seen := make(map[string]Position, len(n.Values))
+		for _, pair := range n.Values {
+			decodePair(pair, into, seen, p)
+		}
+		return
+	case ast.ScalarNode:
+		if i := short(into.Type()); i >= 0 {
+			decode(n, into.Field(i), name, p)
+			return
+		}
+	}
+	*at = Position{}
+	p.add(start(n), "keys here: "+strings.Join(names(into.Type()), ", "), "%s is %s, not a mapping of keys", name, kind(n))
+}
+
+// decodePair fills the field that one "key: value" names.
+func decodePair(pair *ast.MappingValueNode, into reflect.Value, seen map[string]Position, p *problems) {
+	key, at := pair.Key.GetToken().Value, start(pair)
+	first, twice := seen[key]
+	if twice {
+		p.add(at, "remove one of them", "%.60q is given twice, first in line %d", key, first.Line)
+		return
+	}
+	seen[key] = at
+	i := field(into.Type(), key)
+	if i < 0 {
+		p.add(at, oneOf(key, names(into.Type())), "unknown key %.60q", key)
+		return
+	}
+	decode(pair.Value, into.Field(i), key, p)
+}
+
+// field is the index of the field for a key of a raw struct, or -1.
+func field(t reflect.Type, key string) int {
+	for i := range t.NumField() {
+		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("key"), ","); name == key && name != "" {
+			return i
+		}
+	}
+	return -1
+}
+
+// short is the index of the field that a scalar in place of the mapping
+// stands for, or -1.
+func short(t reflect.Type) int {
+	for i := range t.NumField() {
+		if strings.HasSuffix(t.Field(i).Tag.Get("key"), ",short") {
+			return i
+		}
+	}
+	return -1
+}
+
+// names are the keys of a raw struct in the order of its fields.
+func names(t reflect.Type) []string {
+	var list []string
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("key"), ","); name != "" {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// kind is what a node is, in the words of a message.
+func kind(n ast.Node) string {
+	switch n.(type) {
+	case *ast.NullNode:
+		return "empty"
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	}
+	return "a single value"
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+)
+
+// Marshal writes the canonical file of a configuration: settings that differ
+// from their defaults in the order of the reference, then services and rules
+// in their own order. Parse(Marshal(c)) is DeepEqual to c.
+func Marshal(c *Config) []byte {
+	w := &writer{}
+	d := Default()
+
+	w.list("interfaces", c.Interfaces)
+	w.set("io", string(c.IO), string(d.IO))
+	w.set("guard", string(c.Guard), string(d.Guard))
+	w.list("addresses", texts(c.Addresses))
+	w.routes(c.Routes)
+	w.set("max-conns", strconv.Itoa(c.MaxConns), strconv.Itoa(d.MaxConns))
+	w.set("icmp-rate", strconv.Itoa(c.ICMPRate), strconv.Itoa(d.ICMPRate))
+	w.control(c.Control)
+	if c.Log != d.Log {
+		w.line("log:")
+		w.set("  level", levelWord(c.Log.Level), levelWord(d.Log.Level))
+		w.set("  format", string(c.Log.Format), string(d.Log.Format))
+	}
+	w.timeouts(&c.Timeouts, &d.Timeouts)
+	w.services(c.Services)
+	w.snat(c.SNAT)
+
+	if w.b.Len() == 0 {
+		w.line("services: []")
+	}
+	return []byte(w.b.String())
+}
+
+// writer collects lines of YAML.
+type writer struct{ b strings.Builder }
+
+func (w *writer) line(format string, args ...any) {
+	fmt.Fprintf(&w.b, format+"\n", args...)
+}
+
+// set writes a key unless it has its default.
+func (w *writer) set(key, value, standard string) {
+	if value != standard {
+		w.line("%s: %s", key, quote(value))
+	}
+}
+
+func (w *writer) list(key string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	quoted := make([]string, len(values))
+	for i, v := range values {
+		quoted[i] = quote(v)
+	}
+	w.line("%s: [%s]", key, strings.Join(quoted, ", "))
+}
+
+func (w *writer) routes(routes []Route) {
+	if len(routes) == 0 {
+		return
+	}
+	w.line("routes:")
+	for _, r := range routes {
+		w.line("  - dst: %s", quote(r.Destination.String()))
+		if r.Via.IsValid() {
+			w.line("    via: %s", quote(r.Via.String()))
+		}
+		w.set("    interface", r.Interface, "")
+	}
+}
+
+func (w *writer) control(c ControlConfig) {
+	if c == Default().Control {
+		return
+	}
+	w.line("control:")
+	w.set("  socket", c.Socket, "")
+	standard := DefaultSocketMode
+	if c.Group != "" {
+		standard = 0o660
+	}
+	w.set("  mode", fmt.Sprintf("%04o", c.Mode), fmt.Sprintf("%04o", standard))
+	w.set("  group", c.Group, "")
+}
+
+func (w *writer) timeouts(c, d *control.Timeouts) {
+	if *c == *d {
+		return
+	}
+	w.line("timeouts:")
+	have, standard := reflect.ValueOf(c).Elem(), reflect.ValueOf(d).Elem()
+	raw := reflect.TypeFor[rawTimeouts]()
+	for _, f := range reflect.VisibleFields(have.Type()) {
+		key, _ := raw.FieldByName(f.Name)
+		seconds := func(v reflect.Value) string {
+			return strconv.Itoa(int(v.FieldByIndex(f.Index).Interface().(control.Duration).Std().Seconds()))
+		}
+		w.set("  "+key.Tag.Get("key"), seconds(have), seconds(standard))
+	}
+}
+
+func (w *writer) services(services []Service) {
+	if len(services) == 0 {
+		return
+	}
+	w.line("services:")
+	for _, s := range services {
+		w.line("  - %s: %s", s.Proto, quote(s.Address.String()))
+		w.line("    scheduler: %s", quote(s.Scheduler))
+		w.set("    no-server", s.NoServer, control.NoServerICMP)
+		if len(s.Servers) == 0 {
+			continue
+		}
+		w.line("    servers:")
+		for _, r := range s.Servers {
+			w.server(r)
+		}
+	}
+}
+
+// server writes the short form when it says everything.
+func (w *writer) server(r control.ServerSpec) {
+	address := quote(r.Address.String())
+	if r.Weight == 1 && r.Upper == 0 && r.Lower == 0 {
+		w.line("      - %s", address)
+		return
+	}
+	w.line("      - address: %s", address)
+	w.set("        weight", strconv.Itoa(r.Weight), "1")
+	w.set("        upper", strconv.Itoa(r.Upper), "0")
+	w.set("        lower", strconv.Itoa(r.Lower), "0")
+}
+
+func (w *writer) snat(rules []control.SNATSpec) {
+	if len(rules) == 0 {
+		return
+	}
+	w.line("snat:")
+	for _, r := range rules {
+		w.line("  - from: %s", quote(r.From.String()))
+		w.line("    to: %s", quote(r.To.String()))
+		if r.MaxPort != 0 {
+			w.line("    ports: %d-%d", r.MinPort, r.MaxPort)
+		}
+	}
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = v.String()
+	}
+	return out
+}
+
+// quote is a scalar as YAML reads it back: plain where nothing but letters,
+// digits and harmless marks are in it, else in double quotes.
+func quote(s string) string {
+	plain := s != "" && s[0] != '-' && s[0] != ':' && s[0] != '.' && !strings.HasSuffix(s, ":") && !strings.EqualFold(s, "null")
+	for _, r := range s {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("-_./:", r):
+		default:
+			plain = false
+		}
+	}
+	if plain {
+		return s
+	}
+	return strconv.Quote(s)
+}

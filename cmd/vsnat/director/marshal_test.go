@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/sched"
+)
+
+// Whatever parses is written so that it parses to the same again, and a
+// second writing is the same text.
+func FuzzParse(f *testing.F) {
+	f.Add(Minimal())
+	f.Add(Reference())
+	f.Add("services: [{tcp: '[2001:db8::1]:80', servers: ['fd00::2']}]")
+	f.Add("interfaces: [\"a\\\"b\", 'null', ~x, \"\\u00e9\"]") // names that need quotes
+	f.Add("control: {group: 'null', mode: 0660}")
+	f.Add("a: [1, 2\nb: 3\n")
+	f.Add("? x\n: y\n")
+	f.Add("x: &a [*a, *a]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("x", []byte(text))
+		if err != nil {
+			return
+		}
+		same(t, c)
+	})
+}
+
+func same(t *testing.T, c *Config) {
+	t.Helper()
+	text := Marshal(c)
+	again, err := Parse("canonical", text)
+	if err != nil {
+		t.Fatalf("%v\nin\n%s", err, text)
+	}
+	if !reflect.DeepEqual(c, again) {
+		t.Fatalf("got %+v\nwant %+v\nfrom\n%s", again, c, text)
+	}
+	if second := Marshal(again); string(second) != string(text) {
+		t.Fatalf("written again:\n%s\nfirst:\n%s", second, text)
+	}
+}
+
+// Random configurations, each field often at its default and often not.
+func TestMarshalRoundTrip(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		same(t, randomConfig(r))
+	}
+}
+
+func TestDiffLeadsThere(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 2000 {
+		from, to := randomConfig(r), randomConfig(r)
+		if r.IntN(2) == 0 {
+			to = randomEdit(r, from)
+		}
+		d := newModel(from)
+		for _, change := range Diff(from, to) {
+			if change.Object == ObjectSetting {
+				continue
+			}
+			if err := change.Apply(t.Context(), d); err != nil {
+				t.Fatalf("%s: %v", change, err)
+			}
+		}
+		if want := newModel(to); !reflect.DeepEqual(d.services, want.services) || !reflect.DeepEqual(d.snat, want.snat) {
+			t.Fatalf("from\n%s\nto\n%s\ngot %v %v", Marshal(from), Marshal(to), d.services, d.snat)
+		}
+	}
+}
+
+func TestDiff(t *testing.T) {
+	parse := func(text string) *Config {
+		c, err := Parse("x", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	from := parse(`
+timeouts: {udp: 10}
+services:
+  - {tcp: 192.0.2.1:80, scheduler: rr, servers: [10.0.0.2, 10.0.0.3, 10.0.0.4]}
+  - {tcp: 192.0.2.2:80, servers: [10.0.0.2]}
+  - {tcp: 192.0.2.3:80, servers: [10.0.0.2]}
+snat:
+  - {from: 10.0.0.0/24, to: 192.0.2.1}
+  - {from: 10.0.1.0/24, to: 192.0.2.1}
+`)
+	to := parse(`
+max-conns: 7
+services:
+  - {tcp: 192.0.2.3:80, servers: [10.0.0.2]}
+  - {udp: 192.0.2.2:80, servers: [10.0.0.2]}
+  - {tcp: 192.0.2.1:80, scheduler: lc, servers: [10.0.0.5, {address: 10.0.0.3, weight: 3}, 10.0.0.2]}
+snat:
+  - {from: 10.0.1.0/24, to: 192.0.2.1}
+  - {from: 10.0.0.0/24, to: 192.0.2.1, ports: 5000-6000}
+`)
+	want := []string{
+		"edit setting max-conns",
+		"edit setting timeouts",
+		"delete snat 10.0.0.0/24 to 192.0.2.1",
+		"delete service tcp 192.0.2.2:80",
+		"add service udp 192.0.2.2:80",
+		"add server 10.0.0.2:80 of udp 192.0.2.2:80",
+		"edit service tcp 192.0.2.1:80: scheduler rr to lc",
+		"delete server 10.0.0.4:80 of tcp 192.0.2.1:80",
+		"add server 10.0.0.5:80 of tcp 192.0.2.1:80",
+		"edit server 10.0.0.3:80 of tcp 192.0.2.1:80: weight 1 to 3",
+		"add snat 10.0.0.0/24 to 192.0.2.1",
+	}
+	var got []string
+	for _, change := range Diff(from, to) {
+		got = append(got, change.String())
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if list := Diff(to, to); list != nil {
+		t.Errorf("a configuration differs from itself: %v", list)
+	}
+}
+
+func pick[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
+
+func randomConfig(r *rand.Rand) *Config {
+	c := Default()
+	some := func() bool { return r.IntN(3) == 0 }
+	if some() {
+		c.Interfaces = []string{pick(r, "eth0", "null", "010", "Ünï", "a b"[:1], "eth*", `q"x`)}
+	}
+	c.IO, c.Guard = pick(r, IOPacket, IOTUN), pick(r, GuardAuto, GuardNFT, GuardSocket, GuardNone)
+	if some() {
+		c.Addresses = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix(pick(r, "fd00::1/64", "10.9.9.9/32"))}
+	}
+	if some() {
+		c.Routes = []Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.0.9")},
+			{Destination: netip.MustParsePrefix("fd00:1::/32"), Interface: "eth1"}}
+	}
+	if some() {
+		c.MaxConns, c.ICMPRate = 1+r.IntN(MaxMaxConns), r.IntN(1_000_000)
+	}
+	if some() {
+		c.Control = ControlConfig{Socket: pick(r, "", "/run/x y/ü.sock"), Mode: pick[fs.FileMode](r, 0o600, 0o660), Group: pick(r, "", "adm", "null", "~", "12")}
+	}
+	c.Log = LogConfig{Level: pick(r, slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError), Format: pick(r, LogText, LogJSON)}
+	if some() {
+		c.Timeouts.UDP = control.Duration(time.Duration(1+r.IntN(2_678_400)) * time.Second)
+		c.Timeouts.SynAck = control.Duration(time.Minute)
+	}
+	for i := range r.IntN(4) {
+		c.Services = append(c.Services, randomService(r, i))
+	}
+	for i := range r.IntN(3) {
+		rule := control.SNATSpec{From: netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i)), To: netip.MustParseAddr("192.0.2.1")}
+		if some() {
+			rule.MinPort, rule.MaxPort = 1024, uint16(1024+r.IntN(60000))
+		}
+		c.SNAT = append(c.SNAT, rule)
+	}
+	return c
+}
+
+func randomService(r *rand.Rand, i int) Service {
+	s := Service{ServiceSpec: control.ServiceSpec{
+		ServiceKey: control.ServiceKey{Proto: pick(r, control.TCP, control.UDP),
+			Address: netip.MustParseAddrPort(fmt.Sprintf(pick(r, "192.0.2.%d:80", "[2001:db8::%d]:80"), 1+i))},
+		Scheduler: pick(r, sched.Names()...), NoServer: control.NoServerICMP,
+	}}
+	if s.Proto == control.TCP {
+		s.NoServer = pick(r, control.NoServerICMP, control.NoServerReset)
+	}
+	form := "10.0.0.10%d:8080"
+	if s.Address.Addr().Is6() {
+		form = "[fd00::10%d]:8080"
+	}
+	for j := range r.IntN(4) {
+		server := control.ServerSpec{Address: netip.MustParseAddrPort(fmt.Sprintf(form, 1+j)), Weight: pick(r, 0, 1, 65535)}
+		if r.IntN(2) == 0 {
+			server.Upper = r.IntN(100)
+			server.Lower = server.Upper / 2
+		}
+		s.Servers = append(s.Servers, server)
+	}
+	return s
+}
+
+// randomEdit is a configuration with a little changed.
+func randomEdit(r *rand.Rand, from *Config) *Config {
+	to := *from
+	to.Services = nil
+	for _, s := range from.Services {
+		s.Servers = append([]control.ServerSpec(nil), s.Servers...)
+		switch r.IntN(4) {
+		case 0:
+			continue
+		case 1:
+			s.Scheduler = pick(r, sched.Names()...)
+		case 2:
+			if len(s.Servers) > 0 {
+				s.Servers[r.IntN(len(s.Servers))].Weight = 7
+			}
+		case 3:
+			if len(s.Servers) > 0 {
+				s.Servers = s.Servers[1:]
+			}
+		}
+		to.Services = append(to.Services, s)
+	}
+	r.Shuffle(len(to.Services), func(i, j int) { to.Services[i], to.Services[j] = to.Services[j], to.Services[i] })
+	return &to
+}

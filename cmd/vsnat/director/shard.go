@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+// The loop that moves packets: the one place where nat and iface meet. In the
+// order in which a frame meets it:
+//
+//	run      sleep until a queue has something, then for each such port
+//	serve      Read a batch, Begin, judge each frame, send, flush
+//	judge        link header → ARP to the neighbours, IPv4 to the Forwarder
+//	depart       verdict → port and link address; see depart.go
+//	idle     ageing, and what other goroutines asked for, between batches
+//
+// One goroutine on its own thread does all of it. Others reach it by do alone.
+
+import (
+	"encoding/binary"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/nat"
+)
+
+const (
+	etherHeaderLen = 14
+	etherTypeIPv4  = 0x0800
+	etherTypeARP   = 0x0806
+
+	// pause is how long a shard sleeps at most: what is due by time alone is
+	// not later than this.
+	pause = 100 * time.Millisecond
+	// batchesPerTurn bounds what one port is read before the others get a turn.
+	batchesPerTurn = 4
+	// sweepPerBatch and sweepPerTick bound the entries removed at once, so that
+	// a thousand that are due together hold up no packet.
+	sweepPerBatch = 32
+	sweepPerTick  = 8192
+)
+
+// A port is one end of the shard.
+type port struct {
+	index uint16
+	link  int // index of the link
+	name  string
+	mac   conntrack.LinkAddr
+	l3    bool
+	queue iface.Queue
+	out   []iface.Frame // to be written at the end of the batch
+}
+
+// A shard serves all ports.
+type shard struct {
+	forwarder  *nat.Forwarder
+	neighbours *iface.Neighbours
+	poller     *iface.Poller
+	log        *slog.Logger
+	start      time.Time
+	gone       func(link int) // a port's link was removed; must not wait
+
+	mail   chan func()
+	exited chan struct{}
+
+	now    conntrack.Time
+	ports  [nat.MaxPorts]*port
+	frames [iface.BatchSize]iface.Frame
+	macs   macCache
+	single [1]iface.Frame
+	stop   bool
+
+	packets, sent uint64
+	ignored       uint64 // frames that are not for us
+	unsent        [nat.NumReasons]uint64
+	failed        iface.FailedFunc
+	sendNow       iface.SendFunc
+}
+
+func newShard(f *nat.Forwarder, n *iface.Neighbours, log *slog.Logger, gone func(int)) (*shard, error) {
+	poller, err := iface.NewPoller()
+	if err != nil {
+		return nil, err
+	}
+	s := &shard{
+		forwarder: f, neighbours: n, poller: poller, log: log, start: time.Now(), gone: gone,
+		mail: make(chan func(), 64), exited: make(chan struct{}),
+	}
+	s.sendNow = s.sendFrame
+	s.failed = s.silent
+	return s, nil
+}
+
+// clock is the time since the shard was made; it never goes backwards, whatever
+// happens to the wall clock.
+func (s *shard) clock() conntrack.Time { return conntrack.Time(time.Since(s.start)) }
+
+// do has the shard call f between two batches and waits until it has. It
+// reports false if the shard has ended.
+func (s *shard) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case s.mail <- func() { defer close(done); f() }:
+	case <-s.exited:
+		return false
+	}
+	s.poller.Wake()
+	select {
+	case <-done:
+		return true
+	case <-s.exited:
+		return false
+	}
+}
+
+// run serves until something sets stop. A panic is let through: the process
+// ends, and with it all that it took from the host.
+func (s *shard) run() {
+	runtime.LockOSThread()
+	defer close(s.exited)
+	var ids [nat.MaxPorts]int
+	tick := s.clock()
+	for !s.stop {
+		n, err := s.poller.Wait(ids[:], pause)
+		if err != nil {
+			s.log.Error("cannot wait for packets", "error", err)
+			return
+		}
+		s.now = s.clock()
+		for _, id := range ids[:n] {
+			if p := s.ports[id]; p != nil {
+				s.serve(p)
+			}
+		}
+		if s.now >= tick {
+			s.idle()
+			tick = s.now + conntrack.Time(pause)
+		}
+		s.read()
+	}
+	for _, p := range s.ports {
+		s.closePort(p)
+	}
+}
+
+// read does what others asked for.
+func (s *shard) read() {
+	for {
+		select {
+		case f := <-s.mail:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// serve moves what has arrived at a port.
+func (s *shard) serve(p *port) {
+	for range batchesPerTurn {
+		n, err := p.queue.Read(s.frames[:])
+		if n > 0 {
+			s.packets += uint64(n)
+			s.forwarder.Begin(s.now)
+			for i := range s.frames[:n] {
+				s.judge(p, &s.frames[i])
+			}
+			s.generated()
+			s.forwarder.Sweep(sweepPerBatch)
+			s.flush()
+		}
+		if err != nil {
+			s.portFailed(p, err)
+			return
+		}
+		if n < iface.BatchSize {
+			return
+		}
+	}
+}
+
+// judge decides about one frame. It may rewrite it and keep it until flush.
+func (s *shard) judge(p *port, f *iface.Frame) {
+	if f.Truncated || f.Tagged {
+		s.ignored++
+		return
+	}
+	packet := nat.Packet{In: p.index}
+	if p.l3 {
+		packet.Data = f.Data
+		packet.Offload = fromWire(&f.Offload, 0)
+	} else {
+		if len(f.Data) < etherHeaderLen {
+			s.ignored++
+			return
+		}
+		switch binary.BigEndian.Uint16(f.Data[12:14]) {
+		case etherTypeIPv4:
+		case etherTypeARP:
+			if f.Kind != iface.OtherHost {
+				s.neighbours.Input(iface.Time(s.now), int(p.index), f.Data, s.sendNow)
+			}
+			return
+		default:
+			s.ignored++
+			return
+		}
+		if f.Kind != iface.Host {
+			s.ignored++
+			return
+		}
+		packet.Data = f.Data[etherHeaderLen:]
+		packet.Offload = fromWire(&f.Offload, etherHeaderLen)
+		packet.From = conntrack.LinkAddr(f.Data[6:12])
+	}
+	v := s.forwarder.Forward(&packet)
+	if v.Action != nat.Forward {
+		return
+	}
+	frame := packet.Data
+	if !p.l3 {
+		frame = f.Data[:etherHeaderLen+len(packet.Data)]
+	}
+	s.depart(frame, len(frame)-len(packet.Data), &packet, &v)
+}
+
+// idle does what time brings.
+func (s *shard) idle() {
+	s.forwarder.Begin(s.now)
+	s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
+	s.forwarder.Sweep(sweepPerTick)
+	s.generated()
+	s.flush()
+}
+
+// setPort puts a port in place of the one with its index, if any.
+func (s *shard) setPort(p *port) error {
+	s.closePort(s.ports[p.index])
+	if err := s.poller.Add(p.queue.FD(), int(p.index)); err != nil {
+		return err
+	}
+	p.out = make([]iface.Frame, 0, iface.BatchSize)
+	s.ports[p.index] = p
+	s.macs.clear()
+	return nil
+}
+
+func (s *shard) closePort(p *port) {
+	if p == nil {
+		return
+	}
+	_ = s.poller.Remove(p.queue.FD()) // it leaves by itself with its descriptor
+	if err := p.queue.Close(); err != nil {
+		s.log.Warn("port did not close cleanly", "port", p.name, "error", err)
+	}
+	s.ports[p.index] = nil
+	s.macs.clear()
+}
+
+// portFailed takes a port out of service that will not work again. One whose
+// link is down only waits.
+func (s *shard) portFailed(p *port, err error) {
+	switch {
+	case iface.IsDown(err):
+	case iface.IsGone(err):
+		s.closePort(p)
+		s.gone(p.link)
+	default:
+		s.log.Error("port failed", "port", p.name, "error", err)
+		s.closePort(p)
+		s.gone(p.link)
+	}
+}
