@@ -225,7 +225,7 @@ func TestComputedZeroIsSentAsOnes(t *testing.T) {
 		t.Fatalf("checksum %#04x, want 0xffff", got)
 	}
 	sound(t, b)
-	if got := transportChecksum(ptr(addr(client)), ptr(addr(virtual)), protoUDP, zeroed(b[20:], 6)); got != 0xffff {
+	if got := transportChecksum(ptr(addr(hostClient)), ptr(addr(hostVirtual)), protoUDP, zeroed(b[20:], 6)); got != 0xffff {
 		t.Fatalf("computed anew %#04x, want 0xffff", got)
 	}
 }
@@ -246,7 +246,7 @@ func TestTransportChecksumEqualsGopacket(t *testing.T) {
 			if b[9] == protoUDP {
 				field = udpChecksumOffset
 			}
-			got := transportChecksum(ptr(addr(client)), ptr(addr(virtual)), b[9], zeroed(b[20:], field))
+			got := transportChecksum(ptr(addr(hostClient)), ptr(addr(hostVirtual)), b[9], zeroed(b[20:], field))
 			if want := binary.BigEndian.Uint16(b[20+field:]); got != want {
 				t.Fatalf("protocol %d, %d bytes: %#04x, want %#04x", b[9], n, got, want)
 			}
@@ -310,15 +310,15 @@ func TestHeaderViewsKeepTheHeaderChecksum(t *testing.T) {
 		}
 	}
 	var d delta
-	h.replaceSource(ptr(addr(server)), &d)
-	h.replaceDestination(ptr(addr(client)), &d)
+	h.replaceSource(ptr(addr(hostServer)), &d)
+	h.replaceDestination(ptr(addr(hostClient)), &d)
 	tcp := tcpHeader(b[24:])
 	tcp.replaceSrcPort(8080, &d)
 	tcp.replaceDstPort(1, &d)
 	tcp.apply(d)
 	p := sound(t, b)
 	ip, seg := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4), p.Layer(layers.LayerTypeTCP).(*layers.TCP)
-	if !ip.SrcIP.Equal(server) || !ip.DstIP.Equal(client) || ip.TTL != 1 || seg.SrcPort != 8080 || seg.DstPort != 1 {
+	if !ip.SrcIP.Equal(hostServer) || !ip.DstIP.Equal(hostClient) || ip.TTL != 1 || seg.SrcPort != 8080 || seg.DstPort != 1 {
 		t.Errorf("rewritten to %v", p)
 	}
 }

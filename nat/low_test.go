@@ -17,9 +17,9 @@ import (
 // judged by gopacket and by the slow sums below, never by the code under test.
 
 var (
-	client  = net.IPv4(192, 168, 88, 21)
-	virtual = net.IPv4(192, 168, 88, 23)
-	server  = net.IPv4(10, 0, 0, 2)
+	hostClient  = net.IPv4(192, 168, 88, 21)
+	hostVirtual = net.IPv4(192, 168, 88, 23)
+	hostServer  = net.IPv4(10, 0, 0, 2)
 )
 
 func addr(ip net.IP) (a conntrack.Addr) {
@@ -29,7 +29,7 @@ func addr(ip net.IP) (a conntrack.Addr) {
 
 // ipLayer is the IP header that most tests start from.
 func ipLayer(proto layers.IPProtocol) *layers.IPv4 {
-	return &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Id: 0x1234, Protocol: proto, SrcIP: client, DstIP: virtual}
+	return &layers.IPv4{Version: 4, IHL: 5, TTL: 64, Id: 0x1234, Protocol: proto, SrcIP: hostClient, DstIP: hostVirtual}
 }
 
 // serialize writes the layers with right lengths and checksums.
@@ -54,10 +54,10 @@ func tcpPacket(t testing.TB, payload int, edit func(*layers.IPv4, *layers.TCP)) 
 	return serialize(t, ip, tcp, gopacket.Payload(pattern(payload)))
 }
 
-// udpPacket is a datagram from client:40053 to virtual:53, changed by edit.
+// udpPacket is a datagram from client:40053 to virtual:9053, changed by edit.
 func udpPacket(t testing.TB, payload int, edit func(*layers.IPv4, *layers.UDP)) []byte {
 	ip := ipLayer(layers.IPProtocolUDP)
-	udp := &layers.UDP{SrcPort: 40053, DstPort: 53}
+	udp := &layers.UDP{SrcPort: 40053, DstPort: 9053}
 	if edit != nil {
 		edit(ip, udp)
 	}
