@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ipvsadm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+)
+
+// fakeControl is a director with one service, that notes what it is asked for.
+type fakeControl struct {
+	control.Director // what the tool never calls
+	calls            []string
+	err              error // answers every call
+	pages            []control.ConnPage
+}
+
+func (f *fakeControl) note(format string, args ...any) error {
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+	return f.err
+}
+
+func (f *fakeControl) AddService(_ context.Context, s control.ServiceSpec) error {
+	return f.note("add %s %s %q", s.ServiceKey, s.Scheduler, s.NoServer)
+}
+
+func (f *fakeControl) EditService(_ context.Context, s control.ServiceSpec) error {
+	return f.note("edit %s %s %q", s.ServiceKey, s.Scheduler, s.NoServer)
+}
+
+func (f *fakeControl) DeleteService(_ context.Context, k control.ServiceKey) error {
+	return f.note("delete %s", k)
+}
+
+func (f *fakeControl) Flush(context.Context) error { return f.note("flush") }
+
+func (f *fakeControl) AddServer(_ context.Context, k control.ServiceKey, s control.ServerSpec) error {
+	return f.note("add server %s %s weight %d thresholds %d %d", k, s.Address, s.Weight, s.Upper, s.Lower)
+}
+
+func (f *fakeControl) EditServer(_ context.Context, k control.ServiceKey, s control.ServerSpec) error {
+	return f.note("edit server %s %s weight %d thresholds %d %d", k, s.Address, s.Weight, s.Upper, s.Lower)
+}
+
+func (f *fakeControl) DeleteServer(_ context.Context, k control.ServiceKey, a netip.AddrPort) error {
+	return f.note("delete server %s %s", k, a)
+}
+
+func (f *fakeControl) Zero(_ context.Context, k control.ServiceKey) error {
+	if k.IsZero() {
+		return f.note("zero all")
+	}
+	return f.note("zero %s", k)
+}
+
+func (f *fakeControl) Services(context.Context) ([]control.Service, error) {
+	counters := control.Counters{Conns: 1, InPackets: 2, OutPackets: 3, InBytes: 4, OutBytes: 5}
+	return []control.Service{{
+		ServiceSpec: control.ServiceSpec{
+			ServiceKey: control.ServiceKey{Proto: control.TCP, Address: netip.MustParseAddrPort("192.168.88.23:80")},
+			Scheduler:  "rr", NoServer: control.NoServerReset,
+		},
+		Stats: counters,
+		Servers: []control.Server{
+			{
+				ServerSpec: control.ServerSpec{Address: netip.MustParseAddrPort("10.0.0.3:8080"), Weight: 2, Upper: 9, Lower: 7},
+				Active:     4, Inactive: 5, Stats: counters,
+			},
+			{ServerSpec: control.ServerSpec{Address: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1}},
+		},
+	}}, f.err
+}
+
+func (f *fakeControl) Conns(_ context.Context, q control.ConnQuery) (control.ConnPage, error) {
+	page := 0
+	if q.Cursor != "" {
+		fmt.Sscan(q.Cursor, &page)
+	}
+	return f.pages[page], f.err
+}
+
+func (f *fakeControl) Timeouts(context.Context) (control.Timeouts, error) {
+	return control.Timeouts{
+		Established: control.Duration(900 * time.Second), FinWait: control.Duration(2 * time.Minute),
+		UDP: control.Duration(5 * time.Minute),
+	}, f.err
+}
+
+func (f *fakeControl) SetTimeouts(_ context.Context, t control.Timeouts) error {
+	return f.note("timeouts %s %s %s", t.Established, t.FinWait, t.UDP)
+}
+
+func vsnatTool(f *fakeControl, command string) (stdout, stderr string, code int) {
+	var out, errs bytes.Buffer
+	code = run(strings.Fields(command), strings.NewReader(""), &out, &errs, testNames{}, func() (Director, error) {
+		return Adapt(context.Background(), f), nil
+	})
+	return out.String(), errs.String(), code
+}
+
+func TestAdapterCalls(t *testing.T) {
+	for command, want := range map[string]string{
+		"ipvsadm -A -t 192.168.88.24:80":                            `add tcp 192.168.88.24:80 wlc ""`,
+		"ipvsadm -A -u 192.168.88.24:53 -s rr":                      `add udp 192.168.88.24:53 rr ""`,
+		"ipvsadm -A -t [fd00::23]:80 -s rr":                         `add tcp [fd00::23]:80 rr ""`,
+		"ipvsadm -E -t 192.168.88.23:80 -s wrr":                     `edit tcp 192.168.88.23:80 wrr "reset"`,
+		"ipvsadm -E -t 192.168.88.99:80 -s wrr":                     `edit tcp 192.168.88.99:80 wrr ""`,
+		"ipvsadm -D -t 192.168.88.23:80":                            "delete tcp 192.168.88.23:80",
+		"ipvsadm -C":                                                "flush",
+		"ipvsadm -at192.168.88.23:80 -r10.0.0.2 -m":                 "add server tcp 192.168.88.23:80 10.0.0.2:80 weight 1 thresholds 0 0",
+		"ipvsadm -a -r 10.0.0.2 -mt 192.168.88.23:80 -w0 -x=5 -y 3": "add server tcp 192.168.88.23:80 10.0.0.2:80 weight 0 thresholds 5 3",
+		"ipvsadm -e -t 192.168.88.23:80 -r 10.0.0.2:8080 -m":        "edit server tcp 192.168.88.23:80 10.0.0.2:8080 weight 1 thresholds 0 0",
+		"ipvsadm -d -t 192.168.88.23:80 -r 10.0.0.2":                "delete server tcp 192.168.88.23:80 10.0.0.2:80",
+		"ipvsadm -Z":                     "zero all",
+		"ipvsadm -Z -t 192.168.88.23:80": "zero tcp 192.168.88.23:80",
+		"ipvsadm --set 60 0 10":          "timeouts 1m0s 0s 10s",
+		"ipvsadm --add-service --tcp-service=vip:http --scheduler lc": `add tcp 192.168.88.23:80 lc ""`,
+	} {
+		f := &fakeControl{}
+		stdout, stderr, code := vsnatTool(f, command)
+		if stdout+stderr != "" || code != 0 || !slices.Equal(f.calls, []string{want}) {
+			t.Errorf("%s\n got %q, exit %d, %s%s\nwant %q", command, f.calls, code, stdout, stderr, want)
+		}
+	}
+}
+
+func TestAdapterListings(t *testing.T) {
+	client, virtual := netip.MustParseAddrPort("192.168.88.21:40000"), netip.MustParseAddrPort("192.168.88.23:80")
+	conn := func(proto, state, kind string, left time.Duration) control.Conn {
+		return control.Conn{
+			Proto: proto, State: state, Kind: kind, Expires: control.Duration(left),
+			Client: client, Virtual: virtual, Server: netip.MustParseAddrPort("10.0.0.2:8080"),
+		}
+	}
+	f := &fakeControl{pages: []control.ConnPage{
+		{Conns: []control.Conn{conn("tcp", "ESTABLISHED", "nat", 899900*time.Millisecond)}, Next: "1"},
+		{Conns: []control.Conn{conn("icmp", "ICMP", "snat", time.Second), conn("udp", "UDP", "snat", time.Second)}, Next: "2"},
+		{Conns: []control.Conn{conn("udp", "UDP", "fullnat", -time.Second)}},
+	}}
+	for command, want := range map[string]string{
+		"ipvsadm -Ln": "" +
+			"IP Virtual Server version 1.2.1 (size=4096)\n" +
+			"Prot LocalAddress:Port Scheduler Flags\n" +
+			"  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n" +
+			"TCP  192.168.88.23:80 rr\n" +
+			"  -> 10.0.0.2:80                  Masq    1      0          0         \n" +
+			"  -> 10.0.0.3:8080                Masq    2      4          5         \n",
+		"ipvsadm -Ln --nosort --thresholds": "" +
+			"IP Virtual Server version 1.2.1 (size=4096)\n" +
+			"Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn \n" +
+			"  -> RemoteAddress:Port\n" +
+			"TCP  192.168.88.23:80 rr\n" +
+			"  -> 10.0.0.3:8080                9          7          4          5         \n" +
+			"  -> 10.0.0.2:80                  0          0          0          0         \n",
+		"ipvsadm -Ln --stats -t 192.168.88.23:80": "" +
+			"Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n" +
+			"  -> RemoteAddress:Port\n" +
+			"TCP  192.168.88.23:80                    1        2        3        4        5\n" +
+			"  -> 10.0.0.2:80                         0        0        0        0        0\n" +
+			"  -> 10.0.0.3:8080                       1        2        3        4        5\n",
+		"ipvsadm -Lnc": "" +
+			"IPVS connection entries\n" +
+			"pro expire state       source             virtual            destination\n" +
+			"TCP 14:59  ESTABLISHED 192.168.88.21:40000 192.168.88.23:80   10.0.0.2:8080\n" +
+			"UDP 00:00  UDP         192.168.88.21:40000 192.168.88.23:80   10.0.0.2:8080\n",
+		"ipvsadm -Sn": "" +
+			"-A -t 192.168.88.23:80 -s rr\n" +
+			"-a -t 192.168.88.23:80 -r 10.0.0.2:80 -m -w 1\n" +
+			"-a -t 192.168.88.23:80 -r 10.0.0.3:8080 -m -w 2\n",
+		"ipvsadm -L --timeout": "Timeout (tcp tcpfin udp): 900 120 300\n",
+		"ipvsadm -L --daemon":  "",
+	} {
+		stdout, stderr, code := vsnatTool(f, command)
+		if stdout != want || stderr != "" || code != 0 {
+			t.Errorf("%s: exit %d, %s\n--- got\n%s--- want\n%s", command, code, stderr, stdout, want)
+		}
+	}
+}
+
+// What vsnat does not do is refused before the director hears of it.
+func TestAdapterRefusals(t *testing.T) {
+	for command, want := range map[string]string{
+		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80":              "vsnat does not forward by Route\nhint: vsnat masquerades; add -m\n",
+		"ipvsadm -e -t 192.168.88.23:80 -r 10.0.0.2:80 -g":           "vsnat does not forward by Route\nhint: vsnat masquerades; add -m\n",
+		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -i":           "vsnat does not forward by Tunnel\nhint: vsnat masquerades; add -m\n",
+		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -m -x 5 -y 9": "Numerical result out of range\nhint: -y must not be above -x\n",
+		"ipvsadm -A -f 1": "vsnat does not do services by firewall mark\nhint: name the service by -t or -u\n",
+		"ipvsadm -A --sctp-service 192.168.88.23:9":             "vsnat does not do SCTP services\n",
+		"ipvsadm -A -t 192.168.88.23:80 -p":                     "vsnat does not do persistent services\nhint: leave out -p, -M and --pe\n",
+		"ipvsadm -A -u 192.168.88.23:80 -o":                     "vsnat does not do one-packet scheduling\nhint: leave out -o\n",
+		"ipvsadm -E -t 192.168.88.23:80 -s sh -b sh-port":       "vsnat does not do scheduler flags\nhint: leave out -b\n",
+		"ipvsadm -D -f 1":                                       "No such service\n",
+		"ipvsadm -Z -f 1":                                       "No such service\n",
+		"ipvsadm -a -f 1 -r 10.0.0.2 -m":                        "Service not defined\n",
+		"ipvsadm -d --sctp-service 192.168.88.23:9 -r 10.0.0.2": "Service not defined\n",
+		"ipvsadm --start-daemon master --mcast-interface eth1":  "vsnat has no connection synchronisation daemon\n",
+		"ipvsadm --stop-daemon master":                          "No daemon is running\n",
+	} {
+		f := &fakeControl{}
+		stdout, stderr, code := vsnatTool(f, command)
+		if stdout != "" || stderr != want || code != 255 || len(f.calls) > 0 {
+			t.Errorf("%s: exit %d, called %q\n--- got\n%s%s--- want\n%s", command, code, f.calls, stdout, stderr, want)
+		}
+	}
+}
+
+func TestAdapterErrors(t *testing.T) {
+	refuse := func(code control.Code) error { return control.Refuse(code, "the message", "the hint") }
+	const nobody = "Can't initialize ipvs: %s\nAre you sure that a vsnat director is running?\n"
+	for _, test := range []struct {
+		err  error
+		want string
+		code int
+	}{
+		{refuse(control.CodeServiceExists), "Service already exists\n", 255},
+		{fmt.Errorf("wrapped: %w", refuse(control.CodeNoService)), "No such service\n", 255},
+		{refuse(control.CodeNoScheduler), "Scheduler or persistence engine not found\nhint: vsnat does not have sh\n", 255},
+		{refuse(control.CodeInvalid), "Invalid operation.  Possibly wrong module version, address not unicast, ...\nhint: the message; the hint\n", 255},
+		{refuse(control.CodeInternal), "the message\nhint: the hint\n", 255},
+		{errors.New("trouble"), "trouble\n", 255},
+		{refuse(control.CodeUnavailable), fmt.Sprintf(nobody, "the message") + "hint: the hint\n", 2},
+		{refuse(control.CodeNotPermitted), fmt.Sprintf(nobody, "Permission denied (you must be root)") + "hint: the hint\n", 2},
+		{fmt.Errorf("dial: %w", fs.ErrNotExist), fmt.Sprintf(nobody, "dial: file does not exist"), 2},
+	} {
+		f := &fakeControl{err: test.err}
+		stdout, stderr, code := vsnatTool(f, "ipvsadm -A -t 192.168.88.24:80 -s sh")
+		if stdout != "" || stderr != test.want || code != test.code {
+			t.Errorf("%v: exit %d, want %d\n--- got\n%s%s--- want\n%s", test.err, code, test.code, stdout, stderr, test.want)
+		}
+	}
+}
