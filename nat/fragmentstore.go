@@ -146,13 +146,13 @@ func (t *fragments) takeHeld(i uint16) []byte {
 	slot := &t.slots[d.firstSlot]
 	data := slot.data[:slot.length:slot.length]
 	if slot.continues {
-		data = t.scratch[:0]
-		for k := d.firstSlot; ; k = t.slots[k].next {
-			data = append(data, t.slots[k].data[:t.slots[k].length]...)
-			if !t.slots[k].continues {
-				break
-			}
+		n := copy(t.scratch[:], data)
+		for more := true; more; {
+			slot = &t.slots[slot.next]
+			n += copy(t.scratch[n:], slot.data[:slot.length])
+			more = slot.continues
 		}
+		data = t.scratch[:n:n]
 	}
 	t.freeHeld(i)
 	return data
@@ -194,9 +194,8 @@ func (t *fragments) hash(k *fragKey) uint64 {
 		hi, lo := bits.Mul64(a^t.seed^0x9e3779b97f4a7c15, b^bits.RotateLeft64(t.seed, 32)^0xd6e8feb86659fd93)
 		return hi ^ lo
 	}
-	word := binary.LittleEndian.Uint64
-	h := mix(word(k.src[:8]), word(k.src[8:]))
-	h = mix(h^word(k.dst[:8]), h+word(k.dst[8:]))
+	h := mix(binary.LittleEndian.Uint64(k.src[:8]), binary.LittleEndian.Uint64(k.src[8:]))
+	h = mix(h^binary.LittleEndian.Uint64(k.dst[:8]), h+binary.LittleEndian.Uint64(k.dst[8:]))
 	return mix(h, uint64(k.id)<<8|uint64(k.proto))
 }
 

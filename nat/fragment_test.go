@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/gopacket/layers"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// A relay does with the fragment table what a forwarder does: it decides about
+// first fragments, has others follow, and sends what was held. It rewrites the
+// destination to the real server.
+type relay struct {
+	t      testing.TB
+	table  *fragments
+	now    conntrack.Time
+	out    [][]byte // in the order of sending, rewritten
+	states []fragState
+	drops  map[Reason]int
+	refuse bool // decide Drop about first fragments
+	calls  int
+}
+
+func newRelay(t testing.TB) *relay {
+	return &relay{t: t, table: newFragments(7), drops: map[Reason]int{}}
+}
+
+func (r *relay) send(fragments ...[]byte) {
+	r.t.Helper()
+	for _, b := range fragments {
+		pkt := Packet{Data: append([]byte(nil), b...)}
+		p := mustParse(r.t, &pkt)
+		o := r.table.add(r.now, p, pkt.Data)
+		r.states = append(r.states, o.state)
+		switch o.state {
+		case fragFirst:
+			d := fragDecision{Action: Forward, Src: p.tuple.Src.Addr, Dst: addr(hostServer)}
+			if r.refuse {
+				d = fragDecision{Action: Drop, Reason: ReasonNoServer}
+			} else {
+				r.forward(pkt.Data, &d)
+			}
+			held := r.table.decide(r.now, p, d)
+			for data := held.next(); data != nil; data = held.next() {
+				r.forward(data, &d)
+			}
+		case fragKnown:
+			r.forward(pkt.Data, o.decision)
+		case fragDead:
+			r.drops[o.reason]++
+		case fragHeld:
+			clear(pkt.Data) // the caller's memory is used again
+		}
+	}
+	if r.calls++; r.table.numRows < 100 || r.calls%64 == 0 {
+		r.check()
+	}
+}
+
+func (r *relay) forward(b []byte, d *fragDecision) {
+	var none delta
+	ipv4Header(b).replaceSource(&d.Src, &none)
+	ipv4Header(b).replaceDestination(&d.Dst, &none)
+	r.out = append(r.out, append([]byte(nil), b...))
+}
+
+// delivers fails unless what was sent reassembles to the datagram.
+func (r *relay) delivers(whole []byte) {
+	r.t.Helper()
+	if got := reassemble(r.t, r.out); !bytes.Equal(got, whole[20:]) {
+		r.t.Fatalf("%d fragments sent do not make the datagram; states %v, drops %v", len(r.out), r.states, r.drops)
+	}
+	r.out = nil
+}
+
+// check verifies what must hold between the lists, chains and counts.
+func (r *relay) check() {
+	r.t.Helper()
+	t := r.table
+	var rows, slots, holding int
+	perSource := map[uint16][2]int{}
+	for i, last := t.all.oldest, uint16(0); i != 0; i = t.rows[i].all.newer {
+		d := &t.rows[i]
+		if d.all.older != last || d.state == datagramFree || t.find(&d.key) != i {
+			r.t.Fatalf("row %d is not well linked: %+v", i, d)
+		}
+		last = i
+		rows++
+		n := 0
+		for k := d.firstSlot; k != 0; k = t.slots[k].next {
+			n++
+		}
+		if n != int(d.held) || (d.firstSlot == 0) != (d.lastSlot == 0) {
+			r.t.Fatalf("row %d holds %d slots, says %d", i, n, d.held)
+		}
+		if n > 0 {
+			holding++
+		}
+		slots += n
+		s := perSource[d.source]
+		perSource[d.source] = [2]int{s[0] + 1, s[1] + n}
+	}
+	if rows != t.numRows || slots != maxHeldSlots-t.numFreeSlots {
+		r.t.Fatalf("%d rows, says %d; %d slots, says %d free", rows, t.numRows, slots, t.numFreeSlots)
+	}
+	for i := t.holding.oldest; i != 0; i = t.rows[i].holding.newer {
+		holding--
+	}
+	if holding != 0 {
+		r.t.Fatalf("list of holders is off by %d", holding)
+	}
+	for i := range t.sources {
+		s := &t.sources[i]
+		if want := perSource[uint16(i)]; int(s.datagrams) != want[0] || int(s.slots) != want[1] {
+			r.t.Fatalf("source list %d says %d and %d, want %v", i, s.datagrams, s.slots, want)
+		}
+	}
+}
+
+// datagramOf is a UDP datagram with this identification, whole and in
+// fragments for mtu.
+func datagramOf(t testing.TB, id uint16, payload, mtu int) (whole []byte, parts [][]byte) {
+	whole = udpPacket(t, payload, func(ip *layers.IPv4, _ *layers.UDP) { ip.Id = id })
+	return whole, splitAll(t, Packet{Data: whole}, mtu)
+}
+
+func reversed(parts [][]byte) (out [][]byte) {
+	for i := range parts {
+		out = append(out, parts[len(parts)-1-i])
+	}
+	return out
+}
+
+// FAULTS 21.
+func TestFragmentsInAnyOrderAreDelivered(t *testing.T) {
+	whole, parts := datagramOf(t, 0x8001, 3000, 1500)
+	for name, order := range map[string][]int{
+		"in order":         {0, 1, 2},
+		"reversed":         {2, 1, 0},
+		"first in between": {1, 0, 2},
+		"last first":       {2, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			for _, i := range order {
+				r.send(parts[i])
+			}
+			r.delivers(whole)
+			if r.table.numFreeSlots != maxHeldSlots || len(r.drops) != 0 {
+				t.Errorf("slots left %d, drops %v", r.table.numFreeSlots, r.drops)
+			}
+		})
+	}
+}
+
+// FAULTS 21.
+func TestDuplicatedFragmentsAreDeliveredOnce(t *testing.T) {
+	whole, parts := datagramOf(t, 0x8002, 3000, 1500)
+	for name, order := range map[string][]int{
+		"each twice":              {0, 0, 1, 1, 2},
+		"reversed, each twice":    {2, 2, 1, 1, 0},
+		"held one again":          {1, 1, 0, 1, 2},
+		"all again in the middle": {0, 1, 0, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			for _, i := range order {
+				r.send(parts[i])
+			}
+			if len(r.out) != 3 || r.drops[ReasonFragmentDuplicate] != len(order)-3 {
+				t.Errorf("%d sent, drops %v", len(r.out), r.drops)
+			}
+			r.delivers(whole)
+			r.send(parts[1], parts[2]) // late ones, after all is over
+			if len(r.out) != 0 || r.drops[ReasonFragmentDuplicate] != len(order)-1 {
+				t.Errorf("late: %d sent, drops %v", len(r.out), r.drops)
+			}
+		})
+	}
+}
+
+// FAULTS 21.
+func TestInterleavedDatagramsOfOneIdentificationAreKeptApart(t *testing.T) {
+	whole, parts := datagramOf(t, 0x8003, 3000, 1500)
+	change := func(b []byte, at int) []byte {
+		b = append([]byte(nil), b...)
+		b[at] = 77
+		return fixHeader(b)
+	}
+	for name, at := range map[string]int{"source": 15, "destination": 19} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			r.send(parts[2], change(parts[2], at), change(parts[0], at), parts[1], parts[0], change(parts[1], at))
+			var mine, other [][]byte
+			for _, b := range r.out {
+				if b[15] == 77 {
+					other = append(other, b)
+				} else {
+					mine = append(mine, b)
+				}
+			}
+			if name == "destination" {
+				if len(r.out) != 6 {
+					t.Fatalf("%d sent", len(r.out))
+				}
+				return
+			}
+			for _, fragments := range [][][]byte{mine, other} {
+				r.out = fragments
+				r.delivers(whole)
+			}
+		})
+	}
+}
+
+// FAULTS 24.
+func TestOverlapKillsTheDatagram(t *testing.T) {
+	first := udpPacket(t, 3000, nil)[20 : 20+1480]
+	for name, row := range map[string]struct{ offset, length int }{
+		"into the first":             {1472, 1480},
+		"teardrop inside its end":    {1440, 80},
+		"from before the last":       {2952, 16},
+		"across the gap":             {1400, 1600},
+		"across everything":          {8, 4000},
+		"one unit beyond both sides": {1472, 1496},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			r.send(fragmentOf(t, 17, 9, 0, true, first), fragmentOf(t, 17, 9, 2960, true, pattern(80)))
+			sent := len(r.out)
+			r.send(fragmentOf(t, 17, 9, row.offset, true, pattern(row.length/8*8)))
+			if r.drops[ReasonFragmentOverlap] != 1 {
+				t.Fatalf("states %v, drops %v", r.states, r.drops)
+			}
+			r.send(fragmentOf(t, 17, 9, 1480, true, pattern(1480)), fragmentOf(t, 17, 9, 0, true, first))
+			if len(r.out) != sent || r.drops[ReasonFragmentLate] != 2 {
+				t.Errorf("%d sent after the overlap, drops %v", len(r.out)-sent, r.drops)
+			}
+		})
+	}
+}
+
+// FAULTS 24: what lies inside what was seen is dropped alone, so that its data
+// cannot get into the mixture either.
+func TestFragmentInsideAnotherIsNotSent(t *testing.T) {
+	whole, parts := datagramOf(t, 9, 3000, 1500)
+	r := newRelay(t)
+	r.send(parts[0], parts[1])
+	r.send(fragmentOf(t, 17, 9, 1600, true, bytes.Repeat([]byte{0xee}, 80)))
+	r.send(parts[2])
+	if r.drops[ReasonFragmentDuplicate] != 1 {
+		t.Errorf("drops %v", r.drops)
+	}
+	r.delivers(whole)
+}
+
+// FAULTS 24.
+func TestContradictingEndKillsTheDatagram(t *testing.T) {
+	last := func(offset, n int) []byte { return fragmentOf(t, 17, 9, offset, false, pattern(n)) }
+	more := func(offset, n int) []byte { return fragmentOf(t, 17, 9, offset, true, pattern(n)) }
+	for name, parts := range map[string][2][]byte{
+		"data behind the end":         {last(1480, 100), more(2960, 80)},
+		"an end before the data":      {more(2960, 80), last(1480, 100)},
+		"two ends":                    {last(1480, 100), last(2960, 100)},
+		"an end where more was":       {more(1480, 80), last(1480, 80)},
+		"an end inside what was seen": {more(1480, 160), last(1480, 80)},
+		"another end, adjacent":       {last(1480, 80), last(1560, 80)},
+		"more where the end was":      {last(1480, 80), more(1560, 80)},
+	} {
+		r := newRelay(t)
+		r.send(parts[0], parts[1])
+		if r.drops[ReasonFragmentOverlap] != 1 {
+			t.Errorf("%s: states %v, drops %v", name, r.states, r.drops)
+		}
+	}
+}
+
+// FAULTS 26: a flood of first fragments from random sources, and one of
+// fragments that have to be held, leave other datagrams alone.
+func TestFloodOfHalfDatagramsStarvesNobody(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	first := fragmentOf(t, 17, 1, 0, true, udpPacket(t, 3000, nil)[20:20+1480])
+	later := fragmentOf(t, 17, 1, 1480, true, pattern(1480))
+	for name, row := range map[string]struct {
+		b          []byte
+		oneSource  bool
+		background int // flood fragments between two fragments of the others
+	}{
+		"first fragments of 10,000 sources": {first, false, 100},
+		"first fragments of one source":     {first, true, 1000},
+		"held fragments of 10,000 sources":  {later, false, 20},
+		"held fragments of one source":      {later, true, 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			flood := func(n int) {
+				for range n {
+					b := append([]byte(nil), row.b...)
+					binary.BigEndian.PutUint16(b[4:], uint16(rng.Uint32()))
+					b[13] = 99
+					if !row.oneSource {
+						binary.BigEndian.PutUint16(b[14:], uint16(rng.Uint32()))
+					}
+					pkt := Packet{Data: fixHeader(b)}
+					p := mustParse(t, &pkt)
+					if o := r.table.add(r.now, p, b); o.state == fragFirst {
+						r.table.decide(r.now, p, fragDecision{Action: Forward})
+					}
+				}
+			}
+			flood(10000)
+			r.check()
+			for id := range uint16(5) {
+				whole, parts := datagramOf(t, id, 60000, 1500)
+				if id%2 == 1 {
+					parts = reversed(parts)
+				}
+				for _, b := range parts {
+					r.send(b)
+					flood(row.background)
+				}
+				r.delivers(whole)
+			}
+			if r.table.numRows > maxDatagrams {
+				t.Errorf("%d rows", r.table.numRows)
+			}
+		})
+	}
+}
+
+// FAULTS 27.
+func TestFragmentWithoutItsFirstIsForgotten(t *testing.T) {
+	_, parts := datagramOf(t, 9, 3000, 1500)
+	r := newRelay(t)
+	r.send(parts[1])
+	r.now = datagramLife / 2
+	r.send(parts[2])
+	if n := r.table.sweep(datagramLife - 1); n != 0 {
+		t.Errorf("%d lost before the time", n)
+	}
+	if n := r.table.sweep(datagramLife); n != 2 || r.table.numRows != 0 || r.table.numFreeSlots != maxHeldSlots {
+		t.Errorf("%d lost, %d datagrams, %d slots free", n, r.table.numRows, r.table.numFreeSlots)
+	}
+	r.check()
+
+	// Without a sweep in between, a new datagram does not inherit the old.
+	whole, parts := datagramOf(t, 10, 3000, 1500)
+	r = newRelay(t)
+	r.send(fragmentOf(t, 17, 10, 1400, true, pattern(800)))
+	r.now = datagramLife
+	r.send(parts...)
+	r.delivers(whole)
+	if n := r.table.takeEvicted(); n != 1 || r.table.takeEvicted() != 0 {
+		t.Errorf("%d evicted, want 1", n)
+	}
+}
+
+// FAULTS 31.
+func TestLargeDatagramIsDelivered(t *testing.T) {
+	whole, parts := datagramOf(t, 9, 60000, 1500)
+	if len(parts) != 41 {
+		t.Fatalf("%d fragments", len(parts))
+	}
+	r := newRelay(t)
+	r.send(parts...)
+	r.delivers(whole)
+
+	whole, parts = datagramOf(t, 10, 60000, 1500)
+	r.send(reversed(parts)...)
+	r.delivers(whole)
+
+	rng := rand.New(rand.NewPCG(3, 3))
+	for id := range uint16(100) {
+		whole, parts = datagramOf(t, 11+id, 60000, 1500)
+		rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
+		r.send(parts...)
+		r.delivers(whole)
+	}
+}
+
+func TestJumboFragmentsAreHeldWhole(t *testing.T) {
+	whole, parts := datagramOf(t, 9, 65000, 9000)
+	r := newRelay(t)
+	r.send(reversed(parts)...)
+	r.delivers(whole)
+	for _, n := range []int{2027, 2028, 2029, 2048, 4068, 4096} { // around the slot length
+		whole, parts = datagramOf(t, uint16(n), 9000, n/8*8+20)
+		r.send(reversed(parts)...)
+		r.delivers(whole)
+	}
+}
+
+func TestIdentificationMayComeAgain(t *testing.T) {
+	r := newRelay(t)
+	whole, parts := datagramOf(t, 9, 3000, 1500)
+	r.send(parts...)
+	r.delivers(whole)
+	whole, parts = datagramOf(t, 9, 4000, 1500) // at once, in order
+	r.send(parts...)
+	r.delivers(whole)
+	r.now += completeLife // reversed, once duplicates are no more expected
+	r.send(reversed(parts)...)
+	r.delivers(whole)
+}
+
+func TestRefusedDatagramIsRefusedWhole(t *testing.T) {
+	_, parts := datagramOf(t, 9, 3000, 1500)
+	r := newRelay(t)
+	r.refuse = true
+	r.send(parts[1], parts[0], parts[2])
+	if len(r.out) != 0 || r.drops[ReasonFragmentLate] != 1 || r.table.numFreeSlots != maxHeldSlots {
+		t.Errorf("%d sent, drops %v", len(r.out), r.drops)
+	}
+}
+
+func TestPassedDatagramIsPassedWhole(t *testing.T) {
+	_, parts := datagramOf(t, 9, 3000, 1500)
+	table := newFragments(1)
+	var p parsed
+	for i, b := range [][]byte{parts[1], parts[0], parts[2]} {
+		p.parse(&Packet{Data: b})
+		o := table.add(0, &p, b)
+		if want := []fragState{fragHeld, fragFirst, fragKnown}[i]; o.state != want {
+			t.Fatalf("fragment %d: %d, want %d", i, o.state, want)
+		}
+		switch o.state {
+		case fragFirst:
+			held := table.decide(0, &p, fragDecision{Action: Pass})
+			if held.next() != nil {
+				t.Error("the host has its own copy of what was held")
+			}
+		case fragKnown:
+			if o.decision.Action != Pass {
+				t.Error("the last did not follow the first")
+			}
+		}
+	}
+}
+
+// One datagram cannot hold more than the share of its source.
+func TestTooManyFragmentsKillTheDatagram(t *testing.T) {
+	_, parts := datagramOf(t, 9, 60000, 300)
+	r := newRelay(t)
+	r.send(parts[1:]...)
+	if r.drops[ReasonFragmentLimit] != 1 || r.table.numFreeSlots != maxHeldSlots {
+		t.Errorf("drops %v", r.drops)
+	}
+	// In order they need no memory.
+	whole, parts := datagramOf(t, 10, 60000, 300)
+	r.send(parts...)
+	r.delivers(whole)
+	// More gaps than can be remembered.
+	r = newRelay(t)
+	for i := range 2 * maxRuns {
+		r.send(fragmentOf(t, 17, 11, 16*i+8, true, pattern(8)))
+	}
+	if r.drops[ReasonFragmentLimit] != 1 || r.drops[ReasonFragmentLate] != maxRuns-1 {
+		t.Errorf("drops %v", r.drops)
+	}
+}
+
+// Random fragments of few datagrams, against a map of bytes: nothing is sent
+// twice, nothing overlaps what was sent, and a whole datagram is sent whole.
+func TestFragmentsAgainstABitmap(t *testing.T) {
+	rng := rand.New(rand.NewPCG(9, 9))
+	for round := range 100 {
+		r := newRelay(t)
+		var seen [32]bool
+		dead, decided := false, false
+		sent := 0
+		for range 60 {
+			from := rng.IntN(31)
+			if rng.IntN(8) == 0 {
+				from = 0
+			}
+			to := min(from+1+rng.IntN(4), 32)
+			r.send(fragmentOf(t, 17, 9, from*8, true, append([]byte{0x9c, 0x40, 0, 9, 1, 0, 0, 0}, pattern(8*(to-from)-8)...)))
+			all, any := true, false
+			for i := from; i < to; i++ {
+				all = all && seen[i]
+				any = any || seen[i]
+			}
+			switch {
+			case dead || all:
+			case any:
+				dead = true
+			default:
+				for i := from; i < to; i++ {
+					seen[i] = true
+				}
+				sent++
+			}
+			decided = decided || !dead && seen[0]
+			want := 0
+			if decided {
+				want = sent
+			}
+			if len(r.out) != want {
+				t.Fatalf("round %d: %d sent, want %d", round, len(r.out), want)
+			}
+		}
+	}
+}
+
+func TestFragmentsAllocateNothing(t *testing.T) {
+	_, parts := datagramOf(t, 9, 20000, 4000)
+	table := newFragments(1)
+	var p parsed
+	now := conntrack.Time(0)
+	if n := testing.AllocsPerRun(100, func() {
+		now += completeLife
+		for i := range parts {
+			b := parts[len(parts)-1-i]
+			p.parse(&Packet{Data: b})
+			if table.add(now, &p, b).state == fragFirst {
+				held := table.decide(now, &p, fragDecision{Action: Forward})
+				for held.next() != nil {
+				}
+			}
+		}
+		table.sweep(now)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
