@@ -7,7 +7,7 @@
 // # Shape
 //
 // [Director] is what can be asked of a director, in Go. The runtime
-// implements it; [Server] offers it on a socket; [Client] implements it again
+// implements it; [HTTPServer] offers it on a socket; [Client] implements it again
 // at the other end of that socket. A command therefore works the same on a
 // live director and on a fake one in a test. The wire types (types.go) are
 // plain values with no behaviour of the data plane in them; openapi.yaml
@@ -31,11 +31,10 @@
 //
 // Every connection has a deadline for its header, its body, its answer and
 // its idle time; a body ends at [MaxBody] bytes; at most [MaxConns]
-// connections are open at once, the rest wait in the listen backlog of the
-// kernel. A client that sends half a request, never reads or never leaves
-// therefore costs one of those places for a few seconds and nothing else.
-// Handlers call the director one after the other; nothing here is ever on the
-// way of a packet.
+// connections are open at once, and one more takes the place of the oldest
+// that only waits. A client that sends half a request, never reads or never
+// leaves therefore costs one of those places until the next client comes, and
+// nothing else. Nothing here is ever on the way of a packet.
 //
 // # Errors
 //

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// MaxBody is the largest request body in bytes.
+const MaxBody = 1 << 20
+
+// Limits of a connection. A request is small and comes at once; an answer may
+// be megabytes to a slow terminal.
+const (
+	headerTime = 5 * time.Second
+	readTime   = 10 * time.Second
+	writeTime  = 30 * time.Second
+	idleTime   = 60 * time.Second
+	headerSize = 16 << 10
+	// leaveTime is how long Serve waits for answers that are on their way.
+	leaveTime = 2 * time.Second
+)
+
+// HTTPServer offers a Director on a socket.
+type HTTPServer struct {
+	director Director
+	log      *slog.Logger
+}
+
+// NewServer makes a server; log receives what concerns the operator.
+func NewServer(d Director, log *slog.Logger) *HTTPServer { return &HTTPServer{d, log} }
+
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// Serve answers requests until ctx is done, and then finishes the ones it
+// has. It closes l. The error is nil if ctx ended it.
+func (s *HTTPServer) Serve(ctx context.Context, l *Listener) error {
+	server := &http.Server{
+		Handler:           s.handler(l),
+		ReadHeaderTimeout: headerTime,
+		ReadTimeout:       readTime,
+		WriteTimeout:      writeTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    headerSize,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.Background(), leaveTime)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+	})
+	err := server.Serve(&gate{Listener: l, limit: MaxConns})
+	if stop() {
+		server.Close() // not by ctx: the listener failed
+	} else {
+		<-stopped
+	}
+	l.Close()
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("control socket: %w", err)
+}
+
+// handler is every route behind the check of who asks.
+func (s *HTTPServer) handler(l *Listener) http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range routes() {
+		mux.HandleFunc(r.pattern(), func(w http.ResponseWriter, req *http.Request) { s.call(w, req, r.answer) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
+		reply(w, payload{}, Refuse(CodeNotFound, fmt.Sprintf("there is no %s %.100q", req.Method, req.URL.Path), "the paths of this version are in /v1/openapi.yaml"))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		c := req.Context().Value(connKey{}).(*guest)
+		if err := l.permitted(c.Conn); err != nil {
+			s.log.Warn("control: refused", "error", err)
+			reply(w, payload{}, err)
+			return
+		}
+		mux.ServeHTTP(w, req)
+	})
+}
+
+// call reads the request, has it answered and writes the answer. The
+// connection is safe from being closed for a newer one only in between.
+func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, answer answer) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, MaxBody))
+	if err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			err = Refuse(CodeTooLarge, fmt.Sprintf("a request has at most %d bytes", MaxBody), "send one change per request")
+		} else {
+			err = Refuse(CodeInvalid, "the request ended early", "")
+		}
+		reply(w, payload{}, err)
+		return
+	}
+	c := req.Context().Value(connKey{}).(*guest)
+	c.begin()
+	v, err := answer(s.director, request{req, body})
+	var out payload
+	if err == nil {
+		out, err = encode(v)
+	}
+	c.end()
+	if err != nil {
+		if known := new(Error); !errors.As(err, &known) {
+			s.log.Error("control: request failed", "method", req.Method, "path", req.URL.Path, "error", err)
+		}
+	}
+	reply(w, out, err)
+}
+
+// payload is the body of an answer.
+type payload struct {
+	kind string
+	body []byte
+}
+
+// document is an answer that is YAML already.
+type document string
+
+func encode(v any) (payload, error) {
+	if text, ok := v.(document); ok {
+		return payload{"application/yaml", []byte(text)}, nil
+	}
+	body, err := json.Marshal(v)
+	return payload{"application/json", body}, err
+}
+
+// reply writes an answer, or the error instead of it.
+func reply(w http.ResponseWriter, out payload, err error) {
+	status := http.StatusOK
+	if err != nil {
+		e := new(Error)
+		if !errors.As(err, &e) {
+			e = &Error{Code: CodeInternal}
+		}
+		if status = codes[e.Code].status; status == 0 {
+			status = http.StatusInternalServerError
+		}
+		// The text of a wrapped error says more than that of the one inside.
+		out, _ = encode(Error{e.Code, err.Error(), e.Hint})
+	}
+	w.Header().Set("Content-Type", out.kind)
+	w.WriteHeader(status)
+	w.Write(out.body)
+}
