@@ -26,9 +26,7 @@ func IsName(name string) bool {
 // the name in args[0], and returns the exit code. Connect is called when a
 // director is needed, at most once. Stdin is read by a restore only.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, connect func() (Director, error)) int {
-	names, stop := newSystemResolver()
-	defer stop()
-	return run(args, stdin, stdout, stderr, names, connect)
+	return run(args, stdin, stdout, stderr, newSystemResolver(), connect)
 }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer, names Resolver, connect func() (Director, error)) int {

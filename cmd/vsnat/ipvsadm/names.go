@@ -23,27 +23,31 @@ type Resolver interface {
 	PortName(port uint16, proto uint8) (string, bool)
 }
 
-// lookupTime is how long all look-ups of one command may take together. A
-// listing of a thousand servers beside a dead name server must not hang.
-const lookupTime = 1500 * time.Millisecond
+// How long look-ups may take: one that turns a word of the command line into an
+// address, and all together that put names into a listing. A listing of a
+// thousand servers beside a dead name server must not hang.
+const (
+	hostTime    = 5 * time.Second
+	listingTime = 1500 * time.Millisecond
+)
 
 // systemResolver asks what the host asks: its hosts and services files and its
 // name servers. It serves one command, from one goroutine.
 type systemResolver struct {
-	ctx   context.Context
+	net   *net.Resolver
+	left  time.Duration         // of listingTime
 	names map[netip.Addr]string // "" for an address without a name
 	ports *serviceFile          // nil until needed
 }
 
-// newSystemResolver returns a resolver whose time runs from its first look-up,
-// and what ends it.
-func newSystemResolver() (r *systemResolver, stop func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
-	return &systemResolver{ctx: ctx, names: map[netip.Addr]string{}}, cancel
+func newSystemResolver() *systemResolver {
+	return &systemResolver{net: net.DefaultResolver, left: listingTime, names: map[netip.Addr]string{}}
 }
 
 func (r *systemResolver) Host(name string) (netip.Addr, bool) {
-	addrs, err := net.DefaultResolver.LookupNetIP(r.ctx, "ip4", name)
+	ctx, cancel := context.WithTimeout(context.Background(), hostTime)
+	defer cancel()
+	addrs, err := r.net.LookupNetIP(ctx, "ip4", name)
 	if err != nil || len(addrs) == 0 {
 		return netip.Addr{}, false
 	}
@@ -52,13 +56,23 @@ func (r *systemResolver) Host(name string) (netip.Addr, bool) {
 
 func (r *systemResolver) HostName(addr netip.Addr) (string, bool) {
 	name, known := r.names[addr]
-	if !known {
-		if names, err := net.DefaultResolver.LookupAddr(r.ctx, addr.String()); err == nil && len(names) > 0 {
-			name = strings.TrimSuffix(names[0], ".")
-		}
+	if !known && r.left > 0 {
+		name = r.lookup(addr)
 		r.names[addr] = name
 	}
 	return name, name != ""
+}
+
+func (r *systemResolver) lookup(addr netip.Addr) string {
+	ctx, cancel := context.WithTimeout(context.Background(), r.left)
+	defer cancel()
+	start := time.Now()
+	names, err := r.net.LookupAddr(ctx, addr.String())
+	r.left -= time.Since(start)
+	if err != nil || len(names) == 0 {
+		return ""
+	}
+	return strings.TrimSuffix(names[0], ".")
 }
 
 func (r *systemResolver) Port(name string, proto uint8) (uint16, bool) {
@@ -66,7 +80,7 @@ func (r *systemResolver) Port(name string, proto uint8) (uint16, bool) {
 		return port, true
 	}
 	// Without a services file the standard library still knows a few.
-	port, err := net.DefaultResolver.LookupPort(r.ctx, protoName(proto), name)
+	port, err := r.net.LookupPort(context.Background(), protoName(proto), name)
 	if err != nil || port < 1 {
 		return 0, false
 	}
