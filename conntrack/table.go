@@ -153,7 +153,6 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 
 	n := t.take()
 	*n = *c
-	n.Flags &^= alias
 	n.wheel, n.class, n.place = links{}, links{}, 0
 	n.Deadline = now.Add(life)
 	t.chain(n, head)

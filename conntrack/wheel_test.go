@@ -92,6 +92,9 @@ func TestSweepBudget(t *testing.T) {
 		table.Insert(&c, 0, time.Duration(port)*time.Second)
 	}
 	now := Time(200 * time.Second)
+	if table.Sweep(now, 0) != 0 || table.Sweep(now, -1) != 0 {
+		t.Error("expired without a budget")
+	}
 	for want := 100; want > 0; want -= 7 {
 		if got := table.Sweep(now, 7); got != min(7, want) {
 			t.Fatalf("%d expired where %d were left", got, want)
@@ -99,9 +102,6 @@ func TestSweepBudget(t *testing.T) {
 	}
 	if !slices.IsSorted(gone) || len(gone) != 100 {
 		t.Errorf("gone %v", gone)
-	}
-	if table.Sweep(now, 0) != 0 || table.Sweep(now, -1) != 0 {
-		t.Error("expired without a budget")
 	}
 
 	// Those that live on count too, so a call stays short.
@@ -155,10 +155,11 @@ func TestClockJumps(t *testing.T) {
 		table.Sweep(year, 16)
 	}
 
-	// What lives on is armed where it belongs: new ones expire on time beside it.
+	// What lives on was looked at once, not in each turn that the clock left
+	// out: a small budget is enough to end a new one on time beside it.
 	c := dnatAt(1000)
 	table.Insert(&c, year, time.Second)
-	if got := table.Sweep(year.Add(time.Second)+tick, 1000); got != 1 || table.Len() != 100 {
+	if got := table.Sweep(year.Add(time.Second)+tick, 10); got != 1 || table.Len() != 100 {
 		t.Errorf("%d expired, %d left", got, table.Len())
 	}
 	for i := range table.Cap() {

@@ -226,6 +226,18 @@ func TestWindowOrdinary(t *testing.T) {
 	t.Run("data of the server that passed us by", func(t *testing.T) {
 		c := established(1000, 7, 7)
 		c.ack(Inbound, 1001, 5001+3000, 502, 0)
-		c.judge(t, "", judged{Outbound, 8001, Exact})
+		if seq, _ := c.NextSeq(Outbound); seq != 8001 {
+			t.Errorf("next of the server %d", seq)
+		}
+	})
+	t.Run("a RST moves nothing", func(t *testing.T) {
+		c := established(1000, 7, 7)
+		before := c.Window
+		c.Follow(Inbound, 1501, 5001, 0, flagRST, 0)
+		c.Follow(Inbound, 1501, 5001, 0, flagRST|flagACK, 10)
+		c.FollowSYN(Inbound, 1501, 5001, 0, flagRST|flagSYN, 10, 7)
+		if c.Window != before {
+			t.Errorf("%+v, before %+v", c.Window, before)
+		}
 	})
 }
