@@ -49,6 +49,8 @@ type packetQueue struct {
 	name   string
 	layer  Layer
 	direct bool // frames bypass the queueing discipline
+	down   bool // a read was told so and none has seen a frame since
+	gone   bool // for good
 
 	// Made once, so that failing costs no allocation either.
 	errDown, errGone, errClosed error

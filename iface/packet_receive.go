@@ -23,6 +23,8 @@ type receiveBatch struct {
 	controls  [BatchSize]control
 	slots     []byte
 	used      int // messages the kernel has written to since they were armed
+
+	bound unix.RawSockaddrLinklayer // where getsockname answers
 }
 
 // control is a control message buffer with room for the one message that
@@ -86,30 +88,48 @@ func (q *packetQueue) Read(b []Frame) (int, error) {
 	}
 	defer q.release()
 
+	if q.gone {
+		return 0, q.errGone
+	}
 	var failed error
 	// Each round consumes what it fails on: an error of the socket, or a frame.
 	for range BatchSize {
 		n, errno := q.in.receive(fd, min(len(b), BatchSize))
 		switch errno {
 		case 0:
+			q.down = failed != nil
 			q.deliver(b[:n])
 			return n, failed
 		case unix.EAGAIN:
+			if q.down && q.removed(fd) {
+				failed = q.errGone
+			}
 			return 0, failed
 		case unix.EINTR:
 		case unix.ENETDOWN:
-			// Reported once by the kernel, also when the link is removed. What
-			// was received before may still be waiting, and only the next
-			// attempt tells a link that is gone.
-			failed = q.errDown
-		case unix.ENODEV, unix.ENXIO:
-			return 0, q.errGone
+			// Reported once by the kernel, and all that it reports when the link
+			// is removed. What was received before may still be waiting.
+			q.down, failed = true, q.errDown
+			if q.removed(fd) {
+				failed = q.errGone
+			}
 		default:
 			// EINVAL: a frame with offloads that the header cannot express.
 			q.receiveErrors.Add(1)
 		}
 	}
 	return 0, failed
+}
+
+// removed reports whether the socket has lost its link for good: the kernel then
+// sets the index it is bound to to -1, and no call for receiving says so
+// (packet_notifier and packet_recvmsg in net/packet/af_packet.c).
+func (q *packetQueue) removed(fd int) bool {
+	size := uint32(unix.SizeofSockaddrLinklayer)
+	_, _, errno := unix.Syscall(unix.SYS_GETSOCKNAME, uintptr(fd),
+		uintptr(unsafe.Pointer(&q.in.bound)), uintptr(unsafe.Pointer(&size)))
+	q.gone = errno == 0 && q.in.bound.Ifindex < 0
+	return q.gone
 }
 
 // receive is recvmmsg. It is a system call that Go's scheduler knows about: while

@@ -152,7 +152,7 @@ func (q *packetQueue) writeBatch(fd int, b []Frame, attempts *int) (int, error) 
 			drops++
 			i++
 		case unix.ENXIO, unix.ENODEV:
-			failed = q.errGone
+			q.gone, failed = true, q.errGone
 			drops += uint64(loaded - i)
 			i = loaded
 		default:

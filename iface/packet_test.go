@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iface_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/iface/ifacetest"
+)
+
+var (
+	ours    = netip.MustParseAddr("192.0.2.1")
+	someone = netip.MustParseAddr("192.0.2.99")
+	far     = netip.MustParseAddr("198.51.100.7")
+)
+
+// cable is a veth pair with a queue on both ends: both belong to this namespace.
+type cable struct {
+	near, far iface.Queue
+	link      netlink.Link // of near
+	farLink   netlink.Link
+}
+
+// newCable admits everything at the far end, and packets to ours at the near one.
+func newCable(t *testing.T) cable {
+	t.Helper()
+	c := cable{link: ifacetest.NewCable(t, "near", nil, "far")}
+	var err error
+	if c.farLink, err = netlink.LinkByName("far"); err != nil {
+		t.Fatal(err)
+	}
+	c.near = open(t, c.link, iface.PacketOptions{Filter: iface.Filter{Ours: []netip.Addr{ours}}})
+	c.far = open(t, c.farLink, iface.PacketOptions{Filter: everything()})
+	return c
+}
+
+func everything() iface.Filter {
+	return iface.Filter{Inside: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}
+}
+
+func open(t *testing.T, link netlink.Link, opts iface.PacketOptions) iface.Queue {
+	t.Helper()
+	q, err := iface.OpenPacket(portOf(link), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.Close() })
+	return q
+}
+
+func portOf(link netlink.Link) iface.Link {
+	a := link.Attrs()
+	l := iface.Link{Index: a.Index, Name: a.Name, MTU: a.MTU, Ethernet: true}
+	copy(l.MAC[:], a.HardwareAddr)
+	return l
+}
+
+// datagram is a UDP packet in an Ethernet frame to the MAC address of link (nil:
+// broadcast), with its number as payload.
+func datagram(link netlink.Link, source, destination netip.Addr, number uint32, size int) []byte {
+	p := bytes.Repeat([]byte{0xff}, 6)
+	if link != nil {
+		p = append([]byte(nil), link.Attrs().HardwareAddr...)
+	}
+	p = append(p, 2, 0, 0, 0, 0, 9, 0x08, 0x00)
+	p = append(p, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0)
+	p = append(p, source.AsSlice()...)
+	p = append(p, destination.AsSlice()...)
+	p = append(p, 0x9c, 0x40, 0, 9, 0, 0, 0, 0) // port 9: nobody listens
+	p = binary.BigEndian.AppendUint32(p, number)
+	p = append(p, make([]byte, max(0, size-len(p)))...)
+	binary.BigEndian.PutUint16(p[16:], uint16(len(p)-14))
+	binary.BigEndian.PutUint16(p[38:], uint16(len(p)-34))
+	return p
+}
+
+func numberOf(f iface.Frame) uint32 { return binary.BigEndian.Uint32(f.Data[42:]) }
+
+// receive waits until n frames came and returns copies of them. The network of a
+// namespace delivers within the sender's call, the limit is for a lost frame.
+func receive(t *testing.T, q iface.Queue, n int) []iface.Frame {
+	t.Helper()
+	p := newPoller(t)
+	if err := p.Add(q.FD(), 1); err != nil {
+		t.Fatal(err)
+	}
+	var got []iface.Frame
+	b := make([]iface.Frame, iface.BatchSize)
+	for len(got) < n {
+		if len(wait(t, p, 5*time.Second)) == 0 {
+			t.Fatalf("%d of %d frames came", len(got), n)
+		}
+		k, err := q.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range b[:k] {
+			f.Data = bytes.Clone(f.Data)
+			got = append(got, f)
+		}
+	}
+	return got
+}
+
+func send(t *testing.T, q iface.Queue, frames ...[]byte) {
+	t.Helper()
+	b := make([]iface.Frame, len(frames))
+	for i := range frames {
+		b[i].Data = frames[i]
+	}
+	if n, err := q.Write(b); n != len(b) || err != nil {
+		t.Fatalf("%d of %d frames sent, %v", n, len(b), err)
+	}
+}
+
+func nothingMore(t *testing.T, q iface.Queue) {
+	t.Helper()
+	b := make([]iface.Frame, 1)
+	if n, err := q.Read(b); n != 0 || err != nil {
+		t.Fatalf("unexpected: %d frames, %v: %x", n, err, b[0].Data)
+	}
+}
+
+func TestPacketCarriesFramesBothWays(t *testing.T) {
+	c := newCable(t)
+	nothingMore(t, c.near)
+	var frames [][]byte
+	for i := range uint32(150) { // more than two batches
+		frames = append(frames, datagram(c.link, far, ours, i, 60+int(i)*9))
+	}
+	send(t, c.far, frames...)
+	got := receive(t, c.near, len(frames))
+	for i, f := range got {
+		if !bytes.Equal(f.Data, frames[i]) {
+			t.Fatalf("frame %d came as %x, want %x", i, f.Data, frames[i])
+		}
+		if f.Kind != iface.Host || f.Tagged || f.Truncated || f.Offload.Segmented() {
+			t.Fatalf("frame %d is marked %+v", i, f)
+		}
+	}
+	// What was read goes out again from the memory it was read into.
+	send(t, c.far, frames[:3]...)
+	b := make([]iface.Frame, 8)
+	n, err := c.near.Read(b)
+	if n != 3 || err != nil {
+		t.Fatalf("%d frames, %v", n, err)
+	}
+	if n, err := c.near.Write(b[:3]); n != 3 || err != nil {
+		t.Fatalf("%d frames sent, %v", n, err)
+	}
+	for i, f := range receive(t, c.far, 3) {
+		if !bytes.Equal(f.Data, frames[i]) {
+			t.Fatalf("frame %d came back as %x, want %x", i, f.Data, frames[i])
+		}
+	}
+	near, farther := c.near.Stats(), c.far.Stats()
+	if near.ReceivedFrames != 153 || farther.SentFrames != 153 || near.ReceivedBytes != farther.SentBytes || near.SentFrames != 3 {
+		t.Errorf("counted %+v and %+v", near, farther)
+	}
+}
+
+func TestPacketTellsToWhomAFrameWasAddressed(t *testing.T) {
+	c := newCable(t)
+	group := datagram(nil, far, ours, 2, 60)
+	copy(group, []byte{1, 0, 0x5e, 0, 0, 5})
+	other := datagram(nil, far, ours, 3, 60)
+	copy(other, []byte{2, 0, 0, 0, 0, 77})
+	send(t, c.far, datagram(c.link, far, ours, 0, 60), datagram(nil, far, ours, 1, 60), group, other)
+	for i, f := range receive(t, c.near, 4) {
+		if want := []iface.Kind{iface.Host, iface.Broadcast, iface.Multicast, iface.OtherHost}[i]; f.Kind != want {
+			t.Errorf("frame %d is for %v, want %v", i, f.Kind, want)
+		}
+	}
+}
+
+func TestPacketDoesNotSeeItsOwnFrames(t *testing.T) {
+	for _, egress := range []iface.Egress{iface.EgressDirect, iface.EgressQueued} {
+		t.Run(fmt.Sprintf("egress %d", egress), func(t *testing.T) {
+			link := ifacetest.NewCable(t, "near", nil, "far")
+			q := open(t, link, iface.PacketOptions{Filter: everything(), Egress: egress})
+			send(t, q, datagram(nil, ours, far, 1, 60))
+			nothingMore(t, q)
+			if s := q.Stats(); s.SentFrames != 1 || s.ReceivedFrames != 0 {
+				t.Errorf("counted %+v", s)
+			}
+		})
+	}
+}
+
+// A flood of foreign frames runs while the queue is opened: none may slip in
+// between the socket, the filter and the binding.
+func TestPacketFilterHoldsFromTheFirstFrame(t *testing.T) {
+	c := newCable(t)
+	stop, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		flood := make([]iface.Frame, 32)
+		for i := range flood {
+			flood[i].Data = datagram(c.link, far, someone, uint32(i), 60)
+		}
+		total := 0
+		for {
+			select {
+			case <-stop:
+				stopped <- total
+				return
+			default:
+				n, _ := c.far.Write(flood)
+				total += n
+			}
+		}
+	}()
+	b := make([]iface.Frame, iface.BatchSize)
+	for range 60 {
+		q := open(t, c.link, iface.PacketOptions{Filter: iface.Filter{Ours: []netip.Addr{ours}}})
+		if n, err := q.Read(b); n != 0 || err != nil {
+			t.Errorf("%d frames, %v", n, err)
+		}
+		q.Close()
+	}
+	close(stop)
+	if total := <-stopped; total < 1000 {
+		t.Fatalf("a flood of %d frames only", total)
+	}
+	nothingMore(t, c.near)
+}
+
+func TestPacketFilterIsReplaced(t *testing.T) {
+	c := newCable(t)
+	both := [][]byte{datagram(c.link, far, ours, 1, 60), datagram(c.link, far, someone, 2, 60)}
+	for _, row := range []struct {
+		filter iface.Filter
+		want   []uint32
+	}{
+		{iface.Filter{}, nil},
+		{iface.Filter{Ours: []netip.Addr{someone}}, []uint32{2}},
+		{iface.Filter{Inside: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}, []uint32{1, 2}},
+		{manyAddresses(1300, someone), []uint32{2}},
+		{manyAddresses(5000, someone), []uint32{1, 2}},
+	} {
+		if err := c.near.SetFilter(row.filter); err != nil {
+			t.Fatal(err)
+		}
+		send(t, c.far, both...)
+		got := receive(t, c.near, len(row.want))
+		for i, f := range got {
+			if numberOf(f) != row.want[i] {
+				t.Errorf("frame %d came, want %d", numberOf(f), row.want[i])
+			}
+		}
+		nothingMore(t, c.near)
+	}
+}
+
+func manyAddresses(n int, last netip.Addr) iface.Filter {
+	f := iface.Filter{Ours: []netip.Addr{last}}
+	for i := range n - 1 {
+		f.Ours = append(f.Ours, netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}))
+	}
+	return f
+}
+
+func TestPacketFlagsATagTheKernelTookOff(t *testing.T) {
+	c := newCable(t)
+	plain := datagram(c.link, far, ours, 1, 60)
+	tagged := append(append(bytes.Clone(plain[:12]), 0x81, 0x00, 0x00, 0x07), plain[12:]...)
+	double := append(append(bytes.Clone(plain[:12]), 0x88, 0xa8, 0x00, 0x07, 0x81, 0x00, 0x00, 0x08), plain[12:]...)
+	// The doubly tagged frame still has a tag at the ethertype: not admitted.
+	send(t, c.far, tagged, double, plain)
+	got := receive(t, c.near, 2)
+	if !got[0].Tagged || got[1].Tagged {
+		t.Errorf("tagged: %v and %v, want the first only", got[0].Tagged, got[1].Tagged)
+	}
+	if !bytes.Equal(got[0].Data, plain) {
+		t.Errorf("the tagged frame came as %x, want it without its tag", got[0].Data)
+	}
+	nothingMore(t, c.near)
+}
+
+func TestPacketSkipsWhatCannotBeSent(t *testing.T) {
+	c := newCable(t)
+	bad := iface.Offload{Flags: iface.FlagNeedsChecksum, ChecksumStart: 1000, ChecksumOffset: 16}
+	b := []iface.Frame{
+		{Data: datagram(c.link, far, ours, 0, 60)},
+		{Data: datagram(c.link, far, ours, 1, 1800)},             // longer than the MTU
+		{Data: datagram(c.link, far, ours, 2, 60), Offload: bad}, // checksum beyond the end
+		{Data: datagram(c.link, far, ours, 3, 60)},
+		{Data: datagram(c.link, far, ours, 4, 60), Truncated: true},
+		{Data: nil},
+		{Data: make([]byte, 5)}, // no whole header
+		{Data: datagram(c.link, far, ours, 7, 60), Offload: iface.Offload{GSOType: 99, GSOSize: 10}},
+		{Data: datagram(c.link, far, ours, 8, 60)},
+	}
+	n, err := c.far.Write(b)
+	if n != 3 || err != nil {
+		t.Errorf("%d frames sent, %v; want 3", n, err)
+	}
+	got := receive(t, c.near, 3)
+	for i, want := range []uint32{0, 3, 8} {
+		if numberOf(got[i]) != want {
+			t.Errorf("frame %d came, want %d", numberOf(got[i]), want)
+		}
+	}
+	if s := c.far.Stats(); s.SentFrames != 3 || s.SendRefused != 6 || s.SendDrops != 0 {
+		t.Errorf("counted %+v, want 3 sent and 6 refused", s)
+	}
+}
+
+func TestPacketSurvivesALinkThatGoesDown(t *testing.T) {
+	c := newCable(t)
+	poller := newPoller(t)
+	poller.Add(c.near.FD(), 1)
+	frame := []iface.Frame{{Data: datagram(c.link, far, ours, 1, 60)}}
+	b := make([]iface.Frame, 4)
+	for round := range 3 {
+		send(t, c.far, frame[0].Data) // still waiting when the link goes down
+		if err := netlink.LinkSetDown(c.link); err != nil {
+			t.Fatal(err)
+		}
+		if got := wait(t, poller, 5*time.Second); len(got) != 1 {
+			t.Fatal("the poller does not report a link that went down")
+		}
+		n, err := c.near.Read(b)
+		if !iface.IsDown(err) || iface.IsGone(err) {
+			t.Fatalf("round %d: read: %v, want that the link is down", round, err)
+		}
+		if n != 1 {
+			t.Errorf("round %d: %d frames with the error, want the one that was waiting", round, n)
+		}
+		nothingMore(t, c.near) // reported once
+		if got := wait(t, poller, 0); len(got) != 0 {
+			t.Fatal("the poller would spin")
+		}
+		n, err = c.near.Write(frame)
+		if n != 0 || !iface.IsDown(err) {
+			t.Fatalf("round %d: write: %d, %v, want that the link is down", round, n, err)
+		}
+		if err := netlink.LinkSetUp(c.link); err != nil {
+			t.Fatal(err)
+		}
+		send(t, c.far, frame[0].Data)
+		receive(t, c.near, 1)
+		send(t, c.near, frame[0].Data)
+	}
+	if s := c.near.Stats(); s.SendDrops != 3 || s.SentFrames != 3 || s.SendRefused != 0 {
+		t.Errorf("counted %+v, want 3 dropped and 3 sent", s)
+	}
+}
+
+func TestPacketOpensOnALinkThatIsDown(t *testing.T) {
+	link := ifacetest.NewCable(t, "near", nil, "far")
+	if err := netlink.LinkSetDown(link); err != nil {
+		t.Fatal(err)
+	}
+	q := open(t, link, iface.PacketOptions{Filter: everything()})
+	if _, err := q.Read(make([]iface.Frame, 1)); !iface.IsDown(err) {
+		t.Fatalf("read: %v, want that the link is down", err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		t.Fatal(err)
+	}
+	send(t, q, datagram(nil, ours, far, 1, 60))
+	nothingMore(t, q)
+}
+
+func TestPacketTellsALinkThatIsGone(t *testing.T) {
+	c := newCable(t)
+	poller := newPoller(t)
+	poller.Add(c.near.FD(), 1)
+	if err := netlink.LinkDel(c.link); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(t, poller, 5*time.Second); len(got) != 1 {
+		t.Fatal("the poller does not report a link that was removed")
+	}
+	b := make([]iface.Frame, 4)
+	for range 2 {
+		if _, err := c.near.Read(b); !iface.IsGone(err) {
+			t.Fatalf("read: %v, want that the link is gone", err)
+		}
+		b[0] = iface.Frame{Data: datagram(nil, far, ours, 1, 60)}
+		if n, err := c.near.Write(b[:1]); n != 0 || !iface.IsGone(err) {
+			t.Fatalf("write: %d, %v, want that the link is gone", n, err)
+		}
+	}
+	if _, err := iface.OpenPacket(portOf(c.link), iface.PacketOptions{}); !iface.IsGone(err) {
+		t.Errorf("open: %v, want that the link is gone", err)
+	}
+}
+
+func TestPacketCountsWhatTheKernelDropped(t *testing.T) {
+	link := ifacetest.NewCable(t, "near", nil, "far")
+	farLink, err := netlink.LinkByName("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := open(t, link, iface.PacketOptions{Filter: everything(), ReceiveBuffer: 16 << 10})
+	sender := open(t, farLink, iface.PacketOptions{})
+	total := uint64(0)
+	for round := range 2 {
+		for i := range uint32(300) {
+			send(t, sender, datagram(link, far, ours, i, 1000))
+			total++
+		}
+		received := uint64(0)
+		for b := make([]iface.Frame, iface.BatchSize); ; {
+			n, err := q.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				break
+			}
+			received += uint64(n)
+		}
+		s := q.Stats()
+		if s.KernelDrops == 0 || s.ReceivedFrames+s.KernelDrops != total {
+			t.Errorf("round %d: %d received, %d dropped, want %d together", round, s.ReceivedFrames, s.KernelDrops, total)
+		}
+		if received == 300 {
+			t.Error("the buffer was never full")
+		}
+		if again := q.Stats(); again.KernelDrops != s.KernelDrops {
+			t.Errorf("asking twice changed %d drops to %d", s.KernelDrops, again.KernelDrops)
+		}
+	}
+}
+
+func TestPacketDoesNotAllocate(t *testing.T) {
+	c := newCable(t)
+	frames := make([]iface.Frame, 40)
+	for i := range frames {
+		frames[i].Data = datagram(c.link, far, ours, uint32(i), 60)
+	}
+	frames[7].Data = datagram(c.link, far, ours, 7, 1800) // refused
+	b := make([]iface.Frame, iface.BatchSize)
+	total := 0
+	if n := testing.AllocsPerRun(100, func() {
+		c.far.Write(frames)
+		k, _ := c.near.Read(b)
+		c.near.Read(b)
+		total += k
+	}); n != 0 {
+		t.Errorf("%v allocations per batch", n)
+	}
+	if total != 101*39 {
+		t.Errorf("%d frames came, want %d", total, 101*39)
+	}
+	if err := netlink.LinkSetDown(c.link); err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		c.near.Write(frames)
+		c.near.Read(b)
+	}); n != 0 {
+		t.Errorf("%v allocations while the link is down", n)
+	}
+}
+
+func TestPacketCloseWhileReading(t *testing.T) {
+	c := newCable(t)
+	send(t, c.far, datagram(c.link, far, ours, 7, 60))
+	b := make([]iface.Frame, 1)
+	if n, err := c.near.Read(b); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	reading := make(chan error)
+	go func() {
+		into := make([]iface.Frame, 8)
+		for {
+			if _, err := c.near.Read(into[:0]); err != nil {
+				reading <- err
+				return
+			}
+			if _, err := c.near.Write(nil); err != nil {
+				reading <- err
+				return
+			}
+		}
+	}()
+	before := c.near.Stats()
+	if err := c.near.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-reading; !closed(err) {
+		t.Errorf("read: %v, want that the queue is closed", err)
+	}
+	if err := c.near.Close(); !closed(err) {
+		t.Errorf("second close: %v", err)
+	}
+	if err := c.near.SetFilter(iface.Filter{}); !closed(err) {
+		t.Errorf("set the filter: %v", err)
+	}
+	if got := c.near.Stats(); got != before {
+		t.Errorf("counted %+v after closing, %+v before", got, before)
+	}
+	if c.near.FD() != -1 {
+		t.Error("a closed queue has a descriptor")
+	}
+	if numberOf(b[0]) != 7 {
+		t.Error("a borrowed frame changed with the close")
+	}
+}
+
+// A frame above 64 KiB (BIG TCP) does not fit: delivered cut, flagged, never sent.
+func TestPacketFlagsAFrameThatDoesNotFit(t *testing.T) {
+	c := newCable(t)
+	for _, link := range []netlink.Link{c.link, c.farLink} {
+		if err := errors.Join(netlink.LinkSetMTU(link, 65535), netlink.LinkSetGSOIPv4MaxSize(link, 200_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fits := datagram(c.link, far, ours, 1, 65535+14)
+	// A super-packet may exceed the MTU; the kernel's own limit is 512 KiB.
+	huge := datagram(c.link, far, ours, 2, 100_000)
+	binary.BigEndian.PutUint16(huge[16:], 0)
+	b := []iface.Frame{
+		{Data: fits},
+		{Data: huge, Offload: iface.Offload{Flags: iface.FlagNeedsChecksum, GSOType: iface.GSOUDPL4, HeaderLen: 42, GSOSize: 1400, ChecksumStart: 34, ChecksumOffset: 6}},
+	}
+	if n, err := c.far.Write(b); n != 2 || err != nil {
+		t.Fatalf("%d sent, %v (%+v)", n, err, c.far.Stats())
+	}
+	got := receive(t, c.near, 2)
+	if got[0].Truncated || !bytes.Equal(got[0].Data, fits) {
+		t.Errorf("the largest frame that fits came with %d of %d bytes", len(got[0].Data), len(fits))
+	}
+	if !got[1].Truncated {
+		t.Errorf("a frame of %d bytes came with %d and no flag", len(huge), len(got[1].Data))
+	}
+	if n, err := c.near.Write(got[1:]); n != 0 || err != nil {
+		t.Errorf("a cut frame was sent on: %d, %v", n, err)
+	}
+	if s := c.near.Stats(); s.Truncated != 1 || s.SendRefused != 1 {
+		t.Errorf("counted %+v, want 1 truncated and 1 refused", s)
+	}
+}
+
+func closed(err error) bool { return errors.Is(err, iface.ErrClosed) }
