@@ -37,8 +37,8 @@
 // The only files are those of the run directory ($XDG_RUNTIME_DIR/vsnat-lab-UID
 // or /tmp/vsnat-lab-UID, mode 0700, one directory below it for each lab): the
 // control socket, the director's configuration, and links named vsnat and
-// ipvsadm to the running program. The outer process removes it at the end, and
-// process 1 does if the outer process can't.
+// ipvsadm to the running program. Process 1 removes it at the end; the outer
+// process does the same, in case that process 1 was killed.
 //
 // # Nodes
 //

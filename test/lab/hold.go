@@ -31,6 +31,9 @@ const (
 // ErrHeld is returned when this user has a held lab already.
 var ErrHeld = errors.New("a lab is up already\nhint: vsnat lab status, vsnat lab down")
 
+// ErrNoneHeld is returned when this user has no held lab.
+var ErrNoneHeld = errors.New("no lab is up\nhint: vsnat lab up")
+
 // startWithin is how long a held lab may take until it answers.
 const startWithin = 20 * time.Second
 
@@ -38,22 +41,19 @@ const startWithin = 20 * time.Second
 // command that calls Hold, and returns when that lab answers. Meanwhile, what it
 // prints is copied to progress. When it ends instead, that is the error.
 func Up(ctx context.Context, progress io.Writer, args ...string) error {
-	base, err := BaseDir()
-	if err != nil {
-		return err
-	}
-	if err := lockBase(base, func() error { return nil }); err != nil {
-		return err
-	}
-
 	// Without a name, since the daemon outlives the reader of a pipe, and writing
 	// to that would end it.
-	output, err := os.CreateTemp(base, "progress-")
+	var output *os.File
+	err := lockBase(func(base string) (err error) {
+		if output, err = os.CreateTemp(base, "progress-"); err != nil {
+			return err
+		}
+		return os.Remove(output.Name())
+	})
 	if err != nil {
 		return err
 	}
 	defer output.Close()
-	os.Remove(output.Name())
 
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
@@ -106,12 +106,8 @@ func Hold() (Place, error) {
 	if os.Getenv(roleVariable) != "" {
 		return Enter("")
 	}
-	base, err := BaseDir()
-	if err != nil {
-		return Place{Status: exitFailure}, err
-	}
 	place := Place{Status: exitFailure}
-	err = lockBase(base, func() error {
+	err := lockBase(func(base string) (err error) {
 		dir := filepath.Join(base, heldDir)
 		if err := os.RemoveAll(dir); err != nil {
 			return err
@@ -125,9 +121,18 @@ func Hold() (Place, error) {
 	return place, err
 }
 
-// lockBase calls f while this process holds the lock of held labs.
-func lockBase(base string, f func() error) error {
+// lockBase calls f with the base directory while this process holds the lock of
+// held labs. If another lab's end removed the directory before the lock was had,
+// it begins again.
+func lockBase(f func(base string) error) error {
+	base, err := BaseDir()
+	if err != nil {
+		return err
+	}
 	d, err := os.Open(base)
+	if errors.Is(err, os.ErrNotExist) {
+		return lockBase(f)
+	}
 	if err != nil {
 		return err
 	}
@@ -139,7 +144,15 @@ func lockBase(base string, f func() error) error {
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", base, err)
 	}
-	return f()
+
+	locked, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(base); err != nil || !os.SameFile(locked, there) {
+		return lockBase(f)
+	}
+	return f(base)
 }
 
 // Serve answers the commands of a held lab in the run directory of place until

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,8 @@ import (
 const lifelineFD = 3
 
 // runInit is process 1 of the lab: it starts the worker, reaps orphans, and
-// returns the worker's status. The kernel kills what is left when it exits.
+// returns the worker's status. When the worker or the outer process has ended, it
+// kills all others and removes the run directory; the kernel does the rest.
 func runInit(dir string) (int, error) {
 	unix.CloseOnExec(lifelineFD)
 	signals := make(chan os.Signal, 8)
@@ -33,7 +35,17 @@ func runInit(dir string) (int, error) {
 	}
 	worker := cmd.Process.Pid
 
-	go endWithOuter(os.NewFile(lifelineFD, "lifeline"), dir)
+	// The others go first, or they might make files meanwhile. Two may come here at
+	// once; neither goes on, to end the process, before the files are gone.
+	clean := sync.OnceFunc(func() {
+		unix.Kill(-1, unix.SIGKILL) // all in this PID namespace, but not process 1
+		removeRunDir(dir)
+	})
+	go func() {
+		io.Copy(io.Discard, os.NewFile(lifelineFD, "lifeline"))
+		clean()
+		os.Exit(128 + int(unix.SIGKILL))
+	}()
 	go func() {
 		for s := range signals {
 			// Not cmd.Process.Signal: that needs cmd.Wait to know of the end, and
@@ -50,6 +62,7 @@ func runInit(dir string) (int, error) {
 		case err != nil:
 			return exitFailure, fmt.Errorf("wait: %w", err)
 		case pid == worker:
+			clean()
 			return exitStatus(w), nil
 		}
 	}
@@ -67,13 +80,4 @@ func privateMounts() error {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 	return nil
-}
-
-// endWithOuter waits for the end of the outer process and then does the cleaning
-// that it could not do. The others go first, or they might make files meanwhile.
-func endWithOuter(lifeline io.Reader, dir string) {
-	io.Copy(io.Discard, lifeline)
-	unix.Kill(-1, unix.SIGKILL) // all in this PID namespace, but not process 1
-	removeRunDir(dir)
-	os.Exit(128 + int(unix.SIGKILL))
 }

@@ -72,9 +72,12 @@ func Open() (*Remote, error) {
 	}
 	path := filepath.Join(base, heldDir, heldSocket)
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
 		os.Remove(base) // if empty
-		return nil, fmt.Errorf("no lab is up: %w\nhint: vsnat lab up", err)
+		return nil, ErrNoneHeld
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the lab: %w", err)
 	}
 	return &Remote{conn}, nil
 }
@@ -118,14 +121,12 @@ func (r *Remote) Down() error {
 	if _, err := r.ask(request{Op: opDown}); err != nil {
 		return err
 	}
-	base, err := BaseDir()
-	if err != nil {
-		return err
-	}
 	for end := time.Now().Add(graceful + startWithin); ; time.Sleep(20 * time.Millisecond) {
-		err := lockBase(base, func() error { return nil })
-		if err == nil || !errors.Is(err, ErrHeld) {
+		err := lockBase(func(base string) error {
 			os.Remove(base) // if empty
+			return nil
+		})
+		if !errors.Is(err, ErrHeld) {
 			return err
 		}
 		if time.Now().After(end) {
