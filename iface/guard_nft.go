@@ -8,10 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -25,11 +23,10 @@ const nftPriority = -500
 // takes its base chain along, or leaves it waiting for the name (Linux 6.16); both
 // are found by reading the chains back at each Apply.
 type nftGuard struct {
-	conn    *nftConn
-	table   string
-	rules   GuardRules // in force, in normal form
-	chains  int        // base chains made so far: names are never used again
-	retired map[string]GuardCount
+	conn   *nftConn
+	table  string
+	rules  GuardRules // in force, in normal form
+	chains int        // base chains made so far: names are never used again
 }
 
 // openNFTGuard makes the table and tries once what Apply needs, on rules that
@@ -39,7 +36,7 @@ func openNFTGuard() (*nftGuard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nftables guard: %w", err)
 	}
-	g := &nftGuard{conn: conn, retired: map[string]GuardCount{}}
+	g := &nftGuard{conn: conn}
 	for _, step := range []func() error{g.createTable, g.checkOwner, g.tryRules} {
 		if err := step(); err != nil {
 			conn.close()
@@ -60,6 +57,9 @@ func (g *nftGuard) createTable() error {
 	}
 	b := g.batch()
 	b.newOwnedTable()
+	for _, kind := range guardCounters() {
+		b.newCounter(kind)
+	}
 	for _, f := range nftFamilies() {
 		b.newChain(f.chain)
 	}
@@ -151,11 +151,7 @@ func (g *nftGuard) apply(rules GuardRules) error {
 	}
 
 	b := g.batch()
-	var before []GuardCount
 	if !sameRules(g.rules, rules) {
-		if before, err = g.readCounters(); err != nil {
-			return err
-		}
 		for _, f := range nftFamilies() {
 			b.flushChain(f.chain)
 			f.writeRules(b, rules)
@@ -176,9 +172,6 @@ func (g *nftGuard) apply(rules GuardRules) error {
 	}
 	if err := g.conn.commit(b); err != nil {
 		return err
-	}
-	for _, c := range before {
-		g.retire(c)
 	}
 	g.rules = rules
 	return nil
@@ -250,88 +243,6 @@ func (g *nftGuard) ingressChains() ([]ingressChain, error) {
 		return ad.Err()
 	})
 	return chains, err
-}
-
-// Counts sums up by comment what the rules in force and those before them dropped.
-func (g *nftGuard) Counts() ([]GuardCount, error) {
-	now, err := g.readCounters()
-	if err != nil {
-		return nil, fmt.Errorf("nftables guard: %w", err)
-	}
-	sum := &nftGuard{retired: map[string]GuardCount{}}
-	for _, c := range g.retired {
-		sum.retire(c)
-	}
-	for _, c := range now {
-		sum.retire(c)
-	}
-	var counts []GuardCount
-	for _, c := range sum.retired {
-		counts = append(counts, c)
-	}
-	slices.SortFunc(counts, func(a, b GuardCount) int { return strings.Compare(a.Rule, b.Rule) })
-	return counts, nil
-}
-
-func (g *nftGuard) retire(c GuardCount) {
-	sum := g.retired[c.Rule]
-	g.retired[c.Rule] = GuardCount{c.Rule, sum.Packets + c.Packets, sum.Bytes + c.Bytes}
-}
-
-func (g *nftGuard) readCounters() ([]GuardCount, error) {
-	var counts []GuardCount
-	err := g.conn.dump(unix.NFT_MSG_GETRULE, func() { counts = nil }, func(ad *netlink.AttributeDecoder) error {
-		var table string
-		var c GuardCount
-		counted := false
-		for ad.Next() {
-			switch ad.Type() {
-			case unix.NFTA_RULE_TABLE:
-				table = ad.String()
-			case unix.NFTA_RULE_USERDATA:
-				c.Rule, _ = userdata.GetString(ad.Bytes(), userdata.TypeComment)
-			case unix.NFTA_RULE_EXPRESSIONS:
-				ad.Nested(func(list *netlink.AttributeDecoder) error {
-					for list.Next() {
-						list.Nested(func(e *netlink.AttributeDecoder) error {
-							counted = readCounter(e, &c) || counted
-							return e.Err()
-						})
-					}
-					return list.Err()
-				})
-			}
-		}
-		if table == g.table && counted {
-			counts = append(counts, c)
-		}
-		return ad.Err()
-	})
-	return counts, err
-}
-
-// readCounter fills c if the expression is a counter.
-func readCounter(e *netlink.AttributeDecoder, c *GuardCount) bool {
-	is := false
-	for e.Next() {
-		switch {
-		case e.Type() == unix.NFTA_EXPR_NAME:
-			is = e.String() == "counter"
-		case e.Type() == unix.NFTA_EXPR_DATA && is:
-			e.Nested(func(data *netlink.AttributeDecoder) error {
-				for data.Next() {
-					switch data.Type() {
-					case unix.NFTA_COUNTER_PACKETS:
-						c.Packets = data.Uint64()
-					case unix.NFTA_COUNTER_BYTES:
-						c.Bytes = data.Uint64()
-					}
-				}
-				return data.Err()
-			})
-		}
-	}
-	return is
 }
 
 // Limits: nothing is out of reach of the ingress hook.

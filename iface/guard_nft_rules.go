@@ -42,7 +42,12 @@ const (
 	nftTypeBits    = 6
 	nftTypeICMP    = 14
 	nftTypeICMPv6  = 29
-	nftPortPayload = 2
+)
+
+// Offsets of the ports in the transport header.
+const (
+	sourcePort = 0
+	targetPort = 2
 )
 
 // nftFamily is where the fields of one address family are.
@@ -74,19 +79,23 @@ func nftFamilies() []nftFamily {
 	}}
 }
 
+// dropRule adds a rule that counts and drops what matches.
+type dropRule func(counter, comment string, match ...expr.Any)
+
 // writeRules adds the rules of one family, given in normal form, to the batch.
 func (f nftFamily) writeRules(b *nftBatch, rules GuardRules) {
-	drop := func(comment string, match ...expr.Any) {
-		b.newRule(f.chain, comment, append(match, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})...)
+	drop := func(counter, comment string, match ...expr.Any) {
+		count := &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counter}
+		b.newRule(f.chain, comment, append(match, count, &expr.Verdict{Kind: expr.VerdictDrop})...)
 	}
 	accept := func(comment string, match ...expr.Any) {
 		b.newRule(f.chain, comment, append(match, &expr.Verdict{Kind: expr.VerdictAccept})...)
 	}
 
 	if owned := f.addrs(rules.Owned); len(owned) > 0 {
-		drop("owned addresses", f.load(f.target, nftRegister), b.newSet(f.keyType, nftRegister, owned))
+		drop(countOwned, "owned addresses", f.load(f.target, nftRegister), b.newSet(f.keyType, nftRegister, owned))
 	}
-	f.writeEndpoints(b, drop, "services", f.target, nftPortPayload, rules.Services)
+	f.writeEndpoints(b, drop, countServices, "services", f.target, targetPort, rules.Services)
 	for _, p := range rules.SNAT {
 		if f.is(p.Addr) {
 			f.writePorts(b, drop, p)
@@ -102,25 +111,25 @@ func (f nftFamily) writeRules(b *nftBatch, rules GuardRules) {
 		accept("stays on the link", f.inPrefix(f.target, p)...)
 	}
 
-	f.writeEndpoints(b, drop, "replies of real servers", f.source, 0, rules.Servers)
+	f.writeEndpoints(b, drop, countServers, "replies of real servers", f.source, sourcePort, rules.Servers)
 	if servers := f.addrs(serverAddrs(rules.Servers)); len(servers) > 0 {
 		from := b.newSet(f.keyType, nftRegister, servers)
 		kinds := b.newSet(f.icmpType, nftRegister, f.errors)
-		drop("ICMP errors of real servers", f.load(f.source, nftRegister), from,
+		drop(countErrors, "ICMP errors of real servers", f.load(f.source, nftRegister), from,
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: nftRegister},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: []byte{f.icmp}},
 			&expr.Payload{DestRegister: nftRegister, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, kinds)
 	}
 	for _, p := range rules.Inside {
 		if f.is(p.Addr()) {
-			drop("from inside "+p.String(), f.inPrefix(f.source, p)...)
+			drop(countInside, "from inside "+p.String(), f.inPrefix(f.source, p)...)
 		}
 	}
 }
 
 // writeEndpoints drops what has one of the endpoints at the given offsets of
 // address and port: one set for single ports and one for whole addresses.
-func (f nftFamily) writeEndpoints(b *nftBatch, drop func(string, ...expr.Any), comment string, addr, port uint32, list []GuardService) {
+func (f nftFamily) writeEndpoints(b *nftBatch, drop dropRule, counter, comment string, addr, port uint32, list []GuardService) {
 	var single, whole [][]byte
 	for _, s := range list {
 		switch {
@@ -135,25 +144,25 @@ func (f nftFamily) writeEndpoints(b *nftBatch, drop func(string, ...expr.Any), c
 	proto := nftRegister32 + f.length/4
 	load := []expr.Any{f.load(addr, nftRegister32), &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: proto}}
 	if len(whole) > 0 {
-		drop(comment+", every port", append(load[:2:2],
+		drop(counter, comment+", every port", append(load[:2:2],
 			b.newSet(f.keyType<<nftTypeBits|nftTypeProto, nftRegister32, whole))...)
 	}
 	if len(single) > 0 {
-		drop(comment, append(load[:2:2],
+		drop(counter, comment, append(load[:2:2],
 			&expr.Payload{DestRegister: proto + 1, Base: expr.PayloadBaseTransportHeader, Offset: port, Len: 2},
 			b.newSet((f.keyType<<nftTypeBits|nftTypeProto)<<nftTypeBits|nftTypePort, nftRegister32, single))...)
 	}
 }
 
 // writePorts drops TCP and UDP to a range of ports.
-func (f nftFamily) writePorts(b *nftBatch, drop func(string, ...expr.Any), p GuardPorts) {
+func (f nftFamily) writePorts(b *nftBatch, drop dropRule, p GuardPorts) {
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		match := []expr.Any{
 			f.load(f.target, nftRegister),
 			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: p.Addr.AsSlice()},
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: nftRegister},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: []byte{proto}},
-			&expr.Payload{DestRegister: nftRegister, Base: expr.PayloadBaseTransportHeader, Offset: nftPortPayload, Len: 2},
+			&expr.Payload{DestRegister: nftRegister, Base: expr.PayloadBaseTransportHeader, Offset: targetPort, Len: 2},
 			&expr.Cmp{Op: expr.CmpOpGte, Register: nftRegister, Data: binary.BigEndian.AppendUint16(nil, p.Min)},
 			&expr.Cmp{Op: expr.CmpOpLte, Register: nftRegister, Data: binary.BigEndian.AppendUint16(nil, p.Max)},
 		}
@@ -166,7 +175,7 @@ func (f nftFamily) writePorts(b *nftBatch, drop func(string, ...expr.Any), p Gua
 			except.Invert = true
 			match = append(match, except)
 		}
-		drop(fmt.Sprintf("SNAT %s %s:%d-%d", protoName(proto), p.Addr, p.Min, p.Max), match...)
+		drop(countSNAT, fmt.Sprintf("SNAT %s %s:%d-%d", protoName(proto), p.Addr, p.Min, p.Max), match...)
 	}
 }
 
