@@ -2,7 +2,6 @@
 
 package nat
 
-
 // The way of a fragment. The first one, which has the ports, goes the way of a
 // whole packet; what comes of it holds for the others, which follow or wait.
 

@@ -100,6 +100,9 @@ func (p *parsed) parse(pkt *Packet) Reason {
 			return r
 		}
 	}
+	if !p.checkOffload(pkt) {
+		return ReasonShort
+	}
 	if p.fragOffset != 0 {
 		if p.proto == protoTCP || p.proto == protoUDP || p.proto == protoICMP {
 			p.kind = kindFragment
@@ -249,7 +252,7 @@ func (p *parsed) parseTCP(pkt *Packet) Reason {
 	if p.dataOffset < tcpHeaderLen || p.dataOffset > len(b) {
 		return ReasonTCPHeader
 	}
-	if !p.checkOffload(pkt, tcpChecksumOffset) {
+	if p.partial && pkt.Offload.ChecksumOffset != tcpChecksumOffset {
 		return ReasonTCPHeader
 	}
 	p.kind = kindTCP
@@ -298,7 +301,7 @@ func (p *parsed) parseUDP(pkt *Packet) Reason {
 	if p.udpLen < udpHeaderLen || p.udpLen > len(b) && !p.moreFragments {
 		return ReasonUDPHeader
 	}
-	if !p.checkOffload(pkt, udpChecksumOffset) {
+	if p.partial && pkt.Offload.ChecksumOffset != udpChecksumOffset {
 		return ReasonUDPHeader
 	}
 	p.kind = kindUDP
@@ -311,10 +314,13 @@ func (p *parsed) parseICMP(pkt *Packet) Reason {
 	if len(b) < icmpHeaderLen {
 		return ReasonICMPHeader
 	}
-	if !p.checkOffload(pkt, icmpChecksumOffset) || p.partial && !completeOffload(pkt) {
-		return ReasonICMPHeader
+	if p.partial {
+		// ICMP has no pseudo-header, and whoever reads on wants the sum.
+		if pkt.Offload.ChecksumOffset != icmpChecksumOffset || !completeOffload(pkt) {
+			return ReasonICMPHeader
+		}
+		p.partial = false
 	}
-	p.partial = false
 	h := icmpHeader(b)
 	p.icmpType, p.icmpCode = h.icmpType(), h.code()
 	switch p.icmpType {
@@ -340,18 +346,14 @@ func (p *parsed) setPorts(src, dst uint16) Reason {
 	return ReasonNone
 }
 
-// checkOffload sets partial and reports whether the checksum offload fits the
-// packet: inside it, and if it starts at the transport header, with that
-// protocol's field.
-func (p *parsed) checkOffload(pkt *Packet, field uint16) bool {
+// checkOffload sets partial, and reports whether the checksum that is left to
+// be completed lies in the packet, behind its IP header.
+func (p *parsed) checkOffload(pkt *Packet) bool {
 	o := &pkt.Offload
 	if !o.NeedsChecksum {
 		return true
 	}
 	start := int(o.ChecksumStart)
-	if start < p.l4 || start+int(o.ChecksumOffset)+2 > len(pkt.Data) {
-		return false
-	}
 	p.partial = start == p.l4
-	return !p.partial || o.ChecksumOffset == field
+	return start >= p.l4 && start+int(o.ChecksumOffset)+2 <= len(pkt.Data)
 }

@@ -482,6 +482,7 @@ func TestSuperPacketWithoutLengthIsAccepted(t *testing.T) {
 
 func TestPartialChecksumIsRecognised(t *testing.T) {
 	segment, datagram := tcpPacket(t, 40, nil), udpPacket(t, 40, nil)
+	unknown := serialize(t, ipLayer(47), gopacket.Payload(pattern(9)))
 	for _, row := range []struct {
 		name          string
 		data          []byte
@@ -494,10 +495,12 @@ func TestPartialChecksumIsRecognised(t *testing.T) {
 		{"tunnel in UDP", datagram, 40, 16, ReasonNone, false},
 		{"TCP with UDP's field", segment, 20, 6, ReasonTCPHeader, false},
 		{"UDP with TCP's field", datagram, 20, 16, ReasonUDPHeader, false},
-		{"inside the IP header", segment, 0, 10, ReasonTCPHeader, false},
-		{"behind the packet", segment, 70, 16, ReasonTCPHeader, false},
-		{"at the last byte", datagram, 60, 7, ReasonUDPHeader, false},
-		{"wrapping round", datagram, 65535, 65535, ReasonUDPHeader, false},
+		{"inside the IP header", segment, 0, 10, ReasonShort, false},
+		{"behind the packet", segment, 70, 16, ReasonShort, false},
+		{"at the last byte", datagram, 60, 7, ReasonShort, false},
+		{"unknown protocol", unknown, 20, 0, ReasonNone, true},
+		{"unknown protocol, IP header", unknown, 0, 10, ReasonShort, false},
+		{"wrapping round", datagram, 65535, 65535, ReasonShort, false},
 	} {
 		pkt := Packet{Data: row.data, Offload: Offload{NeedsChecksum: true, ChecksumStart: row.start, ChecksumOffset: row.offset}}
 		var p parsed

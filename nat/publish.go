@@ -71,12 +71,7 @@ func (r *Rules) Publish() {
 // publishOwn fills in the addresses of ours, the SNAT rules that lead to them,
 // and the ports that may not be handed out.
 func (r *Rules) publishOwn(s *snapshot) {
-	var entries []ownEntry
-	for _, a := range r.Ours() {
-		entries = append(entries, ownEntry{addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT})
-	}
-	s.own = newOwnTable(entries)
-
+	s.own = r.ownTable()
 	for _, p := range r.owned {
 		s.owned = append(s.owned, connected{conntrack.AddrFrom(p.Addr()), newPrefix(p)})
 	}
@@ -90,6 +85,14 @@ func (r *Rules) publishOwn(s *snapshot) {
 	slices.SortStableFunc(s.snat, func(a, b snatRule) int { return int(b.from.bits) - int(a.from.bits) })
 
 	s.reserved = r.reserves(&s.own)
+}
+
+func (r *Rules) ownTable() ownTable {
+	var entries []ownEntry
+	for _, a := range r.Ours() {
+		entries = append(entries, ownEntry{addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT})
+	}
+	return newOwnTable(entries)
 }
 
 // hairpinPorts are handed out of an address that the host has and that no SNAT
@@ -164,20 +167,21 @@ type HostPorts struct {
 	Except   []uint16 // held by services and by sockets of the host
 }
 
-// HostPorts lists them as the last Publish left them.
+// HostPorts lists them, as the next Publish will have them.
 func (r *Rules) HostPorts() []HostPorts {
-	s := r.current.Load()
+	own := r.ownTable()
+	reserves := r.reserves(&own)
 	var list []HostPorts
-	for i := range s.own.entries {
-		if !s.own.entries[i].onHost {
+	for i := range own.entries {
+		if !own.entries[i].onHost {
 			continue
 		}
-		p := &s.reserved[i]
+		p := &reserves[i]
 		except := slices.Concat(p.ports[0], p.ports[1])
 		slices.Sort(except)
 		except = slices.Compact(except)
 		for _, span := range p.spans {
-			list = append(list, HostPorts{Addr: s.own.entries[i].addr.Netip(), Min: span[0], Max: span[1], Except: except})
+			list = append(list, HostPorts{Addr: own.entries[i].addr.Netip(), Min: span[0], Max: span[1], Except: except})
 		}
 	}
 	return list
@@ -215,6 +219,7 @@ func (r *Rules) Ours() []OwnAddress {
 type ServiceInfo struct {
 	ServiceSpec
 	Slot    uint32
+	Serial  uint64       // of this service alone, while Rules lives
 	Servers []ServerInfo // newest first, as the kernel keeps them
 }
 
@@ -222,6 +227,7 @@ type ServiceInfo struct {
 type ServerInfo struct {
 	ServerSpec
 	Slot       uint32
+	Serial     uint64
 	Active     int
 	Inactive   int
 	Overloaded bool
@@ -233,10 +239,10 @@ func (r *Rules) Services() []ServiceInfo {
 	live := slices.DeleteFunc(slices.Clone(r.services.all), func(s *service) bool { return s == nil })
 	slices.SortFunc(live, func(a, b *service) int { return int(int64(a.serial) - int64(b.serial)) })
 	for _, v := range live {
-		info := ServiceInfo{ServiceSpec: v.ServiceSpec, Slot: v.slot}
+		info := ServiceInfo{ServiceSpec: v.ServiceSpec, Slot: v.slot, Serial: v.serial}
 		for _, d := range v.servers {
 			info.Servers = append(info.Servers, ServerInfo{
-				ServerSpec: d.ServerSpec, Slot: d.slot,
+				ServerSpec: d.ServerSpec, Slot: d.slot, Serial: d.serial,
 				Active: d.sched.Active(), Inactive: d.sched.Inactive(), Overloaded: d.sched.Overloaded(),
 			})
 		}
@@ -247,3 +253,23 @@ func (r *Rules) Services() []ServiceInfo {
 
 // SNATs returns the rules in the order in which they were added.
 func (r *Rules) SNATs() []SNATSpec { return slices.Clone(r.snats) }
+
+// Capacity returns how many ports of a protocol a rule can hand out, before
+// those that services and the host hold are taken off.
+func (r *Rules) Capacity(s SNATSpec) int {
+	own := r.ownTable()
+	to := conntrack.AddrFrom(s.To)
+	n := 0
+	if i := own.find(&to); i >= 0 {
+		for _, span := range r.reserves(&own)[i].spans {
+			lo, hi := span[0], span[1]
+			if s.MaxPort != 0 {
+				lo, hi = max(lo, s.MinPort), min(hi, s.MaxPort)
+			}
+			if lo <= hi {
+				n += int(hi) - int(lo) + 1
+			}
+		}
+	}
+	return n
+}
