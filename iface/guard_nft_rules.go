@@ -35,13 +35,13 @@ const (
 // Types of set keys as the nft program numbers them (libnftnl datatypes);
 // several side by side take 6 bits each.
 const (
-	nftTypeIPv4    = 7
-	nftTypeIPv6    = 8
-	nftTypeProto   = 12
-	nftTypePort    = 13
-	nftTypeBits    = 6
-	nftTypeICMP    = 14
-	nftTypeICMPv6  = 29
+	nftTypeIPv4   = 7
+	nftTypeIPv6   = 8
+	nftTypeProto  = 12
+	nftTypePort   = 13
+	nftTypeBits   = 6
+	nftTypeICMP   = 14
+	nftTypeICMPv6 = 29
 )
 
 // Offsets of the ports in the transport header.
