@@ -208,6 +208,8 @@ func FuzzParse(f *testing.F) {
 	partial := tcpPacket(f, 3000, nil)
 	o := makePartial(partial)
 	f.Add(partial, true, o.ChecksumStart, o.ChecksumOffset, GSOTCPv4, uint16(1448))
+	// The offload of no protocol we know points at the IP header.
+	f.Add(serialize(f, ipLayer(47), gopacket.Payload(pattern(9))), true, uint16(0), uint16(0), uint8(0), uint16(0))
 	f.Add(udpPacket(f, 100, nil), true, uint16(40), uint16(16), uint8(0), uint16(0)) // tunnel
 
 	table := newFragments(1)
