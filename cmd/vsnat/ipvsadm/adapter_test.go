@@ -7,8 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -237,5 +240,49 @@ func TestAdapterErrors(t *testing.T) {
 		if stdout != "" || stderr != test.want || code != test.code {
 			t.Errorf("%v: exit %d, want %d\n--- got\n%s%s--- want\n%s", test.err, code, test.code, stdout, stderr, test.want)
 		}
+	}
+}
+
+// The same over a socket, as the program does it.
+func TestOverSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "control.sock")
+	run := func(command string) (string, string, int) {
+		var out, errs bytes.Buffer
+		code := Main(strings.Fields(command), strings.NewReader(""), &out, &errs, Connect(t.Context(), socket))
+		return out.String(), errs.String(), code
+	}
+	for _, command := range []string{"ipvsadm -Ln", "ipvsadm -Lnc", "ipvsadm -C", "ipvsadm -L --timeout", "ipvsadm -Sn"} {
+		stdout, stderr, code := run(command)
+		want := "Can't initialize ipvs: no director is running at " + socket + "\n"
+		if stdout != "" || !strings.HasPrefix(stderr, want) || code != 2 {
+			t.Errorf("%s: exit %d\n%s%s", command, code, stdout, stderr)
+		}
+	}
+
+	listener, err := control.Listen(socket, control.ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	f := &fakeControl{pages: []control.ConnPage{{}}}
+	go func() {
+		served <- control.NewServer(f, slog.New(slog.NewTextHandler(io.Discard, nil))).Serve(ctx, listener)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-served
+	})
+	overSocket, stderr, code := run("ipvsadm -Ln --stats")
+	direct, _, _ := vsnatTool(f, "ipvsadm -Ln --stats")
+	if overSocket != direct || overSocket == "" || stderr != "" || code != 0 {
+		t.Errorf("exit %d, %s--- over the socket\n%s--- direct\n%s", code, stderr, overSocket, direct)
+	}
+	if _, stderr, code := run("ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.4:80 -m -w 3"); stderr != "" || code != 0 {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	f.err = control.Refuse(control.CodeServerExists, "m", "h")
+	if _, stderr, code := run("ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.4:80 -m"); stderr != "Destination already exists\n" || code != 255 {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

@@ -129,11 +129,7 @@ func (s *session) list(c *Command, d Director) error {
 	p := s.printer(c)
 	switch c.Listing.What {
 	case Connections:
-		p.connTitle()
-		return d.Conns(func(conn Conn) error {
-			p.conn(&conn)
-			return nil
-		})
+		return listConns(d, p)
 	case TimeoutValues:
 		t, err := d.Timeouts()
 		if err != nil {
@@ -151,6 +147,27 @@ func (s *session) list(c *Command, d Director) error {
 	default:
 		return s.listServices(c, d, p)
 	}
+}
+
+// listConns writes nothing if there is no director, since only the first answer
+// shows that there is one.
+func listConns(d Director, p *printer) error {
+	titled := false
+	title := func() {
+		if !titled {
+			p.connTitle()
+			titled = true
+		}
+	}
+	err := d.Conns(func(conn Conn) error {
+		title()
+		p.conn(&conn)
+		return nil
+	})
+	if err == nil {
+		title()
+	}
+	return err
 }
 
 func (s *session) listServices(c *Command, d Director, p *printer) error {
