@@ -30,7 +30,7 @@ const healthPath = "/v1/health"
 
 // DirectorOptions say how the director is started.
 type DirectorOptions struct {
-	Config string   // the configuration file's text; empty is an empty file
+	Config string   // the configuration file's text; see Config.DirectorConfig
 	Args   []string // after "vsnat run -c FILE"
 	Env    []string // beside VSNAT_SOCKET
 	Log    *os.File // gets the director's output instead of Logs, if not nil

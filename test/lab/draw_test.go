@@ -82,10 +82,10 @@ snat:
 	if got := (Config{Servers: 2}).DirectorConfig("wrr", "packet"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := (Config{}).EmptyDirectorConfig(""); got != "" {
+	if got := (Config{}).EmptyDirectorConfig(""); got != "services: []\n" {
 		t.Errorf("empty: got %q", got)
 	}
-	if got := (Config{Host: HostBare}).EmptyDirectorConfig(""); got != "addresses: [192.168.88.23/24, 10.0.0.1/24]\n" {
+	if got := (Config{Host: HostBare}).EmptyDirectorConfig(""); got != "addresses: [192.168.88.23/24, 10.0.0.1/24]\nservices: []\n" {
 		t.Errorf("bare: got %q", got)
 	}
 }

@@ -16,7 +16,7 @@ func (c Config) DirectorConfig(scheduler, io string) string {
 		c = full
 	}
 	var b strings.Builder
-	b.WriteString(c.EmptyDirectorConfig(io))
+	b.WriteString(c.directorBasics(io))
 	fmt.Fprintf(&b, "services:\n  - tcp: %v:%d\n", vip, PagePort)
 	if scheduler != "" {
 		fmt.Fprintf(&b, "    scheduler: %q\n", scheduler)
@@ -29,9 +29,14 @@ func (c Config) DirectorConfig(scheduler, io string) string {
 	return b.String()
 }
 
-// EmptyDirectorConfig returns a configuration file without services and SNAT. It
-// has only what the cluster's host lacks: addresses, if it is HostBare, and io.
+// EmptyDirectorConfig returns a configuration file without services and SNAT.
 func (c Config) EmptyDirectorConfig(io string) string {
+	return c.directorBasics(io) + "services: []\n"
+}
+
+// directorBasics is what stands before the services: the addresses that the
+// director's host lacks if it is HostBare, and io.
+func (c Config) directorBasics(io string) string {
 	var b strings.Builder
 	if io != "" {
 		fmt.Fprintf(&b, "io: %q\n", io)
