@@ -5,7 +5,6 @@ package ipvsadm
 import (
 	"math"
 	"net/netip"
-	"strings"
 )
 
 // What the grammar fills in where nothing is said.
@@ -15,16 +14,6 @@ const (
 	defaultInterface   = "eth0"
 	longestTimeout     = 31 * 24 * 3600 // seconds
 )
-
-// schedulerFlags are the names of a scheduler's flags 1, 2 and 3; every
-// scheduler also knows them by number.
-var schedulerFlags = map[string][]string{
-	"sh": {"sh-fallback", "sh-port"},
-	"mh": {"mh-fallback", "mh-port"},
-}
-
-// numberedFlags are the names of the flags of any scheduler.
-var numberedFlags = []string{"flag-1", "flag-2", "flag-3"}
 
 // Parse understands a command line. Program is the name the tool was called by,
 // for messages; args come after it. Parse asks names for nothing but names.
@@ -265,154 +254,6 @@ func (p *parser) daemon(w *word, value string) error {
 		d.Group = addr
 	default:
 		d.Interface = value
-	}
-	return nil
-}
-
-// finish reads what stands after the options, then what depends on others, and
-// checks the whole.
-func (p *parser) finish() error {
-	rest := p.scanner.rest
-	if p.Verb == SetTimeouts {
-		if len(rest) < 3 {
-			return wrong("--set option requires 3 timeout values")
-		}
-		for i, to := range []*int{&p.Timeouts.TCP, &p.Timeouts.TCPFin, &p.Timeouts.UDP} {
-			if err := p.seconds(to, rest[i], 0); err != nil {
-				return err
-			}
-		}
-		rest = rest[3:]
-	}
-	if len(rest) > 0 {
-		return wrong("unexpected argument %s", rest[0])
-	}
-	if err := p.given.check(p.Verb); err != nil {
-		return err
-	}
-	if err := p.dependent(); err != nil {
-		return err
-	}
-	switch p.Verb {
-	case AddService, EditService:
-		return p.finishService()
-	case AddServer, EditServer:
-		return p.finishServer()
-	case StartDaemon:
-		if p.Daemon.Interface == "" {
-			p.Daemon.Interface = defaultInterface
-		}
-	}
-	return nil
-}
-
-// dependent reads the words that need the service's protocol, port, family or
-// scheduler.
-func (p *parser) dependent() error {
-	if p.given.has(optNetmask) {
-		if err := p.netmask(); err != nil {
-			return err
-		}
-	}
-	if p.given.has(optSchedFlags) {
-		if err := p.schedulerFlags(); err != nil {
-			return err
-		}
-	}
-	if !p.given.has(optRealServer) {
-		return nil
-	}
-	p.Server.Addr, p.Server.Port = p.server.addr, p.Service.Port
-	if !p.server.withPort {
-		return nil
-	}
-	proto := p.Service.Proto
-	if p.Service.Mark != 0 {
-		proto = tcp // whose service names the tool uses for marks too
-	}
-	var ok bool
-	if p.Server.Port, ok = p.server.number(proto, p.names); !ok {
-		return wrong("illegal real server address[:port] specified")
-	}
-	return nil
-}
-
-func (p *parser) netmask() error {
-	if p.Service.ipv6() {
-		bits, ok := parseNumber(p.mask, 1, 128)
-		if !ok {
-			return wrong("illegal ipv6 netmask specified")
-		}
-		p.Service.MaskBits = int(bits)
-		return nil
-	}
-	mask, ok := parseHost(p.mask, p.names)
-	if !ok {
-		return wrong("illegal virtual server persistent mask specified")
-	}
-	p.Service.Mask = mask
-	return nil
-}
-
-func (p *parser) schedulerFlags() error {
-	for name := range strings.SplitSeq(p.flags, ",") {
-		bit, owner := findFlag(name)
-		switch {
-		case bit < 0:
-			return wrong("invalid scheduler flag `%s'", name)
-		case owner != "" && owner != p.Service.Scheduler:
-			return wrong("incompatible scheduler flag `%s'", name)
-		}
-		p.Service.Flags |= 1 << bit
-	}
-	return nil
-}
-
-// findFlag returns the bit of a flag's name, -1 for none, and the scheduler that
-// has it, "" for any.
-func findFlag(name string) (bit int, owner string) {
-	for i, n := range numberedFlags {
-		if n == name {
-			return i, ""
-		}
-	}
-	for scheduler, names := range schedulerFlags {
-		for i, n := range names {
-			if n == name {
-				return i, scheduler
-			}
-		}
-	}
-	return -1, ""
-}
-
-func (p *parser) finishService() error {
-	s := &p.Service
-	if s.Mark == 0 && s.Port == 0 && !s.Persistent {
-		return wrong("Zero port specified for non-persistent service")
-	}
-	if s.OnePacket && s.Mark == 0 && s.Proto != udp {
-		return wrong("One-Packet Scheduling is only for UDP virtual services")
-	}
-	if s.Scheduler == "" {
-		s.Scheduler = defaultScheduler
-	}
-	return nil
-}
-
-func (p *parser) finishServer() error {
-	s := &p.Server
-	if p.Service.Mark == 0 && s.Forward != Masq {
-		s.Port = p.Service.Port // only masquerading can change it
-	}
-	if s.Forward != Tunnel && s.Addr.Is6() != p.Service.ipv6() {
-		return wrong("Different address family is allowed only for tunneling servers")
-	}
-	if s.Forward != Tunnel && p.given.has(optTunType, optTunPort, optTunNoChecksum, optTunChecksum, optTunRemoteChecksum) {
-		return wrong("Tunnel options conflict with forward method")
-	}
-	if s.Tunnel.Type == GUE && s.Tunnel.Port == 0 {
-		return wrong("You need to supply the 'tun-port' option for the 'gue' tunnel type")
 	}
 	return nil
 }
