@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director"
+)
+
+func newConfigCommand(r *remote) *cobra.Command {
+	return newGroup("config", "Write, check and compare configurations",
+		"  vsnat config init > vsnat.yaml\n  vsnat config check vsnat.yaml",
+		newConfigInitCommand(), newConfigCheckCommand(), newConfigDiffCommand(r))
+}
+
+type configInitOptions struct{ reference bool }
+
+func newConfigInitCommand() *cobra.Command {
+	var o configInitOptions
+	c := &cobra.Command{
+		Use:     "init",
+		Short:   "Print a configuration to start from",
+		Example: "  vsnat config init > vsnat.yaml\n  vsnat config init --reference | less",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			text := director.Minimal()
+			if o.reference {
+				text = director.Reference()
+			}
+			_, err := io.WriteString(c.OutOrStdout(), text)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&o.reference, "reference", false, "print every key there is, and what it means")
+	return c
+}
+
+func newConfigCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say whether a configuration is right, and where it is not",
+		Long: `Reads a configuration as vsnat run would and tells everything that is wrong
+with it, each with line and column. "-" reads standard input. The status is 0
+if it is right and 1 if not.`,
+		Example: "  vsnat config check vsnat.yaml && vsnat reload",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cfg, err := readConfig(c, args[0])
+			if err != nil {
+				return err
+			}
+			servers := 0
+			for _, s := range cfg.Services {
+				servers += len(s.Servers)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is right: %s, %s, %s\n", printable(args[0]),
+				plural(len(cfg.Services), "service"), plural(servers, "server"), plural(len(cfg.SNAT), "SNAT rule"))
+			return err
+		},
+	}
+}
+
+// readConfig reads a file, or standard input for "-".
+func readConfig(c *cobra.Command, path string) (*director.Config, error) {
+	if path != "-" {
+		return director.ReadConfig(path)
+	}
+	data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), director.MaxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	return director.Parse("standard input", data)
+}
+
+func newConfigDiffCommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff FILE",
+		Short: "List what a configuration would change in the running director",
+		Long: `Compares what the director has now, with all changes made at run time, to a
+file. Nothing is changed. It prints nothing if there is no difference.`,
+		Example: "  vsnat config diff vsnat.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			wanted, err := readConfig(c, args[0])
+			if err != nil {
+				return err
+			}
+			text, err := r.client().Config(c.Context())
+			if err != nil {
+				return err
+			}
+			running, err := director.Parse("the running configuration", []byte(text))
+			if err != nil {
+				return err
+			}
+			for _, change := range director.Diff(running, wanted) {
+				note := ""
+				if change.Restart() {
+					note = " (needs a restart)"
+				}
+				if _, err := fmt.Fprintln(c.OutOrStdout(), printable(change.String())+note); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}

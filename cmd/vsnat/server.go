@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+)
+
+func newServerCommand(r *remote) *cobra.Command {
+	return newGroup("server", "Real servers: who answers",
+		"  vsnat server add tcp 192.168.88.23:80 10.0.0.2:80\n  vsnat server list",
+		newServerAddCommand(r), newServerEditCommand(r), newServerDelCommand(r), newServerListCommand(r))
+}
+
+// parseEndpoint reads address:port. The port may be left out if otherwise is
+// not 0, and is then that.
+func parseEndpoint(text string, otherwise uint16) (netip.AddrPort, error) {
+	const hint = "write address:port, for example 192.0.2.1:80 or \"[2001:db8::1]:80\""
+	a, err := control.ParseEndpoint(text)
+	if err != nil {
+		return a, usageError{err, hint}
+	}
+	if a.Port() == 0 {
+		a = netip.AddrPortFrom(a.Addr(), otherwise)
+	}
+	if a.Port() == 0 {
+		return a, usageError{fmt.Errorf("%q has no port", text), hint}
+	}
+	return a, nil
+}
+
+// parseServer reads a service and a server of it.
+func parseServer(args []string) (control.ServiceKey, netip.AddrPort, error) {
+	key, err := parseKey(args)
+	if err != nil {
+		return key, netip.AddrPort{}, err
+	}
+	server, err := parseEndpoint(args[2], key.Address.Port())
+	return key, server, err
+}
+
+const serverArgs = " PROTO ADDRESS:PORT SERVER[:PORT]"
+
+func registerServer(c *cobra.Command, spec *control.ServerSpec) {
+	c.Flags().IntVarP(&spec.Weight, "weight", "w", 1, "share of new connections, 0 to 65535; 0 takes none")
+	c.Flags().IntVar(&spec.Upper, "upper", 0, "connections from which on it gets no new ones; 0: no limit")
+	c.Flags().IntVar(&spec.Lower, "lower", 0, "connections below which it gets new ones again; 0: three quarters of upper")
+}
+
+func newServerAddCommand(r *remote) *cobra.Command {
+	var spec control.ServerSpec
+	c := &cobra.Command{
+		Use:     "add" + serverArgs,
+		Short:   "Add a server to a service",
+		Example: "  vsnat server add tcp 192.168.88.23:80 10.0.0.2\n  vsnat server add tcp 192.168.88.23:80 10.0.0.3:8080 --weight 3",
+		Args:    cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			key, server, err := parseServer(args)
+			if err != nil {
+				return err
+			}
+			spec.Address = server
+			return r.client().AddServer(c.Context(), key, spec)
+		},
+	}
+	registerServer(c, &spec)
+	return c
+}
+
+func newServerEditCommand(r *remote) *cobra.Command {
+	var wanted control.ServerSpec
+	c := &cobra.Command{
+		Use:     "edit" + serverArgs,
+		Short:   "Change a server; what is not given stays",
+		Example: "  vsnat server edit tcp 192.168.88.23:80 10.0.0.2 --weight 0",
+		Args:    cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			key, server, err := parseServer(args)
+			if err != nil {
+				return err
+			}
+			if err := changes(c, "weight", "upper", "lower"); err != nil {
+				return err
+			}
+			spec, err := serverNow(c, r, key, server)
+			if err != nil {
+				return err
+			}
+			for flag, set := range map[string]func(){
+				"weight": func() { spec.Weight = wanted.Weight },
+				"upper":  func() { spec.Upper = wanted.Upper },
+				"lower":  func() { spec.Lower = wanted.Lower },
+			} {
+				if c.Flags().Changed(flag) {
+					set()
+				}
+			}
+			return r.client().EditServer(c.Context(), key, spec)
+		},
+	}
+	registerServer(c, &wanted)
+	return c
+}
+
+// serverNow is a server as it is set at present.
+func serverNow(c *cobra.Command, r *remote, key control.ServiceKey, server netip.AddrPort) (control.ServerSpec, error) {
+	service, err := r.client().Service(c.Context(), key)
+	if err != nil {
+		return control.ServerSpec{}, err
+	}
+	for _, s := range service.Servers {
+		if s.Address == server {
+			return s.ServerSpec, nil
+		}
+	}
+	return control.ServerSpec{}, hinted{fmt.Errorf("service %s has no server %s", key, server), "vsnat server list " + key.String() + " shows what there is"}
+}
+
+func newServerDelCommand(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:     "del" + serverArgs,
+		Aliases: []string{"delete", "rm"},
+		Short:   "Delete a server from a service",
+		Long:    "Deletes a server. To let its connections end first, set its weight to 0 and wait.",
+		Example: "  vsnat server del tcp 192.168.88.23:80 10.0.0.2",
+		Args:    cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			key, server, err := parseServer(args)
+			if err != nil {
+				return err
+			}
+			return r.client().DeleteServer(c.Context(), key, server)
+		},
+	}
+}
+
+func newServerListCommand(r *remote) *cobra.Command {
+	var output outputFlag
+	c := &cobra.Command{
+		Use:     "list [PROTO ADDRESS:PORT]",
+		Aliases: []string{"ls"},
+		Short:   "List servers, of one service or of all",
+		Example: "  vsnat server list\n  vsnat server list tcp 192.168.88.23:80 -o json",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 0 && len(args) != 2 {
+				return fmt.Errorf("accepts no argument, or protocol and address of a service")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			services, err := chosen(c, r, args)
+			if err != nil {
+				return err
+			}
+			if output.json {
+				servers := []control.Server{}
+				for _, s := range services {
+					servers = append(servers, s.Servers...)
+				}
+				return writeJSON(c.OutOrStdout(), servers)
+			}
+			t := newTable("SERVER", "SERVICE", "WEIGHT ", "ACTIVE ", "INACTIVE ", "UPPER ", "LOWER ", "CONNS ", "IN ", "OUT ", "NOTE")
+			for _, s := range services {
+				for _, v := range s.Servers {
+					row := []string{v.Address.String(), s.ServiceKey.String(), strconv.Itoa(v.Weight), strconv.Itoa(v.Active),
+						strconv.Itoa(v.Inactive), strconv.Itoa(v.Upper), strconv.Itoa(v.Lower)}
+					t.add(append(append(row, traffic(v.Stats)...), note(v))...)
+				}
+			}
+			return t.write(c.OutOrStdout())
+		},
+	}
+	output.register(c)
+	return c
+}
+
+// chosen are the services that the arguments name: one, or without any, all.
+func chosen(c *cobra.Command, r *remote, args []string) ([]control.Service, error) {
+	if len(args) == 0 {
+		return r.client().Services(c.Context())
+	}
+	key, err := parseKey(args)
+	if err != nil {
+		return nil, err
+	}
+	service, err := r.client().Service(c.Context(), key)
+	return []control.Service{service}, err
+}
