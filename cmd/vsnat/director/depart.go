@@ -175,4 +175,3 @@ func (c *macCache) row(a *conntrack.Addr, port uint16) *macRow {
 func (r *macRow) holds(a *conntrack.Addr, port uint16, generation uint32) bool {
 	return r.set && r.generation == generation && r.port == port && r.addr == *a
 }
-

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// Run is the director: it serves packets and the control socket until ctx is
+// done, then gives back all that it took from the host, and returns nil. It
+// works in the network namespace of the calling thread. An error before Ready
+// says what is missing and has changed nothing.
+func Run(ctx context.Context, o Options) error {
+	cfg := o.Config
+	if cfg == nil {
+		cfg = Default()
+		if o.ConfigFile != "" {
+			var err error
+			if cfg, err = ReadConfig(o.ConfigFile); err != nil {
+				return err
+			}
+		}
+	}
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.Level)
+	if o.Log == nil {
+		o.Log = newLog(cfg.Log.Format, level)
+	}
+
+	socket := o.Socket
+	if socket == "" {
+		socket = cfg.Control.Socket
+	}
+	if socket == "" {
+		socket = control.DefaultSocket()
+	}
+	listener, err := control.Listen(socket, control.ListenOptions{Mode: cfg.Control.Mode, Group: cfg.Control.Group})
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+
+	d, err := open(o, cfg, level)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.watch(ctx) })
+	group.Go(func() error { return control.NewServer(d, o.Log).Serve(ctx, listener) })
+	group.Go(func() error {
+		o.Log.Info("serving", "pid", os.Getpid(), "socket", socket, "io", string(cfg.IO), "guard", d.guardMethod(),
+			"services", len(cfg.Services), "max-conns", cfg.MaxConns)
+		if o.Ready != nil {
+			o.Ready()
+		}
+		return d.decide(ctx)
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	o.Log.Info("stopped")
+	return nil
+}
+
+func newLog(format LogFormat, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == LogJSON {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// director is a director at work. The goroutine in decide owns every field
+// that is not said to be safe otherwise.
+type director struct {
+	options Options
+	log     *slog.Logger
+	level   *slog.LevelVar
+	started time.Time
+
+	cfg   *Config // what the file says; services and SNAT rules are in rules
+	rules *nat.Rules
+	world world
+
+	shard      *shard
+	neighbours *iface.Neighbours
+	guard      iface.Guard // nil with io: tun
+	tunHost    tunHost     // nil with io: packet
+	rates      rates
+	drops      [nat.NumReasons]uint64  // at the last sample
+	zero       map[uint64]nat.Counters // by serial of service or server: what Zero set aside
+	warned     map[string]time.Time
+
+	calls    chan func()         // for decide
+	topology chan iface.Topology // the newest one, at most
+	gone     chan int            // links whose ports failed
+	watcher  *iface.TopologyWatcher
+}
+
+// open makes everything that can fail, so that a director either starts whole
+// or not at all.
+func open(o Options, cfg *Config, level *slog.LevelVar) (d *director, err error) {
+	d = &director{
+		options: o, log: o.Log, level: level, started: time.Now(),
+		cfg: cfg, rules: nat.NewRules(),
+		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time),
+		calls: make(chan func()), topology: make(chan iface.Topology, 1), gone: make(chan int, nat.MaxPorts),
+	}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if err := loadRules(d.rules, cfg); err != nil {
+		return nil, err
+	}
+	if d.watcher, err = iface.OpenTopologyWatcher(); err != nil {
+		return nil, err
+	}
+	d.neighbours = iface.NewNeighbours(iface.NeighbourConfig{Conflict: d.conflict})
+	forwarder, err := nat.NewForwarder(nat.ForwarderConfig{Rules: d.rules, MaxConns: cfg.MaxConns})
+	if err != nil {
+		return nil, fmt.Errorf("memory for %d connections: %w (lower max-conns)", cfg.MaxConns, err)
+	}
+	if d.shard, err = newShard(forwarder, d.neighbours, d.log, d.portGone); err != nil {
+		return nil, err
+	}
+	go d.shard.run()
+
+	topology, err := d.watcher.Read()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.IO == IOTUN {
+		err = d.openTUN()
+	} else {
+		err = d.openGuard()
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.world.topology = topology
+	if err := d.follow(strict); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// close gives everything back. The guard goes last, so that the host does not
+// answer for connections that are being let go of.
+func (d *director) close() {
+	if d.shard != nil {
+		d.shard.do(func() { d.shard.stop = true })
+		<-d.shard.exited
+		if err := d.shard.forwarder.Close(); err != nil {
+			d.log.Warn("connection table", "error", err)
+		}
+		_ = d.shard.poller.Close() // nothing waits on it any more
+	}
+	if d.tunHost != nil {
+		if err := d.tunHost.Close(); err != nil {
+			d.log.Error("host routing was not put back whole", "error", err)
+		}
+	}
+	if d.guard != nil {
+		if err := d.guard.Close(); err != nil {
+			d.log.Error("guard was not removed", "error", err)
+		}
+	}
+	if d.watcher != nil {
+		_ = d.watcher.Close() // ends a watch that is still under way
+	}
+}
+
+// watch hands each new topology to decide, which takes the newest.
+func (d *director) watch(ctx context.Context) error {
+	return d.watcher.Run(ctx, func(t iface.Topology) {
+		select {
+		case <-d.topology: // not taken yet, and out of date
+		default:
+		}
+		d.topology <- t
+	})
+}
+
+const (
+	tickEvery   = time.Second
+	sampleEvery = 2 // ticks; the estimator's step
+	portsEvery  = 5 // ticks
+)
+
+// decide is the one goroutine that changes anything: calls of the control
+// socket, changes of the host, reloads and time all meet here.
+func (d *director) decide(ctx context.Context) error {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for n := 1; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.shard.exited:
+			return errors.New("the packet loop ended")
+		case f := <-d.calls:
+			f()
+		case t := <-d.topology:
+			if !t.Equal(d.world.topology) {
+				d.world.topology = t
+				if err := d.follow(lenient); err != nil {
+					d.log.Error("cannot follow a change of the host", "error", err)
+				}
+			}
+		case link := <-d.gone:
+			d.world.forget(link)
+			if err := d.follow(lenient); err != nil {
+				d.log.Error("cannot reopen a port", "error", err)
+			}
+		case <-d.options.Reload:
+			d.reloadNow()
+		case <-ticker.C:
+			d.tick(n)
+			n++
+		}
+	}
+}
+
+func (d *director) reloadNow() {
+	r, err := d.reload()
+	if err != nil {
+		d.log.Error("reload refused; the old configuration is in force", "error", err)
+		return
+	}
+	d.log.Info("reloaded", "changes", len(r.Changes), "need-restart", r.Restart)
+}
+
+func (d *director) tick(n int) {
+	d.rules.Tick()
+	if n == 2 {
+		d.shard.do(func() { d.neighbours.Announce(d.shard.sendNow) }) // RFC 5227, 2.3: a second time, 2 s later
+	}
+	if n%sampleEvery == 0 {
+		d.sample()
+	}
+	if n%portsEvery == 0 {
+		d.refreshPorts()
+	}
+}
+
+// portGone is called by the shard and must not wait.
+func (d *director) portGone(link int) {
+	select {
+	case d.gone <- link:
+	default: // the topology says it too
+	}
+}
+
+func (d *director) guardMethod() string {
+	if d.guard == nil {
+		return "none"
+	}
+	return d.guard.Method()
+}
