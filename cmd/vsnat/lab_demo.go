@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/signal"
 	"strings"
 	"time"
@@ -24,8 +23,9 @@ const demoLimit = 40 * time.Second
 // demoRounds is how often each server's turn comes, and demoLines how many of the
 // requests are printed at most.
 const (
-	demoRounds = 3
-	demoLines  = 12
+	demoRounds   = 3
+	demoLines    = 12
+	demoLogLines = 20 // of the director's, after a failure
 )
 
 // runLabDemo is `vsnat lab`.
@@ -64,41 +64,41 @@ type labDemo struct {
 	config  lab.Config
 	place   lab.Place
 	cluster *lab.Cluster
+	process *lab.DirectorProcess
 }
 
 func (d *labDemo) run(ctx context.Context) {
 	defer d.remove()
-	if d.build(ctx) != nil {
-		return
+	for _, part := range []func(context.Context) error{d.build, d.requests, d.outbound, d.listings} {
+		if part(ctx) != nil {
+			d.directorLog()
+			return
+		}
 	}
-	if d.requests(ctx) != nil {
-		return
-	}
-	if d.outbound(ctx) != nil {
-		return
-	}
-	d.listings(ctx)
 }
 
 // build makes the cluster and starts the director.
 func (d *labDemo) build(ctx context.Context) error {
-	cluster, err := buildLab(ctx, d.labSteps, d.options, d.config, d.place, nil)
+	cluster, err := buildCluster(ctx, d.labSteps, d.place, d.config)
 	d.cluster = cluster
+	if err != nil {
+		return err
+	}
+	d.process, err = startDirector(ctx, d.labSteps, cluster, lab.DirectorOptions{Config: d.options.director(cluster.Config)})
 	return err
 }
 
-// buildLab makes a cluster and starts its director; `lab up` does the same. A
-// cluster is returned also with an error, unless it was the cluster's.
-func buildLab(ctx context.Context, s *labSteps, o labOptions, config lab.Config, place lab.Place, log *os.File) (*lab.Cluster, error) {
-	picture, err := lab.Draw(config)
-	if err != nil {
-		return nil, s.do("plan the cluster", func() (string, error) { return "", err })
-	}
-	s.section("%s", picture)
-
+// buildCluster makes a cluster and looks at its web pages; `lab up` does the same.
+// A cluster is returned also with an error, if there is one to be closed.
+func buildCluster(ctx context.Context, s *labSteps, place lab.Place, config lab.Config) (*lab.Cluster, error) {
 	var c *lab.Cluster
-	err = s.do("build the cluster", func() (string, error) {
+	err := s.do("build the cluster", func() (string, error) {
 		start := time.Now()
+		picture, err := lab.Draw(config)
+		if err != nil {
+			return "", err
+		}
+		s.section("%s", picture)
 		c, err = lab.Build(place, config)
 		if err != nil {
 			return "", err
@@ -108,7 +108,7 @@ func buildLab(ctx context.Context, s *labSteps, o labOptions, config lab.Config,
 	if err != nil {
 		return nil, err
 	}
-	err = s.do("serve the web pages", func() (string, error) {
+	return c, s.do("serve the web pages", func() (string, error) {
 		for i, n := range c.Servers {
 			page, err := n.Get(ctx, fmt.Sprintf("http://%v/", n.Addr))
 			if err != nil {
@@ -120,18 +120,18 @@ func buildLab(ctx context.Context, s *labSteps, o labOptions, config lab.Config,
 		}
 		return fmt.Sprintf("%d different ones, port %d", len(c.Servers), lab.PagePort), nil
 	})
-	if err != nil {
-		return c, err
-	}
+}
+
+// startDirector starts the director of a cluster.
+func startDirector(ctx context.Context, s *labSteps, c *lab.Cluster, o lab.DirectorOptions) (p *lab.DirectorProcess, err error) {
 	err = s.do("start the director", func() (string, error) {
 		start := time.Now()
-		p, err := c.StartDirector(ctx, lab.DirectorOptions{Config: o.director(c.Config), Log: log})
-		if err != nil {
+		if p, err = c.StartDirector(ctx, o); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("vsnat run, process %d, ready in %v", p.PID(), time.Since(start).Round(time.Millisecond)), nil
 	})
-	return c, err
+	return p, err
 }
 
 // requests asks the VIP from the client, one connection a request.
@@ -213,7 +213,7 @@ func (d *labDemo) outbound(ctx context.Context) error {
 }
 
 // listings prints what ipvsadm says on the director.
-func (d *labDemo) listings(ctx context.Context) {
+func (d *labDemo) listings(ctx context.Context) error {
 	for _, args := range [][]string{{"-L", "-n"}, {"-L", "-n", "-c"}} {
 		d.section("director# ipvsadm %s", strings.Join(args, " "))
 		out, err := d.cluster.Director.Command(ctx, "ipvsadm", args...).CombinedOutput()
@@ -221,9 +221,21 @@ func (d *labDemo) listings(ctx context.Context) {
 			d.line("%s", strings.TrimRight(line, "\n"))
 		}
 		if err != nil {
-			d.do("ipvsadm", func() (string, error) { return "", err })
-			return
+			return d.do("ipvsadm", func() (string, error) { return "", err })
 		}
+	}
+	return nil
+}
+
+// directorLog prints the end of what the director logged, after a step failed.
+func (d *labDemo) directorLog() {
+	if d.process == nil {
+		return // its log is in the error
+	}
+	lines := strings.Split(strings.TrimSpace(d.process.Logs()), "\n")
+	d.section("the director's log")
+	for _, l := range lines[max(0, len(lines)-demoLogLines):] {
+		d.line("%s", l)
 	}
 }
 

@@ -97,10 +97,14 @@ func runLabHold(cmd *cobra.Command, o labOptions) (err error) {
 	}
 	defer log.Close()
 	steps := newLabSteps(cmd.OutOrStdout())
-	cluster, err := buildLab(ctx, steps, o, config, place, log)
+	cluster, err := buildCluster(ctx, steps, place, config)
 	if cluster != nil {
 		defer func() { err = errors.Join(err, cluster.Close()) }()
 	}
+	if err != nil {
+		return exitStatus{status: 1}
+	}
+	_, err = startDirector(ctx, steps, cluster, lab.DirectorOptions{Config: o.director(cluster.Config), Log: log})
 	if err != nil {
 		text, _ := os.ReadFile(log.Name())
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s", text)
@@ -111,8 +115,8 @@ func runLabHold(cmd *cobra.Command, o labOptions) (err error) {
 
 // newLabExecCommand is `vsnat lab exec`.
 func newLabExecCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "exec NODE -- COMMAND [ARGUMENT…]",
+	cmd := &cobra.Command{
+		Use:   "exec NODE [--] COMMAND [ARGUMENT…]",
 		Short: "Run a command in a node of the lab that is up",
 		Long: `Exec runs a command in a node: client, director, rs1, rs2, … It has the standard
 input and output, environment, working directory and signals of this one, and
@@ -133,6 +137,8 @@ they talk to the lab's director.`,
 			return withStatus(status, err)
 		},
 	}
+	cmd.Flags().SetInterspersed(false) // what follows NODE is the command's
+	return cmd
 }
 
 // newLabStatusCommand is `vsnat lab status`.

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func TestJudgeAnswers(t *testing.T) {
+	for _, row := range []struct {
+		scheduler string
+		servers   int
+		answers   string
+		want      string // "" stands for an error
+	}{
+		{"rr", 3, "cbacbacba", "the 3 servers answered in turn"},
+		{"wrr", 2, "abab", "the 2 servers answered in turn"},
+		{"rr", 3, "cbacabcba", ""},
+		{"rr", 3, "cbcbcb", ""},
+		{"rr", 3, "aaaaaa", ""},
+		{"sh", 3, "aaaaaa", "sh: 1 of 3 servers answered"},
+		{"lc", 2, "abba", "lc: 2 of 2 servers answered"},
+	} {
+		got, err := judgeAnswers(row.scheduler, row.servers, strings.Split(row.answers, ""))
+		if got != row.want || (err == nil) != (row.want != "") {
+			t.Errorf("%s of %d, %s: got %q, %v, want %q", row.scheduler, row.servers, row.answers, got, err, row.want)
+		}
+	}
+}
+
+func TestLabSteps(t *testing.T) {
+	var out strings.Builder
+	s := newLabSteps(&out)
+	s.do("walk", func() (string, error) { return "a mile", nil })
+	s.do("rest", func() (string, error) { return "", nil })
+	if s.failed {
+		t.Error("failed before anything did")
+	}
+	fault := errors.New("a wall\nhint: go round")
+	if err := s.do("run", func() (string, error) { return "", fault }); err != fault || !s.failed {
+		t.Errorf("got %v, failed %v", err, s.failed)
+	}
+	const want = "  ✓ walk: a mile\n  ✓ rest\n  ✗ run: a wall\n      hint: go round\n"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+// What lab up is told it hands to lab hold, which must know it.
+func TestLabHoldHasTheFlagsOfUp(t *testing.T) {
+	hold := newLabHoldCommand().Flags()
+	newLabUpCommand().Flags().VisitAll(func(f *pflag.Flag) {
+		if hold.Lookup(f.Name) == nil {
+			t.Errorf("lab hold has no --%s", f.Name)
+		}
+	})
+	if _, err := (labOptions{vip: "there"}).config(); err == nil {
+		t.Error("a wrong place of the VIP was accepted")
+	}
+}
