@@ -187,8 +187,12 @@ func TestPacketDoesNotSeeItsOwnFrames(t *testing.T) {
 		t.Run(fmt.Sprintf("egress %d", egress), func(t *testing.T) {
 			link := ifacetest.NewCable(t, "near", nil, "far")
 			q := open(t, link, iface.PacketOptions{Filter: everything(), Egress: egress})
+			// The kernel keeps a socket from hearing itself; the other shards' queues
+			// on the link hear it unless they ask not to.
+			other := open(t, link, iface.PacketOptions{Filter: everything()})
 			send(t, q, datagram(nil, ours, far, 1, 60))
 			nothingMore(t, q)
+			nothingMore(t, other)
 			if s := q.Stats(); s.SentFrames != 1 || s.ReceivedFrames != 0 {
 				t.Errorf("counted %+v", s)
 			}
@@ -297,7 +301,8 @@ func TestPacketSkipsWhatCannotBeSent(t *testing.T) {
 		{Data: nil},
 		{Data: make([]byte, 5)}, // no whole header
 		{Data: datagram(c.link, far, ours, 7, 60), Offload: iface.Offload{GSOType: 99, GSOSize: 10}},
-		{Data: datagram(c.link, far, ours, 8, 60)},
+		// The hint of what was a super-packet once does no harm.
+		{Data: datagram(c.link, far, ours, 8, 60), Offload: iface.Offload{HeaderLen: 9000}},
 	}
 	n, err := c.far.Write(b)
 	if n != 3 || err != nil {
@@ -393,6 +398,71 @@ func TestPacketTellsALinkThatIsGone(t *testing.T) {
 	}
 	if _, err := iface.OpenPacket(portOf(c.link), iface.PacketOptions{}); !iface.IsGone(err) {
 		t.Errorf("open: %v, want that the link is gone", err)
+	}
+}
+
+// The kernel wakes nobody for a link that is removed while it is down.
+func TestPacketTellsALinkThatIsGoneWhileDown(t *testing.T) {
+	c := newCable(t)
+	b := make([]iface.Frame, 4)
+	if err := netlink.LinkSetDown(c.link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.near.Read(b); !iface.IsDown(err) {
+		t.Fatalf("read: %v, want that the link is down", err)
+	}
+	if err := netlink.LinkDel(c.link); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := c.near.Read(b); !iface.IsGone(err) {
+			t.Fatalf("read: %v, want that the link is gone", err)
+		}
+	}
+}
+
+// Without a carrier the driver's queue takes nothing (ENOBUFS): each frame is
+// given up and counted, and the write ends.
+func TestPacketGivesUpOnALinkThatTakesNothing(t *testing.T) {
+	c := newCable(t)
+	if err := netlink.LinkSetDown(c.farLink); err != nil {
+		t.Fatal(err)
+	}
+	frames := make([]iface.Frame, 100)
+	for i := range frames {
+		frames[i].Data = datagram(nil, ours, far, uint32(i), 60)
+	}
+	if n, err := c.near.Write(frames); n != 0 || err != nil {
+		t.Errorf("%d sent, %v", n, err)
+	}
+	if s := c.near.Stats(); s.SendDrops != 100 || s.SentFrames != 0 || s.SendRefused != 0 {
+		t.Errorf("counted %+v, want 100 dropped", s)
+	}
+}
+
+// A queueing discipline that holds frames back fills the send buffer (EAGAIN).
+// What is dropped is counted, and the write ends.
+func TestPacketGivesUpOnAFullSendBuffer(t *testing.T) {
+	c := newCable(t)
+	qdisc := &netlink.Tbf{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: c.link.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)},
+		// 1000 bytes a second after a burst of 2000, which is 2 s in units of 64 ns.
+		Rate: 1000, Limit: 1 << 30, Buffer: 2e9 / 64,
+	}
+	if err := netlink.QdiscAdd(qdisc); err != nil {
+		t.Skipf("this kernel has no queueing discipline that holds frames back (sch_tbf): %v", err)
+	}
+	q := open(t, c.link, iface.PacketOptions{SendBuffer: 64 << 10, Egress: iface.EgressQueued})
+	frames := make([]iface.Frame, 600)
+	for i := range frames {
+		frames[i].Data = datagram(nil, ours, far, uint32(i), 1000)
+	}
+	n, err := q.Write(frames)
+	if n == 0 || n >= 600 || err != nil {
+		t.Errorf("%d sent, %v", n, err)
+	}
+	if s := q.Stats(); s.SentFrames != uint64(n) || s.SendDrops != uint64(600-n) || s.SendRefused != 0 {
+		t.Errorf("%d sent, counted %+v", n, s)
 	}
 }
 

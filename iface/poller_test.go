@@ -91,6 +91,10 @@ func TestPollerWakes(t *testing.T) {
 	if got := wait(t, p, -1); len(got) != 0 {
 		t.Fatalf("woken with %v ready", got)
 	}
+	// Both are used up: the next one sleeps. Only too short a sleep is a failure.
+	if start := time.Now(); len(wait(t, p, 50*time.Millisecond)) != 0 || time.Since(start) < 40*time.Millisecond {
+		t.Fatal("the poller would spin after a wake")
+	}
 	done := make(chan int)
 	go func() {
 		ids := make([]int, 1)
