@@ -301,6 +301,17 @@ func TestTakeoverWhenTheOldOneIsSilent(t *testing.T) {
 	}
 }
 
+func TestUnusedIsNotAskedOfAll(t *testing.T) {
+	w := newWire(t)
+	w.learn("10.0.0.3", 3)
+	w.pass(2 * time.Minute)
+	w.heard(ARPRequest, 9, "10.0.0.3", 0, "10.0.0.3")
+	w.pass(2 * time.Second)
+	one := "1>3 who has 10.0.0.3 tell 10.0.0.1"
+	w.want("only the old one", w.takes(), one+"; "+one+"; "+one)
+	w.want("and forgotten", fmt.Sprint(w.n.Stats().Entries), "0")
+}
+
 func TestClaimDuringAProbeShortensIt(t *testing.T) {
 	w := newWire(t)
 	w.learn("10.0.0.3", 3)

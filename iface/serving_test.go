@@ -4,6 +4,7 @@ package iface
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -68,6 +69,37 @@ func TestServing(t *testing.T) {
 			if !strings.Contains(err.Error(), p) {
 				t.Errorf("%q: got error %q, want %q in it", c.patterns, err, p)
 			}
+		}
+	}
+}
+
+// Whatever differs, Equal sees it: also a field that is added later.
+func TestEqualSeesEveryField(t *testing.T) {
+	link := reflect.TypeFor[Link]()
+	for i := range link.NumField() {
+		l := Link{}
+		field := reflect.ValueOf(&l).Elem().Field(i)
+		switch field.Kind() {
+		case reflect.Int:
+			field.SetInt(1)
+		case reflect.Bool:
+			field.SetBool(true)
+		case reflect.String:
+			field.SetString("x")
+		case reflect.Slice:
+			field.Set(reflect.MakeSlice(field.Type(), 1, 1))
+		case reflect.Array:
+			field.Index(5).SetUint(1)
+		default:
+			t.Fatalf("teach this test about the type of %s", link.Field(i).Name)
+		}
+		if l.Equal(Link{}) || !l.Equal(l) || (Topology{Links: []Link{l}}).Equal(Topology{Links: []Link{{}}}) {
+			t.Errorf("Equal does not look at %s", link.Field(i).Name)
+		}
+	}
+	for _, o := range []Topology{{Routes: []Route{{Metric: 1}}}, {Permanent: []NeighbourEntry{{Link: 1}}}} {
+		if o.Equal(Topology{}) || !o.Equal(o) {
+			t.Errorf("Equal does not see %+v", o)
 		}
 	}
 }
