@@ -29,6 +29,10 @@ func (o labOptions) config() (lab.Config, error) {
 	if err != nil {
 		return lab.Config{}, err
 	}
+	// For lab.Config 0 is the default; a user who says 0 means none.
+	if o.servers < 1 || o.clients < 1 {
+		return lab.Config{}, fmt.Errorf("a lab needs a real server and a client at least")
+	}
 	return lab.Config{
 		Servers: o.servers,
 		Clients: o.clients,

@@ -19,6 +19,7 @@ func TestJudgeAnswers(t *testing.T) {
 	}{
 		{"rr", 3, "cbacbacba", "the 3 servers answered in turn"},
 		{"wrr", 2, "abab", "the 2 servers answered in turn"},
+		{"rr", 1, "aa", "the server answered each time"},
 		{"rr", 3, "cbacabcba", ""},
 		{"rr", 3, "cbcbcb", ""},
 		{"rr", 3, "aaaaaa", ""},
@@ -50,15 +51,22 @@ func TestLabSteps(t *testing.T) {
 	}
 }
 
-// What lab up is told it hands to lab hold, which must know it.
-func TestLabHoldHasTheFlagsOfUp(t *testing.T) {
+// What lab up is told it hands to lab hold, which must know it; and what can't be
+// built is refused.
+func TestLabFlags(t *testing.T) {
 	hold := newLabHoldCommand().Flags()
 	newLabUpCommand().Flags().VisitAll(func(f *pflag.Flag) {
 		if hold.Lookup(f.Name) == nil {
 			t.Errorf("lab hold has no --%s", f.Name)
 		}
 	})
-	if _, err := (labOptions{vip: "there"}).config(); err == nil {
-		t.Error("a wrong place of the VIP was accepted")
+	for _, wrong := range []labOptions{
+		{servers: 1, clients: 1, vip: "there"},
+		{servers: 0, clients: 1, vip: "nic"},
+		{servers: 1, clients: -1, vip: "nic"},
+	} {
+		if c, err := wrong.config(); err == nil {
+			t.Errorf("%+v was accepted as %+v", wrong, c)
+		}
 	}
 }

@@ -133,7 +133,11 @@ they talk to the lab's director.`,
 				return err
 			}
 			defer r.Close()
-			status, err := r.Exec(args[0], args[1:])
+			node, argv := args[0], args[1:]
+			if argv[0] == "--" {
+				argv = argv[1:]
+			}
+			status, err := r.Exec(node, argv)
 			return withStatus(status, err)
 		},
 	}

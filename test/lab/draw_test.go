@@ -85,7 +85,15 @@ snat:
 	if got := (Config{}).EmptyDirectorConfig(""); got != "services: []\n" {
 		t.Errorf("empty: got %q", got)
 	}
-	if got := (Config{Host: HostBare}).EmptyDirectorConfig(""); got != "addresses: [192.168.88.23/24, 10.0.0.1/24]\nservices: []\n" {
+	const bare = `addresses: [192.168.88.23/24, 10.0.0.1/24]
+routes:
+  - dst: 192.168.88.0/24
+    interface: eth0
+  - dst: 10.0.0.0/24
+    interface: eth1
+services: []
+`
+	if got := (Config{Host: HostBare}).EmptyDirectorConfig(""); got != bare {
 		t.Errorf("bare: got %q", got)
 	}
 }

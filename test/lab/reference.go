@@ -34,15 +34,20 @@ func (c Config) EmptyDirectorConfig(io string) string {
 	return c.directorBasics(io) + "services: []\n"
 }
 
-// directorBasics is what stands before the services: the addresses that the
-// director's host lacks if it is HostBare, and io.
+// directorBasics is what stands before the services: the addresses and routes
+// that the director's host lacks if it is HostBare, and io.
 func (c Config) directorBasics(io string) string {
 	var b strings.Builder
 	if io != "" {
 		fmt.Fprintf(&b, "io: %q\n", io)
 	}
 	if c.Host == HostBare {
+		inner := "eth1"
+		if c.OneArm {
+			inner = "eth0"
+		}
 		fmt.Fprintf(&b, "addresses: [%v, %v]\n", on(vip, outside), on(gateway, inside))
+		fmt.Fprintf(&b, "routes:\n  - dst: %v\n    interface: eth0\n  - dst: %v\n    interface: %s\n", outside, inside, inner)
 	}
 	return b.String()
 }
