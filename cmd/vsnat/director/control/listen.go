@@ -132,10 +132,15 @@ func (l *Listener) permitted(c net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("credentials of the peer: %w", err)
 	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
-		return Refuse(CodeNotPermitted, fmt.Sprintf("user %d may not speak to this director", cred.Uid), permissionHint)
+	return permits(os.Geteuid(), cred.Uid)
+}
+
+// permits is the rule without a group: root, and the director's own user.
+func permits(own int, peer uint32) error {
+	if peer == 0 || int64(peer) == int64(own) {
+		return nil
 	}
-	return nil
+	return Refuse(CodeNotPermitted, fmt.Sprintf("user %d may not speak to this director", peer), permissionHint)
 }
 
 // peer is who is at the other end: for an accepted connection, the process

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+// Routes lists method and path of everything served.
+func Routes() []string {
+	var list []string
+	for _, r := range routes() {
+		list = append(list, r.pattern())
+	}
+	return list
+}
+
+// Permits is the rule for who may speak to a director of user own.
+func Permits(own int, peer uint32) error { return permits(own, peer) }
