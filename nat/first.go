@@ -204,7 +204,7 @@ func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
 	}
 	switch h.kind {
 	case kindTCP:
-		if !h.opens() {
+		if !h.opens() || h.flags&flagACK != 0 {
 			return f.stray(p, h)
 		}
 	case kindEcho:

@@ -229,8 +229,8 @@ func (d *director) call(ctx context.Context, f func() error) error {
 		return <-done
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-d.shard.exited:
-		return errors.New("the director is stopping")
+	case <-d.stopped:
+		return control.Refuse(control.CodeUnavailable, "the director is stopping", "")
 	}
 }
 
@@ -245,13 +245,13 @@ func (d *director) change(ctx context.Context, what string, f func() error) erro
 	})
 }
 
-// warn logs a condition that may come often: once in ten seconds each.
-func (d *director) warn(what, detail string) {
-	if now := time.Now(); now.Sub(d.warned[what+detail]) > 10*time.Second {
+// warn logs a condition that may come often: once in ten seconds for each key.
+func (d *director) warn(key, message, detail string) {
+	if now := time.Now(); now.Sub(d.warned[key]) > 10*time.Second {
 		if len(d.warned) > 1000 {
 			clear(d.warned)
 		}
-		d.warned[what+detail] = now
-		d.log.Warn(what, "detail", detail)
+		d.warned[key] = now
+		d.log.Warn(message, "detail", detail)
 	}
 }

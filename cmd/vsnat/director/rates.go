@@ -93,7 +93,7 @@ func (d *director) sample() {
 	d.rates.sweep()
 	for reason, text := range alarms {
 		if n := s.Drops[reason] - d.drops[reason]; n > 0 {
-			d.warn(text, "packets dropped: "+strconv.FormatUint(n, 10))
+			d.warn(text, text, "packets dropped: "+strconv.FormatUint(n, 10))
 		}
 	}
 	d.drops = s.Drops

@@ -105,6 +105,7 @@ type director struct {
 	warned     map[string]time.Time
 
 	calls    chan func()         // for decide
+	stopped  chan struct{}       // closed when decide has ended
 	topology chan iface.Topology // the newest one, at most
 	gone     chan int            // links whose ports failed
 	watcher  *iface.TopologyWatcher
@@ -117,7 +118,7 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (d *director, err error)
 		options: o, log: o.Log, level: level, started: time.Now(),
 		cfg: cfg, rules: nat.NewRules(),
 		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time),
-		calls: make(chan func()), topology: make(chan iface.Topology, 1), gone: make(chan int, nat.MaxPorts),
+		calls: make(chan func()), stopped: make(chan struct{}), topology: make(chan iface.Topology, 1), gone: make(chan int, nat.MaxPorts),
 	}
 	defer func() {
 		if err != nil {
@@ -205,6 +206,7 @@ const (
 // decide is the one goroutine that changes anything: calls of the control
 // socket, changes of the host, reloads and time all meet here.
 func (d *director) decide(ctx context.Context) error {
+	defer close(d.stopped)
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	for n := 1; ; {

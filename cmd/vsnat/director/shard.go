@@ -173,8 +173,8 @@ func (s *shard) serve(p *port) {
 			s.portFailed(p, err)
 			return
 		}
-		if n < iface.BatchSize {
-			return
+		if n < iface.BatchSize || s.ports[p.index] != p {
+			return // empty, or it failed while it was written to
 		}
 	}
 }

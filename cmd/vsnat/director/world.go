@@ -187,7 +187,7 @@ func (w *world) names() []string {
 
 func (d *director) problem(text string) {
 	d.world.problems = append(d.world.problems, text)
-	d.warn("problem", text)
+	d.warn(text, "problem", text)
 }
 
 // openPort opens a link's queue, or brings an open one up to date.
@@ -256,12 +256,12 @@ func (d *director) readHost() {
 	}
 	lo, hi, err := iface.EphemeralRange()
 	if err != nil {
-		d.warn("ephemeral ports", err.Error())
+		d.warn("ephemeral ports", "ephemeral ports", err.Error())
 	}
 	h.EphemeralMin, h.EphemeralMax = lo, hi
 	busy, err := iface.BusyPorts()
 	if err != nil {
-		d.warn("busy ports", err.Error())
+		d.warn("busy ports", "busy ports", err.Error())
 	}
 	for _, b := range busy {
 		if b.Port >= lo && b.Port <= hi || b.Addr.IsLoopback() {
@@ -318,7 +318,7 @@ func (d *director) portOf(link int) (uint16, bool) {
 
 func (d *director) portNamed(name string) (uint16, bool) {
 	i := slices.IndexFunc(d.world.ports[:], func(p servedPort) bool { return p.name == name })
-	return uint16(i), i >= 0
+	return uint16(i), i >= 0 && name != ""
 }
 
 // routes returns the configuration's routes and then the host's, of which the
