@@ -92,6 +92,10 @@ func Main(m interface{ Run() int }, program func() int) int {
 	return m.Run()
 }
 
+// RunDir returns the run directory of the lab that this process is in, or "" if it
+// is in none. What is put there goes away with the lab.
+func RunDir() string { return os.Getenv(dirVariable) }
+
 // TB is what Start needs of a testing.TB.
 type TB interface {
 	Helper()

@@ -197,6 +197,18 @@ func TestSecondInterruptEndsAtOnce(t *testing.T) {
 	nothing(t, c)
 }
 
+// In a container that hides parts of /proc the kernel refuses a new one, and
+// process numbers are not what they seem.
+func TestHiddenProc(t *testing.T) {
+	c := start(t, "hidden", os.Getuid())
+	c.ready(t)
+	c.Process.Signal(unix.SIGTERM)
+	if err := c.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, c.errors.String())
+	}
+	nothing(t, c)
+}
+
 // A lab can start in a lab only if the worker has forgotten its role.
 func TestWorkerHasNoRole(t *testing.T) {
 	if role, set := os.LookupEnv(roleVariable); set {

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		"hold":    func() (int, error) { return holdProcess(Hold()) },
 		"exec":    execProcess,
 		"refused": refusedProcess,
+		"hidden":  hiddenProcess,
 	}
 	role := roles[os.Getenv(roleOfTest)]
 	if role == nil || isProgramName(os.Args[0]) {
@@ -106,13 +107,45 @@ func refusedProcess() (int, error) {
 	if err := os.WriteFile(os.Getenv("LAB_TEST_SYSCTL"), []byte("0"), 0); err != nil {
 		return 2, err
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	if err := loseCapabilities(); err != nil {
 		return 2, err
 	}
 	place, err := Enter("")
 	return place.Status, err
+}
+
+// loseCapabilities makes the calling thread one that needs a user namespace.
+func loseCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	const lost = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
+	data[0].Effective &^= lost
+	data[0].Permitted &^= lost
+	data[0].Inheritable = 0
+	return unix.Capset(&header, &data[0])
+}
+
+// hiddenProcess is a lab in a container that hides parts of /proc and has a
+// read-only /proc/sys.
+func hiddenProcess() (int, error) {
+	if os.Getenv(roleVariable) == "" {
+		runtime.LockOSThread()
+		bind := uintptr(unix.MS_BIND)
+		if err := errors.Join(
+			unix.Unshare(unix.CLONE_NEWNS),
+			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("none", "/proc/fs", "tmpfs", 0, ""),
+			unix.Mount("/proc/sys", "/proc/sys", "", bind, ""),
+			unix.Mount("", "/proc/sys", "", bind|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""),
+			loseCapabilities(),
+		); err != nil {
+			return 2, err
+		}
+	}
+	return labProcess(Enter(""))
 }
 
 // standIn takes the place of vsnat and ipvsadm in the tests of this package. As

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,12 +64,17 @@ func newNode(name string) (*Node, error) {
 		return nil, fmt.Errorf("node %s: %w", name, explain(m.err))
 	}
 
-	links, err := netlink.NewHandleAt(netns.NsHandle(m.fd), unix.NETLINK_ROUTE)
+	n := &Node{Name: name, fd: m.fd}
+	// Not netlink.NewHandleAt, which looks for this process's number in /proc and
+	// finds another's where /proc is the host's (see privateMounts).
+	err := n.Do(func() (err error) {
+		n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
 		unix.Close(m.fd)
 		return nil, fmt.Errorf("node %s: netlink: %w", name, err)
 	}
-	n := &Node{Name: name, fd: m.fd, links: links}
 	for key, value := range map[string]string{
 		"net.ipv6.conf.all.disable_ipv6":     "1",
 		"net.ipv6.conf.default.disable_ipv6": "1",
@@ -78,8 +82,10 @@ func newNode(name string) (*Node, error) {
 		"net.ipv4.conf.default.rp_filter":    "0",
 		"net.ipv4.ip_forward":                "0",
 	} {
-		// A kernel without IPv6 has nothing to switch off.
-		if err := n.SetSysctl(key, value); err != nil && !errors.Is(err, os.ErrNotExist) {
+		// A kernel without IPv6 has nothing to switch off. Where the settings are out
+		// of reach (a container's read-only /proc/sys), those of the host must do.
+		err := n.SetSysctl(key, value)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EROFS) {
 			n.close()
 			return nil, err
 		}
