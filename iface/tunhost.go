@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// TUNHost makes the host route our packets into a TUN device and take what comes
+// out of it onward, for hosts where packet sockets cannot be had. Unlike with a
+// packet socket the host's stack carries the packets: it receives them, routes
+// them into the device, and routes what we write as if it came in by a link of
+// its own.
+//
+//	ip rule                                            what for
+//	10  from all iif LINK goto 20                      each served link
+//	11  from all goto 30                               the host's own and ours
+//	20  to VIP ipproto tcp dport 80 lookup 7611        service on a host address
+//	20  to SNAT ipproto udp dport 1024-65535 lookup …  ports of SNAT on it
+//	20  to VIP ipproto icmp lookup 7611                echo, and errors about our flows
+//	30  lookup local                                   moved here from 0
+//	40  from all iif LINK goto 50
+//	41  from all goto 60
+//	50  to OWNED lookup 7611                           address the host does not have
+//	50  from SERVER lookup 7611                        replies, and ICMP errors
+//	50  from INSIDE lookup 7611                        SNAT
+//	60  (nothing)
+//
+// Table 7611 holds a default route into the device. An address of the host is in
+// the table local, which the kernel looks up first: to take single ports of it,
+// our rules must come earlier, so that rule is added again at 30 and then
+// removed at 0. That only happens while there is a service or SNAT address on
+// the host; whatever is in neither list, such as ssh to the VIP, finds the table
+// local as before. What arrives from the device matches no link and is routed
+// on by the host's own rules.
+//
+// Because whole addresses are taken at 50, and ICMP at 20, the device also gets
+// packets that are not ours. They must be written back unchanged: then the host
+// treats them as it would have done, with a TTL one less. In particular the
+// host goes on answering pings to its addresses.
+//
+// Beside the rules: proxy ARP on the served links for owned addresses, without
+// the kernel's delay; forwarding on the served links and the device (not
+// net.ipv4.ip_forward, which stays as it is); for the device accept_local (our
+// source may be an address of the host), rp_filter off or, where "all" is
+// stricter, loose.
+//
+// Device and routes vanish with the process, rules, proxy entries and settings of
+// the links do not. Close removes them. If the process dies, a child that
+// holds a pipe to it does (TUNHostOptions.Reaper); and what even that leaves is
+// removed by the next OpenTUNHost: rules and routes carry protocol 118, the rest
+// is in a file (TUNHostOptions.State).
+//
+// IPv4 only. One TUNHost per network namespace. One goroutine, in the network
+// namespace in which it was opened.
+type TUNHost struct {
+	device  string
+	options TUNHostOptions
+
+	lock   *os.File // as long as it is open, nobody else opens a TUNHost here
+	handle *netlink.Handle
+	local  bool // the table local has its rule at 0 when we are not here
+	undo   tunHostUndo
+	reaper *tunHostReaper // nil where none is wanted
+	rules  GuardRules
+}
+
+// TUNHostOptions say how the host is put back after a crash.
+type TUNHostOptions struct {
+	// Reaper is the command line of a process that calls ReapTUNHost with its
+	// standard input; usually our own program with a hidden argument. Empty:
+	// nothing is undone before the next OpenTUNHost.
+	Reaper []string
+
+	// State is a file that says what is to be undone, such as
+	// /run/vsnat/tun-host.json. Its directory is made. Empty: after a crash of
+	// both processes settings and proxy entries stay; rules are found anyway.
+	State string
+}
+
+// TUNHostRules are the rules of a guard, read as what to take: the ports of
+// Servers have no meaning here, since a server's address is taken as a whole,
+// and neither has Host, since the table local knows.
+type TUNHostRules = GuardRules
+
+// What marks our rules and routes. Numbers of routing protocols below 192 that
+// nobody has registered are free for administrators.
+const (
+	tunHostProtocol = 118
+	tunHostTable    = 7611
+)
+
+const tunHostLock = "@vsnat-tun-host" // in the abstract namespace, one per network namespace
+
+// OpenTUNHost removes what an earlier process left, and begins with no rules. The
+// device must exist; it need not be a TUN device.
+func OpenTUNHost(device string, options TUNHostOptions) (*TUNHost, error) {
+	h := &TUNHost{device: device, options: options, undo: newTUNHostUndo()}
+	for _, step := range []func() error{h.takeLock, h.connect, h.removeLeftovers, h.startReaper} {
+		if err := step(); err != nil {
+			h.release()
+			return nil, fmt.Errorf("tun host %s: %w", device, err)
+		}
+	}
+	return h, nil
+}
+
+// takeLock waits a little: a reaper at work holds the lock until it is done.
+func (h *TUNHost) takeLock() error {
+	const attempts, pause = 100, 20 * time.Millisecond
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	h.lock = os.NewFile(uintptr(fd), tunHostLock)
+	for range attempts {
+		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: tunHostLock}); !errors.Is(err, unix.EADDRINUSE) {
+			return os.NewSyscallError("bind", err)
+		}
+		time.Sleep(pause)
+	}
+	return fmt.Errorf("another vsnat serves this network namespace through a TUN device\nhint: stop it, or use packet sockets in one of them")
+}
+
+func (h *TUNHost) connect() error {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	h.handle = handle
+	if _, err := handle.LinkByName(h.device); err != nil {
+		return fmt.Errorf("find the device: %w", err)
+	}
+	return nil
+}
+
+// removeLeftovers uses the state file if it is of this namespace, and in any case
+// what can be recognised.
+func (h *TUNHost) removeLeftovers() error {
+	left, err := readTUNHostUndo(h.options.State)
+	if err != nil {
+		return err
+	}
+	rules, err := h.handle.RuleList(unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("list rules: %w", err)
+	}
+	// Without the file: rules of ours, and the table local only among them.
+	left.LocalMoved = left.LocalMoved || slices.ContainsFunc(rules, isOurLocal) && !slices.ContainsFunc(rules, isFirstLocal)
+	if err := left.run(h.handle); err != nil {
+		return fmt.Errorf("remove what an earlier process left: %w", err)
+	}
+	h.local = left.LocalMoved || slices.ContainsFunc(rules, isFirstLocal)
+	return h.save()
+}
+
+func (h *TUNHost) startReaper() error {
+	if len(h.options.Reaper) == 0 {
+		return nil
+	}
+	reaper, err := startTUNHostReaper(h.options.Reaper, h.lock)
+	h.reaper = reaper
+	return err
+}
+
+// Apply makes the rules the ones in force. Traffic that stays ours is ours all the
+// time. On an error part of the change may have been made; apply again.
+func (h *TUNHost) Apply(rules TUNHostRules) error {
+	normal, err := rules.Normal()
+	if err != nil {
+		return err
+	}
+	if err := onlyIPv4(normal); err != nil {
+		return fmt.Errorf("tun host %s: %w", h.device, err)
+	}
+	normal.Links = slices.DeleteFunc(normal.Links, func(name string) bool {
+		_, err := h.handle.LinkByName(name)
+		return err != nil // it comes with a later Apply
+	})
+	steps := []struct {
+		what string
+		do   func(GuardRules) error
+	}{
+		{"settings", h.applySettings},
+		{"route into the device", h.applyRoute},
+		{"rules", h.applyRules},
+		{"proxy ARP", h.applyProxies},
+	}
+	for _, step := range steps {
+		if err := step.do(normal); err != nil {
+			return fmt.Errorf("tun host %s: %s: %w", h.device, step.what, err)
+		}
+	}
+	h.rules = normal
+	return nil
+}
+
+// onlyIPv4 refuses what would silently stay the host's. Addresses of the host may
+// be of any family.
+func onlyIPv4(rules GuardRules) error {
+	var list []netip.Addr
+	list = append(list, rules.Owned...)
+	for _, s := range slices.Concat(rules.Services, rules.Servers) {
+		list = append(list, s.Addr)
+	}
+	for _, p := range rules.Inside {
+		list = append(list, p.Addr())
+	}
+	for _, p := range rules.SNAT {
+		list = append(list, p.Addr)
+	}
+	for _, a := range list {
+		if !a.Is4() {
+			return fmt.Errorf("%s: IPv6 is not served through a TUN device\nhint: use packet sockets", a)
+		}
+	}
+	return nil
+}
+
+// applySettings first writes down what it is going to change.
+func (h *TUNHost) applySettings(rules GuardRules) error {
+	all, err := readSysctl("net/ipv4/conf/all/rp_filter")
+	if err != nil {
+		return err
+	}
+	// The kernel takes the higher number of "all" and the device: 0 is off, 1
+	// strict, 2 loose.
+	filter := "0"
+	if n, err := strconv.Atoi(all); err != nil || n > 0 {
+		filter = "2"
+	}
+	device := "net/ipv4/conf/" + h.device
+	want := map[string]string{
+		device + "/forwarding": "1", device + "/accept_local": "1",
+		device + "/rp_filter": filter, device + "/send_redirects": "0",
+	}
+	for _, link := range rules.Links {
+		want["net/ipv4/conf/"+link+"/forwarding"] = "1"
+		if len(rules.Owned) > 0 {
+			want["net/ipv4/neigh/"+link+"/proxy_delay"] = "0"
+		}
+	}
+
+	var errs []error
+	for path := range h.undo.Settings {
+		if _, keep := want[path]; !keep {
+			errs = append(errs, h.undo.restore(path))
+		}
+	}
+	for path, value := range want {
+		now, err := readSysctl(path)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, known := h.undo.Settings[path]; !known && now != value {
+			h.undo.Settings[path] = tunHostSetting{Before: now, Ours: value}
+		}
+	}
+	errs = append(errs, h.save())
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for path, value := range want {
+		if now, err := readSysctl(path); err == nil && now == value {
+			continue
+		}
+		errs = append(errs, writeSysctl(path, value))
+	}
+	return errors.Join(errs...)
+}
+
+func (h *TUNHost) applyRoute(GuardRules) error {
+	link, err := h.handle.LinkByName(h.device)
+	if err != nil {
+		return err
+	}
+	return h.handle.RouteReplace(&netlink.Route{
+		LinkIndex: link.Attrs().Index, Table: tunHostTable, Protocol: tunHostProtocol,
+		Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
+	})
+}
+
+func (h *TUNHost) applyProxies(rules GuardRules) error {
+	var want []tunHostProxy
+	for _, link := range rules.Links {
+		for _, addr := range rules.Owned {
+			want = append(want, tunHostProxy{Link: link, Addr: addr})
+		}
+	}
+	var errs []error
+	before := h.undo.Proxies
+	for _, p := range before {
+		if !slices.Contains(want, p) {
+			errs = append(errs, p.remove(h.handle))
+		}
+	}
+	h.undo.Proxies = want
+	errs = append(errs, h.save())
+	for _, p := range want {
+		errs = append(errs, p.add(h.handle))
+	}
+	return errors.Join(errs...)
+}
+
+// Limits lists what is not taken of the rules last applied, for the operator.
+func (h *TUNHost) Limits() []string {
+	early, _ := tunHostRoutes(h.rules)
+	if len(early) == 0 {
+		return nil
+	}
+	return []string{"fragmented datagrams to services and SNAT ports on addresses of the host stay with the host: a fragment has no port to route by; use an address the host does not have"}
+}
+
+// Close puts the host back as it was. A second Close does nothing.
+func (h *TUNHost) Close() error {
+	if h.handle == nil {
+		return nil
+	}
+	err := h.undo.run(h.handle)
+	if err == nil {
+		h.undo = newTUNHostUndo()
+		err = removeTUNHostUndo(h.options.State)
+		if h.reaper != nil {
+			err = errors.Join(err, h.reaper.dismiss())
+			h.reaper = nil
+		}
+	}
+	h.release()
+	if err != nil {
+		return fmt.Errorf("tun host %s: put the host back: %w", h.device, err)
+	}
+	return nil
+}
+
+// release lets the reaper, if it still is there, do what is left.
+func (h *TUNHost) release() {
+	if h.reaper != nil {
+		h.reaper.abandon()
+		h.reaper = nil
+	}
+	if h.handle != nil {
+		h.handle.Close()
+		h.handle = nil
+	}
+	if h.lock != nil {
+		h.lock.Close()
+		h.lock = nil
+	}
+}
+
+// save tells the reaper and the state file what is to be undone, before it is done.
+func (h *TUNHost) save() error {
+	if err := writeTUNHostUndo(h.options.State, h.undo); err != nil {
+		return err
+	}
+	if h.reaper == nil {
+		return nil
+	}
+	if err := h.reaper.tell(h.undo); err == nil {
+		return nil
+	}
+	// Somebody ended it; another takes its place.
+	h.reaper.abandon()
+	h.reaper = nil
+	if err := h.startReaper(); err != nil {
+		return err
+	}
+	return h.reaper.tell(h.undo)
+}

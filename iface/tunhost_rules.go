@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package iface
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Places of our rules among those of the host; the table at TUNHost says what
+// stands where.
+const (
+	placeFirstLocal = 0 // where the kernel puts the table local
+
+	placeEarlyLink  = 10
+	placeEarlySkip  = 11
+	placeEarly      = 20
+	placeLocal      = 30
+	placeLateLink   = 40
+	placeLateSkip   = 41
+	placeLate       = 50
+	placeEnd        = 60
+	ruleChangeTries = 5
+)
+
+// tunHostRoutes are the rules before and after the table local that lead into the
+// device, without the detour that restricts them to the served links.
+func tunHostRoutes(rules GuardRules) (early, late []netlink.Rule) {
+	onHost := map[netip.Addr]bool{}
+	for _, s := range rules.Services {
+		if hasAddr(rules.Owned, s.Addr) {
+			continue
+		}
+		onHost[s.Addr] = true
+		r := routeRule(placeEarly, tunHostTable)
+		r.Dst, r.IPProto = hostNet(s.Addr), int(s.Proto)
+		if s.Port != 0 {
+			r.Dport = netlink.NewRulePortRange(s.Port, s.Port)
+		}
+		early = append(early, r)
+	}
+	for _, p := range rules.SNAT {
+		if hasAddr(rules.Owned, p.Addr) {
+			continue
+		}
+		onHost[p.Addr] = true
+		for _, ports := range portRanges(p) {
+			for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+				r := routeRule(placeEarly, tunHostTable)
+				r.Dst, r.IPProto, r.Dport = hostNet(p.Addr), proto, ports
+				early = append(early, r)
+			}
+		}
+	}
+	for addr := range onHost {
+		r := routeRule(placeEarly, tunHostTable)
+		r.Dst, r.IPProto = hostNet(addr), unix.IPPROTO_ICMP
+		early = append(early, r)
+	}
+
+	for _, addr := range rules.Owned {
+		r := routeRule(placeLate, tunHostTable)
+		r.Dst = hostNet(addr)
+		late = append(late, r)
+	}
+	sources := slices.Clone(rules.Inside)
+	for _, addr := range serverAddrs(rules.Servers) {
+		sources = append(sources, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	for _, p := range sorted(sources, comparePrefix) {
+		r := routeRule(placeLate, tunHostTable)
+		r.Src = &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+		if p.Bits() == 0 {
+			r.Src = nil // the kernel knows no prefix of length 0: it matches all
+		}
+		late = append(late, r)
+	}
+	return early, late
+}
+
+// portRanges are the ports that are not excepted. A rule cannot say port 0: it
+// would mean every port, and is no port that anybody uses.
+func portRanges(p GuardPorts) []*netlink.RulePortRange {
+	var ends []uint32
+	for _, port := range p.Except {
+		ends = append(ends, uint32(port))
+	}
+	ends = append(ends, uint32(p.Max)+1)
+
+	var ranges []*netlink.RulePortRange
+	next := max(uint32(p.Min), 1)
+	for _, end := range ends {
+		if next < end {
+			ranges = append(ranges, netlink.NewRulePortRange(uint16(next), uint16(end-1)))
+		}
+		next = max(next, end+1)
+	}
+	return ranges
+}
+
+// tunHostRules is the whole list. local says whether the table local is ours to
+// look up between the two parts.
+func tunHostRules(rules GuardRules, local bool) []netlink.Rule {
+	early, late := tunHostRoutes(rules)
+	var list []netlink.Rule
+	detour := func(link, skip, place, end int, part []netlink.Rule) {
+		for _, name := range rules.Links {
+			r := jumpRule(link, place)
+			r.IifName = name
+			list = append(list, r)
+		}
+		list = append(list, jumpRule(skip, end))
+		list = append(list, part...)
+	}
+	if len(early) > 0 {
+		detour(placeEarlyLink, placeEarlySkip, placeEarly, placeLocal, early)
+		between := nothingRule(placeLocal)
+		if local {
+			between = routeRule(placeLocal, unix.RT_TABLE_LOCAL)
+		}
+		list = append(list, between)
+	}
+	if len(late) > 0 {
+		detour(placeLateLink, placeLateSkip, placeLate, placeEnd, late)
+		list = append(list, nothingRule(placeEnd))
+	}
+	return list
+}
+
+func ourRule(place int) netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Priority, r.Protocol = unix.AF_INET, place, tunHostProtocol
+	return *r
+}
+
+func routeRule(place, table int) netlink.Rule {
+	r := ourRule(place)
+	r.Table = table
+	return r
+}
+
+func jumpRule(place, to int) netlink.Rule {
+	r := ourRule(place)
+	r.Goto = to
+	return r
+}
+
+func nothingRule(place int) netlink.Rule {
+	r := ourRule(place)
+	r.Type = nl.FR_ACT_NOP
+	return r
+}
+
+// firstLocal is the kernel's own rule for the table local.
+func firstLocal() netlink.Rule {
+	r := routeRule(placeFirstLocal, unix.RT_TABLE_LOCAL)
+	r.Protocol = unix.RTPROT_KERNEL
+	return r
+}
+
+func isFirstLocal(r netlink.Rule) bool {
+	return r.Priority == placeFirstLocal && r.Table == unix.RT_TABLE_LOCAL && r.Src == nil && r.Dst == nil && r.IifName == ""
+}
+
+func isOurLocal(r netlink.Rule) bool {
+	return r.Protocol == tunHostProtocol && r.Table == unix.RT_TABLE_LOCAL
+}
+
+// ruleKey tells rules apart, whether we made them up or the kernel listed them.
+func ruleKey(r netlink.Rule) string {
+	ports := "any"
+	if r.Dport != nil {
+		ports = fmt.Sprint(*r.Dport)
+	}
+	return fmt.Sprintf("%d from %v to %v iif %s proto %d ports %s goto %d table %d", r.Priority, r.Src, r.Dst, r.IifName, r.IPProto, ports, max(r.Goto, 0), r.Table)
+}
+
+// applyRules adds before it removes, jumps last and first: a packet meets the old
+// rules or the new ones. It looks again afterwards, because the kernel takes
+// the first rule that has all attributes named, which may be a stricter one
+// than was meant.
+func (h *TUNHost) applyRules(rules GuardRules) error {
+	want := tunHostRules(rules, h.local)
+	early, _ := tunHostRoutes(rules)
+	move := h.local && len(early) > 0
+	for range ruleChangeTries {
+		have, err := h.handle.RuleList(unix.AF_INET)
+		if err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		add, remove := ruleChanges(have, want)
+		first := slices.ContainsFunc(have, isFirstLocal)
+		if len(add)+len(remove) == 0 && (!h.local || first != move) {
+			if !move && h.undo.LocalMoved {
+				h.undo.LocalMoved = false
+				return h.save()
+			}
+			return nil
+		}
+		if h.local && !move && !first {
+			add = append([]netlink.Rule{firstLocal()}, add...)
+		}
+		if move && !h.undo.LocalMoved {
+			h.undo.LocalMoved = true
+			if err := h.save(); err != nil {
+				return err
+			}
+		}
+		if err := addRules(h.handle, add); err != nil {
+			return err
+		}
+		if move && first {
+			remove = append([]netlink.Rule{firstLocal()}, remove...)
+		}
+		if err := removeRules(h.handle, remove); err != nil {
+			return err
+		}
+	}
+	return errors.New("the rules do not stay as they are made\nhint: another program changes rules at 0 to 60 or of protocol 118")
+}
+
+// ruleChanges compares our rules with the host's. What is to be added comes with the
+// targets of jumps first, what is to be removed with the jumps first.
+func ruleChanges(have, want []netlink.Rule) (add, remove []netlink.Rule) {
+	wanted := map[string]bool{}
+	for _, r := range want {
+		wanted[ruleKey(r)] = true
+	}
+	present := map[string]bool{}
+	for _, r := range have {
+		if r.Protocol != tunHostProtocol {
+			continue
+		}
+		key := ruleKey(r)
+		if !wanted[key] || present[key] {
+			remove = append(remove, r)
+		}
+		present[key] = true
+	}
+	for _, r := range want {
+		if key := ruleKey(r); !present[key] {
+			present[key] = true
+			add = append(add, r)
+		}
+	}
+	slices.SortStableFunc(add, func(a, b netlink.Rule) int { return cmp.Compare(b.Priority, a.Priority) })
+	slices.SortStableFunc(remove, func(a, b netlink.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
+	return add, remove
+}
+
+func addRules(handle *netlink.Handle, rules []netlink.Rule) error {
+	for _, r := range rules {
+		if err := handle.RuleAdd(&r); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("add %s: %w", ruleKey(r), err)
+		}
+	}
+	return nil
+}
+
+func removeRules(handle *netlink.Handle, rules []netlink.Rule) error {
+	for _, r := range rules {
+		if err := handle.RuleDel(&r); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove %s: %w", ruleKey(r), err)
+		}
+	}
+	return nil
+}
+
+func hostNet(addr netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}
+}
