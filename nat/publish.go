@@ -31,7 +31,7 @@ func (r *Rules) Publish() {
 		}
 		e := serverEntry{
 			dest:   conntrack.Endpoint{Addr: conntrack.AddrFrom(d.Addr), Port: d.Port},
-			server: d.sched, gone: d.gone, serial: d.serial,
+			server: d.sched, proto: d.key.Proto, service: conntrack.NoSlot, gone: d.gone, serial: d.serial,
 		}
 		if d.service != nil {
 			e.service = d.service.slot
@@ -62,7 +62,7 @@ func (r *Rules) Publish() {
 		s.service[i] = e
 	}
 	s.services = newServiceTable(s.service)
-	s.endpoint = newEndpointTable(s.service, s.server)
+	s.endpoint = newEndpointTable(s.server)
 
 	r.publishOwn(s)
 	r.current.Store(s)
@@ -97,7 +97,12 @@ func (r *Rules) ownTable() ownTable {
 
 // hairpinPorts are handed out of an address that the host has and that no SNAT
 // rule leads to. The kernel's default for its own connections ends below.
-var hairpinPorts = [2]uint16{61000, 65535}
+var hairpinPorts = [2]uint16{61000, lastHostPort}
+
+// lastHostPort is the highest port that is handed out of an address that the
+// host has: a routing rule of the kernel cannot name 65535 (fib_rules.h,
+// fib_rule_port_range_valid), and io: tun needs such rules.
+const lastHostPort = 65534
 
 // reserves says for each address of ours which ports may be handed out: never
 // those of services, and of an address that the host has too, never those that
@@ -130,9 +135,9 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 		if !own.entries[i].onHost {
 			continue
 		}
-		span := [2]uint16{1, 65535}
+		span := [2]uint16{1, lastHostPort}
 		if rule.MaxPort != 0 {
-			span = [2]uint16{rule.MinPort, rule.MaxPort}
+			span = [2]uint16{rule.MinPort, min(rule.MaxPort, lastHostPort)}
 		}
 		list[i].allow(span, r.host.EphemeralMin, r.host.EphemeralMax)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
 
-// director is where a command finds the running director.
+// remote is where a command finds the running director.
 type remote struct{ socket string }
 
 func (r *remote) client() *control.Client { return control.NewClient(r.socket) }
@@ -54,7 +54,7 @@ the packets both ways. It needs no kernel module.
 	root.SetOut(std.out)
 	root.SetErr(std.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.PersistentFlags().StringVar(&r.socket, "socket", "", "path of the director's control socket (default $"+control.SocketVariable+", else "+control.DefaultSocket()+")")
+	root.PersistentFlags().StringVar(&r.socket, "socket", "", "control socket of the director (default $"+control.SocketVariable+", else /run/vsnat/control.sock or the user's own)")
 	root.AddGroup(
 		&cobra.Group{ID: groupServe, Title: "Serve:"},
 		&cobra.Group{ID: groupChange, Title: "Change what is served:"},
@@ -70,7 +70,7 @@ the packets both ways. It needs no kernel module.
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand())
+	root.AddCommand(newVersionCommand(), newReaperCommand())
 	return root
 }
 
@@ -96,7 +96,13 @@ func runGroup(c *cobra.Command, args []string) error {
 	hint := "one of: " + strings.Join(names, ", ")
 	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = fmt.Sprintf("did you mean %s %s? %s", c.CommandPath(), near[0], hint)
+		best := near[0]
+		for _, n := range near { // the beginning of a name says more than two letters in common
+			if strings.HasPrefix(n, args[0]) {
+				best = n
+			}
+		}
+		hint = fmt.Sprintf("did you mean %s %s? %s", c.CommandPath(), best, hint)
 	}
 	return usageError{fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()), hint}
 }
@@ -115,8 +121,25 @@ happens when the program is called ipvsadm, ipvsadm-save or ipvsadm-restore:
   vsnat ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -m`,
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
+			args = takeSocket(r, args)
 			status := runIpvsadm(append([]string{"ipvsadm"}, args...), r.socket, std)
 			return withStatus(status, nil)
 		},
 	}
+}
+
+// takeSocket takes a --socket that stood before the command's name off the
+// arguments; with flag parsing off, cobra leaves it there.
+func takeSocket(r *remote, args []string) []string {
+	if len(args) > 0 {
+		if path, ok := strings.CutPrefix(args[0], "--socket="); ok {
+			r.socket = path
+			return args[1:]
+		}
+	}
+	if len(args) > 1 && args[0] == "--socket" {
+		r.socket = args[1]
+		return args[2:]
+	}
+	return args
 }

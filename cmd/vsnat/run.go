@@ -56,5 +56,6 @@ func (o *runOptions) serve(c *cobra.Command) error {
 		Socket:     o.remote.socket,
 		Reload:     reload,
 		Version:    version(),
+		Reaper:     reaperArgs(),
 	})
 }

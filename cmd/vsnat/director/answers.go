@@ -290,6 +290,9 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 		if d.guard != nil {
 			h.Problems = append(h.Problems, d.guard.Limits()...)
 		}
+		if d.tunHost != nil {
+			h.Problems = append(h.Problems, d.tunHost.Limits()...)
+		}
 		if len(h.Problems) > 0 {
 			h.Status = "degraded"
 		}

@@ -17,6 +17,11 @@ type Options struct {
 	// Reload asks for a reload each time something is received (SIGHUP).
 	// Nil: only the control socket can ask.
 	Reload <-chan struct{}
+	// Reaper is the command line of a process that puts the host back after
+	// a crash with io: tun; see iface.TUNHostOptions. State is the file it is
+	// told in, "" one beside the control socket.
+	Reaper []string
+	State  string
 	// Log receives the director's messages; nil: standard error, as the
 	// configuration says.
 	Log *slog.Logger

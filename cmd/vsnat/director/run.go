@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,12 +51,18 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer listener.Close()
+	if o.State == "" {
+		o.State = filepath.Join(filepath.Dir(socket), "tun-host.json")
+	}
 
 	d, err := open(o, cfg, level)
 	if err != nil {
 		return err
 	}
 	defer d.close()
+	if err := dropPrivileges(); err != nil {
+		return err
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.watch(ctx) })
@@ -97,8 +104,8 @@ type director struct {
 
 	shard      *shard
 	neighbours *iface.Neighbours
-	guard      iface.Guard // nil with io: tun
-	tunHost    tunHost     // nil with io: packet
+	guard      iface.Guard    // nil with io: tun
+	tunHost    *iface.TUNHost // nil with io: packet
 	rates      rates
 	drops      [nat.NumReasons]uint64  // at the last sample
 	zero       map[uint64]nat.Counters // by serial of service or server: what Zero set aside
@@ -113,8 +120,8 @@ type director struct {
 
 // open makes everything that can fail, so that a director either starts whole
 // or not at all.
-func open(o Options, cfg *Config, level *slog.LevelVar) (d *director, err error) {
-	d = &director{
+func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error) {
+	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(),
 		cfg: cfg, rules: nat.NewRules(),
 		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time),

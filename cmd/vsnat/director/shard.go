@@ -214,6 +214,10 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 		packet.From = conntrack.LinkAddr(f.Data[6:12])
 	}
 	v := s.forwarder.Forward(&packet)
+	if p.l3 && v.Action == nat.Pass {
+		// The host routed it to us and keeps no copy: what is not ours goes back.
+		v = nat.Verdict{Action: nat.Forward, Port: p.index}
+	}
 	if v.Action != nat.Forward {
 		return
 	}

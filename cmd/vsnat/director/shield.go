@@ -3,7 +3,6 @@
 package director
 
 import (
-	"fmt"
 	"net/netip"
 
 	"github.com/vsnat/vsnat/iface"
@@ -70,16 +69,10 @@ func (d *director) openTUN() error {
 		_ = tun.Close() // the first error is the one to tell
 		return err
 	}
-	return fmt.Errorf("not yet")
-}
-
-type tunHost interface {
-	Apply(iface.GuardRules) error
-	Close() error
-}
-
-func (d *director) tunRules(own []nat.OwnAddress, names []string) iface.GuardRules {
-	return d.guardRules(own, names)
+	d.tunHost, err = iface.OpenTUNHost(tun.Name(), iface.TUNHostOptions{
+		Reaper: d.options.Reaper, State: d.options.State,
+	})
+	return err
 }
 
 // throughTUN has every route go by the device. The MTU stays that of the link

@@ -135,7 +135,7 @@ func (d *director) publish(names []string) error {
 	own := d.rules.Ours()
 	var err error
 	if d.tunHost != nil {
-		err = d.tunHost.Apply(d.tunRules(own, names))
+		err = d.tunHost.Apply(d.guardRules(own, names))
 	} else {
 		err = d.guard.Apply(d.guardRules(own, names))
 	}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsnat/vsnat/iface"
+)
+
+const reaperName = "tun-reaper"
+
+// newReaperCommand is the process that puts the host's routing back if a
+// director with io: tun dies. The director starts it; nobody else should.
+func newReaperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    reaperName,
+		Hidden: true,
+		Short:  "Put the host's routing back when a director with io: tun has died",
+		Args:   cobra.NoArgs,
+		RunE:   func(c *cobra.Command, _ []string) error { return iface.ReapTUNHost(c.InOrStdin()) },
+	}
+}
+
+// reaperArgs is the command line that runs it: this very program.
+func reaperArgs() []string {
+	self, err := os.Executable()
+	if err != nil {
+		return nil // leftovers are then removed by the next start
+	}
+	return []string{self, reaperName}
+}
