@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control/controltest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"vsnat": main, "ipvsadm": main, "ipvsadm-save": main, "ipvsadm-restore": main})
+}
+
+// The scripts in testdata are specification, test and manual of the command
+// line. Their own command "director KIND" starts a director on the script's
+// control socket: one of controltest, that serves no packet.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"director": directorCommand},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("VSNAT_SOCKET", filepath.Join(e.WorkDir, "control.sock"))
+			return nil
+		},
+	})
+}
+
+// directorCommand is the command "director empty|cluster|hostile|sick".
+func directorCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: director KIND")
+	}
+	fill, ok := map[string]func(*controltest.Director) error{
+		"empty":   func(*controltest.Director) error { return nil },
+		"cluster": cluster,
+		"hostile": hostile,
+		"sick":    sick,
+	}[args[0]]
+	if !ok {
+		ts.Fatalf("no director of kind %s", args[0])
+	}
+	d := &controltest.Director{
+		State:       control.Health{Status: "ok", PID: 4242, Version: "v1", Started: time.Now().Add(-90 * time.Minute), IO: "packet", Guard: "nft"},
+		Text:        "services: []\n",
+		Check:       director.CheckService,
+		CheckServer: director.CheckServer,
+		CheckSNAT:   director.CheckSNAT,
+	}
+	ts.Check(fill(d))
+	l, err := control.Listen(ts.Getenv("VSNAT_SOCKET"), control.ListenOptions{})
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- control.NewServer(d, slog.New(slog.DiscardHandler)).Serve(ctx, l) }()
+	ts.Defer(func() {
+		cancel()
+		ts.Check(<-ended)
+	})
+}
+
+// cluster is the reference cluster after some traffic.
+func cluster(d *controltest.Director) error {
+	c, err := director.Parse("minimal", []byte(director.Minimal()))
+	if err != nil {
+		return err
+	}
+	for _, change := range director.Diff(director.Default(), c) {
+		if err := change.Apply(context.Background(), d); err != nil {
+			return err
+		}
+	}
+	d.Text = string(director.Marshal(c))
+	key := c.Services[0].ServiceKey
+	for i, s := range c.Services[0].Servers {
+		d.SetCounters(key, s.Address, i, 10*i, control.Counters{Conns: uint64(9999 + i), InBytes: uint64(i) * 123456, OutBytes: uint64(i) * 98765432})
+	}
+	d.SetCounters(key, netip.AddrPort{}, 0, 0, control.Counters{Conns: 30000, InBytes: 370368, OutBytes: 296296296})
+	for i := range 1234 {
+		d.Entries = append(d.Entries, control.Conn{
+			Proto: control.TCP, State: "ESTABLISHED", Expires: control.Duration(time.Duration(900-i%60) * time.Second),
+			Client: netip.MustParseAddrPort(fmt.Sprintf("192.168.88.%d:%d", 21+i%2, 40000+i)), Virtual: key.Address,
+			Server: c.Services[0].Servers[i%3].Address, Kind: "nat", Flags: []string{"replied"},
+		})
+	}
+	d.Counts = control.Stats{
+		Total:  control.Counters{Conns: 30000, InPackets: 2468, InBytes: 370368, OutBytes: 296296296},
+		Conns:  control.ConnStats{Len: 1234, Cap: 1000000, Held: 1234},
+		Drops:  map[string]uint64{"ttl": 3, "bad-checksum": 1, "no-route": 0},
+		Events: map[string]uint64{"evicted-half-open": 12},
+	}
+	d.Ports = []control.Link{
+		{Name: "eth0", MTU: 1500, Up: true, Serving: true, InPackets: 123456, Addrs: []netip.Prefix{netip.MustParsePrefix("192.168.88.22/24")}},
+		{Name: "eth1", MTU: 9000, Serving: true, KernelDrop: 2},
+		{Name: "lo", MTU: 65536, Up: true},
+	}
+	d.Done = control.Reloaded{Changes: []string{"add service udp 192.168.88.23:53"}, Restart: []string{"max-conns"}}
+	return nil
+}
+
+// hostile tells things that came from a network nobody trusts.
+func hostile(d *controltest.Director) error {
+	if err := cluster(d); err != nil {
+		return err
+	}
+	const evil = "\x1b]0;owned\a\x1b[2J\nroot@host# \u202etxt"
+	d.Entries = []control.Conn{{Proto: control.TCP, State: evil, Kind: evil}}
+	d.Counts.Drops = map[string]uint64{evil: 1}
+	d.Ports[0].Name = evil
+	d.State.Version, d.State.Problems = evil, []string{evil}
+	d.Done.Changes = []string{evil}
+	d.Fail = control.Refuse(control.CodeConfig, evil, evil)
+	return nil
+}
+
+func sick(d *controltest.Director) error {
+	d.State.Status, d.State.Problems = "degraded", []string{"eth1 is down"}
+	return nil
+}
+
+// The status is that of the process, also when standard output is full.
+func TestFullOutput(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{{"vsnat", "config", "init"}, {"vsnat", "version"}} {
+		if status := program(args, streams{nil, full, io.Discard}); status != exitFailed {
+			t.Errorf("%v: status %d", args, status)
+		}
+	}
+}
