@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,12 +140,7 @@ func TestHeldCommandEndsWithItsClient(t *testing.T) {
 // What a killed daemon leaves is removed by process 1 of the lab.
 func TestHeldLabEndsWithItsDaemon(t *testing.T) {
 	c := hold(t)
-	var daemon int
-	for _, pid := range processesWith(t, roleOfTest+"=hold") {
-		if daemon == 0 || pid < daemon {
-			daemon = pid
-		}
-	}
+	daemon := slices.Min(c.processes(t))
 	if err := unix.Kill(daemon, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
