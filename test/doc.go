@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package test holds the end-to-end tests: a director that is the real
+// program, in the cluster of package lab, with the kernel's own TCP, UDP and
+// ICMP at the far ends. It has no code for others.
+//
+// # Theory of operation
+//
+// [lab.Main] takes the test binary into namespaces of its own, so that the tests
+// need neither root nor any program but Go, and leave nothing behind. In there
+// main_test.go builds cmd/vsnat once, as it is released; whatever a node
+// of the cluster calls vsnat or ipvsadm is that program.
+//
+// A list of scenarios that share a cluster is one test function; eachIO runs it
+// for both ways of input and output. Where /dev/net/tun may not be opened, its
+// half for io: tun asserts that the director refuses to start and says so.
+//
+// # What is trusted
+//
+//   - The kernel verifies each checksum that the director rewrote: a wrong one
+//     shows as data that do not arrive.
+//   - What is measured on the wire (wire_test.go) is decoded by gopacket, which
+//     shares no code with the director.
+//   - Amounts are bounded, times are not measured: a limit in a test is there to
+//     end a hang.
+//
+// Subjects, one file each:
+//
+//	http        round robin, half-close, RST, a thousand connections
+//	transfer    hundreds of megabytes with a digest, path MTU changes under way
+//	udp, icmp   datagrams, fragments, ping, traceroute, errors
+//	snat        connections of the inside hosts; hairpin
+//	host        addresses of ours on the host: one answer to each packet
+//	edit        services, servers and configuration changed under load
+//	kill        the ends of a director, and what the host looks like after it
+//	flood       exhaustion: SYN flood, half datagrams, full table, forgeries
+//	links       links that go, come, and change
+//	tun         what io: tun does to the host
+package test

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// programVariable tells the processes of the lab where the program was built.
+const programVariable = "VSNAT_TEST_PROGRAM"
+
+func TestMain(m *testing.M) { os.Exit(lab.Main(built{m}, becomeProgram)) }
+
+// built is the tests with the program they test.
+type built struct{ *testing.M }
+
+// Run builds the program, inside of the lab and in its run directory, so that
+// it goes away with it, and runs the tests.
+func (b built) Run() int {
+	file := filepath.Join(lab.RunDir(), "vsnat.program")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", file, "../cmd/vsnat")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build ../cmd/vsnat: %v\n%s", err, out)
+		return 1
+	}
+	os.Setenv(programVariable, file)
+	return b.M.Run()
+}
+
+// becomeProgram is what the test binary does under the name of the program.
+func becomeProgram() int {
+	err := unix.Exec(os.Getenv(programVariable), os.Args, os.Environ())
+	fmt.Fprintln(os.Stderr, "start the built program:", err)
+	return 1
+}
+
+// limit ends a test that hangs. Nothing in a test takes half as long.
+const limit = 40 * time.Second
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A cluster is a lab cluster with its director, in a test.
+type cluster struct {
+	*lab.Cluster
+	t        *testing.T
+	ctx      context.Context
+	io       string
+	director *lab.DirectorProcess
+	control  *control.Client
+}
+
+// eachIO runs scenarios on a cluster with a director, once for each way of input
+// and output. configure returns the configuration file; nil stands for site.
+func eachIO(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster)) {
+	if configure == nil {
+		configure = func(c *lab.Cluster, io string) string { return site(c, io) }
+	}
+	for _, io := range []string{"packet", "tun"} {
+		t.Run(io, func(t *testing.T) {
+			c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: io}
+			text := configure(c.Cluster, io)
+			if err := tunForbidden(); io == "tun" && err != nil {
+				assertTUNRefused(t, c, text, err)
+				return
+			}
+			c.start(text)
+			scenarios(t, c)
+		})
+	}
+}
+
+// onPacket runs scenarios that are about frames, which io: tun leaves to the host.
+func onPacket(t *testing.T, config lab.Config, text func(c *lab.Cluster) string, scenarios func(t *testing.T, c *cluster)) {
+	t.Helper()
+	c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: "packet"}
+	c.start(text(c.Cluster))
+	scenarios(t, c)
+}
+
+// start starts the director; its log is shown if the test fails.
+func (c *cluster) start(text string) {
+	c.t.Helper()
+	d, err := c.StartDirector(c.ctx, lab.DirectorOptions{Config: text})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.director, c.control = d, control.NewClient(c.Socket())
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			logs := d.Logs()
+			c.t.Logf("director:\n%s", logs[max(0, len(logs)-8000):])
+		}
+	})
+}
+
+// in makes c report to a sub-test.
+func (c *cluster) in(t *testing.T) *cluster {
+	sub := *c
+	sub.t, sub.ctx = t, testContext(t)
+	return &sub
+}
+
+// run runs a scenario as a sub-test.
+func (c *cluster) run(name string, f func(t *testing.T, c *cluster)) {
+	c.t.Run(name, func(t *testing.T) { f(t, c.in(t)) })
+}
+
+// must ends the test at an error.
+func (c *cluster) must(err error) {
+	if err != nil {
+		c.t.Helper()
+		c.t.Fatal(err)
+	}
+}
+
+// vsnat runs a command of the program in the director's namespace and returns
+// what it printed.
+func (c *cluster) vsnat(args ...string) string {
+	c.t.Helper()
+	return c.command("vsnat", args...)
+}
+
+func (c *cluster) ipvsadm(args ...string) string {
+	c.t.Helper()
+	return c.command("ipvsadm", args...)
+}
+
+func (c *cluster) command(name string, args ...string) string {
+	c.t.Helper()
+	out, err := c.Director.Command(c.ctx, name, args...).CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// get fetches the page at a port of the VIP.
+func (c *cluster) get(n *lab.Node, port int) (string, error) {
+	return n.Get(c.ctx, fmt.Sprintf("http://%v/", c.virtual(port)))
+}
+
+// mustGet is get without an error.
+func (c *cluster) mustGet(n *lab.Node, port int) string {
+	c.t.Helper()
+	page, err := c.get(n, port)
+	c.must(err)
+	return page
+}
+
+// virtual is a port of the VIP.
+func (c *cluster) virtual(port int) netip.AddrPort {
+	return netip.AddrPortFrom(c.Config.VIP(), uint16(port))
+}
+
+// conns lists the connections that q selects.
+func (c *cluster) conns(q control.ConnQuery) []control.Conn {
+	c.t.Helper()
+	page, err := c.control.Conns(c.ctx, q)
+	c.must(err)
+	return page.Conns
+}
+
+// drops returns how many packets were dropped, by reason.
+func (c *cluster) drops() map[string]uint64 {
+	c.t.Helper()
+	s, err := c.control.Stats(c.ctx)
+	c.must(err)
+	return s.Drops
+}
+
+// eventually polls until ok, for as long as a slow machine may need.
+func (c *cluster) eventually(what string, ok func() bool) {
+	c.t.Helper()
+	for !ok() {
+		if c.ctx.Err() != nil {
+			c.t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// site is the configuration most tests use: the reference cluster's service on
+// port 80 and SNAT, and one service for each of the servers' other ports.
+func site(c *lab.Cluster, io string) string {
+	var b strings.Builder
+	for _, s := range []string{"tcp 7", "udp 7", "tcp 9", "tcp 19", "tcp 8080"} {
+		proto, port, _ := strings.Cut(s, " ")
+		fmt.Fprintf(&b, "  - %s: %v:%s\n    scheduler: rr\n    servers:\n", proto, c.Config.VIP(), port)
+		for i := range c.Servers {
+			fmt.Fprintf(&b, "      - %v:%s\n", c.Config.ServerAddr(i+1), port)
+		}
+	}
+	return strings.Replace(c.Config.DirectorConfig("rr", io), "snat:\n", b.String()+"snat:\n", 1)
+}
+
+// tunForbidden returns why /dev/net/tun can't be opened, or nil.
+func tunForbidden() error {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// assertTUNRefused starts a director that can't have its device.
+func assertTUNRefused(t *testing.T, c *cluster, text string, why error) {
+	t.Helper()
+	_, err := c.StartDirector(c.ctx, lab.DirectorOptions{Config: text})
+	if err == nil {
+		t.Fatalf("the director started, although /dev/net/tun can't be opened: %v", why)
+	}
+	for _, want := range []string{"/dev/net/tun", why.Error()} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the director's refusal does not say %q:\n%v", want, err)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// large is the size of the transfers, in bytes.
+const large = 200 << 20
+
+func TestTransfer(t *testing.T) {
+	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+		c.run("download", func(t *testing.T, c *cluster) {
+			c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), large))
+		})
+		c.run("upload", func(t *testing.T, c *cluster) {
+			c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), large))
+		})
+		c.run("both ways at once", func(t *testing.T, c *cluster) {
+			conn := c.dialTCP(lab.EchoPort)
+			go func() {
+				io.Copy(conn, lab.Stream(large/4))
+				conn.CloseWrite()
+			}()
+			got, err := lab.ReadDigest(conn)
+			c.must(err)
+			if want := lab.StreamDigest(large / 4); got != want {
+				t.Errorf("came back: %v, want %v", got, want)
+			}
+		})
+	})
+}
+
+// pathMTU is the MTU that a link on the way gets during a transfer.
+const pathMTU = 1000
+
+// TestPathMTU lowers the MTU of a link during a transfer through it. The sender
+// must learn of it, and go on with smaller segments.
+func TestPathMTU(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		upload bool
+		link   func(c *cluster) (*lab.Node, string)
+	}{
+		{"download, director's outside link", false, func(c *cluster) (*lab.Node, string) { return c.Director, "eth0" }},
+		{"download, router behind the director", false, func(c *cluster) (*lab.Node, string) { return c.Router, "eth0" }},
+		{"upload, director's inside link", true, func(c *cluster) (*lab.Node, string) { return c.Director, "eth1" }},
+		{"upload, router before the director", true, func(c *cluster) (*lab.Node, string) { return c.Router, "eth1" }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eachIO(t, lab.Config{Servers: 1, Router: true}, nil, func(t *testing.T, c *cluster) {
+				node, link := test.link(c)
+				shrinkDuringTransfer(t, c, test.upload, func() { c.must(node.SetMTU(link, pathMTU)) })
+			})
+		})
+	}
+}
+
+// shrinkDuringTransfer calls shrink when a part of a transfer is over, and wants
+// the rest to arrive and its sender to know the new path MTU at the end.
+func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, shrink func()) {
+	const port, part = 2100, 8 << 20
+	accepted := make(chan *net.TCPConn, 1)
+	c.serveTCP(port, func(conn *net.TCPConn) { accepted <- conn })
+	client := c.dialTCP(port)
+	server := <-accepted
+	defer server.Close()
+	server.SetDeadline(time.Now().Add(limit / 2))
+
+	from, to := server, client
+	if upload {
+		from, to = client, server
+	}
+	if mtu := pathMTUOf(t, from); mtu != 1500 {
+		t.Fatalf("the sender starts with a path MTU of %d", mtu)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		stream := lab.Stream(3 * part)
+		_, err := io.CopyN(from, stream, part)
+		if err == nil {
+			shrink()
+			_, err = io.Copy(from, stream)
+		}
+		from.CloseWrite()
+		sent <- err
+	}()
+	got, err := lab.ReadDigest(to)
+	c.must(err)
+	c.must(<-sent)
+	if want := lab.StreamDigest(3 * part); got != want {
+		t.Errorf("arrived: %v, want %v", got, want)
+	}
+	if mtu := pathMTUOf(t, from); mtu != pathMTU {
+		t.Errorf("the sender's path MTU is %d at the end, want %d", mtu, pathMTU)
+	}
+}
+
+// pathMTUOf is what a connection's kernel knows of the way to its peer.
+func pathMTUOf(t *testing.T, conn *net.TCPConn) int {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mtu int
+	e := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
+	if e != nil || err != nil {
+		t.Fatal(e, err)
+	}
+	return mtu
+}
