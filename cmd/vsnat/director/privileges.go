@@ -4,6 +4,7 @@ package director
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -13,6 +14,36 @@ import (
 // kept are the capabilities of a director at work: sockets on links, and the
 // guard, the buffers and the routing of the host.
 const kept = 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_ADMIN
+
+// capabilityNames are those of kept, as setcap and systemd spell them.
+var capabilityNames = []struct {
+	bit  uint
+	name string
+}{{unix.CAP_NET_RAW, "CAP_NET_RAW"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}}
+
+// checkPrivileges refuses to start without the capabilities of kept, and says
+// what grants them.
+func checkPrivileges() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("reading capabilities: %w", err)
+	}
+	var missing []string
+	for _, c := range capabilityNames {
+		if data[0].Effective>>c.bit&1 == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return hinted{
+		fmt.Errorf("not permitted: without %s", strings.Join(missing, " and ")),
+		"run as root, or grant it with `setcap cap_net_raw,cap_net_admin+ep vsnat`, or in a systemd unit with " +
+			"`AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN`; `vsnat lab` shows a whole cluster without any of them",
+	}
+}
 
 // dropPrivileges gives up every capability but the kept ones, in all threads
 // and for good, and the right to gain others by running a program. What is in

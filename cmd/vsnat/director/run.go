@@ -33,6 +33,9 @@ func Run(ctx context.Context, o Options) error {
 			}
 		}
 	}
+	if err := checkPrivileges(); err != nil {
+		return err
+	}
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
 	if o.Log == nil {

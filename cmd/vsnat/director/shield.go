@@ -15,7 +15,7 @@ import (
 func (d *director) openGuard() error {
 	guard, err := iface.OpenGuard(string(d.cfg.Guard))
 	if err != nil {
-		return explainPermission(err)
+		return err
 	}
 	d.guard = guard
 	return nil

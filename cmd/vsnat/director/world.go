@@ -3,12 +3,9 @@
 package director
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
-	"syscall"
 
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
@@ -199,7 +196,7 @@ func (d *director) openPort(i int, link iface.Link) error {
 	}
 	queue, err := iface.OpenPacket(link, iface.PacketOptions{Filter: d.world.filter})
 	if err != nil {
-		return explainPermission(err)
+		return err
 	}
 	p := &port{index: uint16(i), link: link.Index, name: link.Name, mac: link.MAC, queue: queue}
 	d.shard.do(func() { err = d.shard.setPort(p) })
@@ -223,16 +220,6 @@ func (d *director) closeUnserved(names []string) {
 		d.shard.do(func() { d.shard.closePort(d.shard.ports[i]) })
 		d.log.Info("port closed", "port", w.name)
 	}
-}
-
-// explainPermission adds what grants the capability that is missing.
-func explainPermission(err error) error {
-	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EPERM) {
-		return err
-	}
-	return hinted{err, "packets can be read and sent only with the capability CAP_NET_RAW, and the host's stack kept away only " +
-		"with CAP_NET_ADMIN: run as root, or `setcap cap_net_raw,cap_net_admin+ep vsnat`, " +
-		"or in a systemd unit AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN; `vsnat lab` needs neither"}
 }
 
 // hinted is an error with the next step for the operator.
