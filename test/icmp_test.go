@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+func TestICMP(t *testing.T) {
+	eachIO(t, lab.Config{Router: true}, nil, func(t *testing.T, c *cluster) {
+		for _, size := range []int{0, 56, 1400} {
+			c.run(fmt.Sprintf("ping of the VIP, %d bytes", size), func(t *testing.T, c *cluster) {
+				for seq := range 3 {
+					c.mustPing(c.Client, c.Config.VIP(), seq, size)
+				}
+			})
+		}
+		c.run("ping of the gateway by a server", func(t *testing.T, c *cluster) {
+			c.mustPing(c.Servers[0], c.Config.Gateway(), 1, 56)
+		})
+		for _, proto := range []string{"tcp", "udp"} {
+			c.run("traceroute by "+proto, func(t *testing.T, c *cluster) { traceroute(t, c, proto) })
+		}
+		c.run("traceroute by a server", tracerouteOut)
+	})
+}
+
+// traceroute sends probes to a service that live for 1, 2 and 3 hops: the router
+// and the director answer that their time was over, and quote what the client
+// sent; the third arrives.
+func traceroute(t *testing.T, c *cluster, proto string) {
+	const port = lab.EchoPort
+	w := c.capture(c.Client, "eth0")
+	for ttl, from := range map[uint8]netip.Addr{1: addr("198.51.100.1"), 2: {}} {
+		local := 30_000 + uint16(ttl)
+		c.probe(w, proto, local, port, ttl)
+		got := w.wait(1, fmt.Sprintf("time exceeded for TTL %d", ttl), func(p gopacket.Packet) bool {
+			return quotes(p, layers.ICMPv4TypeTimeExceeded, local)
+		})
+		if from.IsValid() && source(got[0]) != from {
+			t.Errorf("TTL %d: the answer is from %v, want %v", ttl, source(got[0]), from)
+		}
+		c.wantQuotation(got[0], c.Client.Addr, c.Config.VIP())
+		if s := source(got[0]); c.Config.Inside().Contains(s) {
+			t.Errorf("TTL %d: the answer shows the inside address %v", ttl, s)
+		}
+	}
+	local := uint16(30_003)
+	c.probe(w, proto, local, port, 3)
+	w.wait(1, "an answer of the service to TTL 3", func(p gopacket.Packet) bool {
+		if source(p) != c.Config.VIP() {
+			return false
+		}
+		switch l := p.TransportLayer().(type) {
+		case *layers.TCP:
+			return l.SYN && l.ACK && uint16(l.DstPort) == local
+		case *layers.UDP:
+			return uint16(l.DstPort) == local
+		}
+		return false
+	})
+}
+
+// tracerouteOut goes from a server to the client: the director's answer must
+// come from the gateway, that of the router behind must have its quotation put
+// back.
+func tracerouteOut(t *testing.T, c *cluster) {
+	server := c.Servers[0]
+	conn, err := server.ListenPacket("udp4", ":30010")
+	c.must(err)
+	defer conn.Close()
+	p := ipv4.NewPacketConn(conn)
+	w := c.capture(server, "eth0")
+	for ttl, from := range map[int]netip.Addr{1: c.Config.Gateway(), 2: addr("192.168.88.1")} {
+		c.must(p.SetTTL(ttl))
+		dst := net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.Client.Addr, uint16(lab.WhoPort+ttl)))
+		_, err := conn.WriteTo([]byte("probe"), dst)
+		c.must(err)
+		got := w.wait(1, fmt.Sprintf("time exceeded for TTL %d", ttl), func(p gopacket.Packet) bool {
+			return quotes(p, layers.ICMPv4TypeTimeExceeded, 30010) && bytes.Contains(p.Data(), []byte{byte(dst.Port >> 8), byte(dst.Port)})
+		})
+		if s := source(got[0]); ttl == 2 && s != from {
+			// The director itself may answer with any address of its own.
+			t.Errorf("TTL %d: the answer is from %v, want %v", ttl, s, from)
+		}
+		c.wantQuotation(got[0], server.Addr, c.Client.Addr)
+	}
+}
+
+// probe sends one packet of the client to a port of the VIP.
+func (c *cluster) probe(w *wire, proto string, from uint16, to int, ttl uint8) {
+	c.t.Helper()
+	ip := &layers.IPv4{TTL: ttl, Id: from, SrcIP: c.Client.Addr.AsSlice(), DstIP: c.Config.VIP().AsSlice()}
+	ether := &layers.Ethernet{SrcMAC: w.mac, DstMAC: c.nextHopMAC(), EthernetType: layers.EthernetTypeIPv4}
+	if proto == "tcp" {
+		ip.Protocol = layers.IPProtocolTCP
+		w.send(frame(c.t, ether, ip, &layers.TCP{SrcPort: layers.TCPPort(from), DstPort: layers.TCPPort(to), Seq: 1000, SYN: true, Window: 60_000}))
+		return
+	}
+	ip.Protocol = layers.IPProtocolUDP
+	w.send(frame(c.t, ether, ip, &layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}, gopacket.Payload("probe")))
+}
+
+// nextHopMAC is where frames of the client to the VIP go.
+func (c *cluster) nextHopMAC() net.HardwareAddr {
+	c.t.Helper()
+	n, link := c.Director, "eth0"
+	if c.Router != nil {
+		n, link = c.Router, "eth0"
+	}
+	nic, err := n.Interface(link)
+	c.must(err)
+	return nic.HardwareAddr
+}
+
+// quotes reports whether p is an ICMP error of a type about a packet of UDP or
+// TCP from a port.
+func quotes(p gopacket.Packet, kind uint8, port uint16) bool {
+	e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+	if !ok || e.TypeCode.Type() != kind || len(e.Payload) < 28 {
+		return false
+	}
+	return e.Payload[20] == byte(port>>8) && e.Payload[21] == byte(port)
+}
+
+// wantQuotation checks the checksums of an ICMP error and the addresses in it.
+func (c *cluster) wantQuotation(p gopacket.Packet, src, dst netip.Addr) {
+	c.t.Helper()
+	ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+	e := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+	if sum(ip.Contents) != 0xffff {
+		c.t.Errorf("IP checksum of the ICMP error is wrong:\n%v", p)
+	}
+	if sum(ip.Payload) != 0xffff {
+		c.t.Errorf("ICMP checksum is wrong:\n%v", p)
+	}
+	quoted := gopacket.NewPacket(e.Payload, layers.LayerTypeIPv4, gopacket.Default)
+	inner, ok := quoted.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+	if !ok {
+		c.t.Errorf("no packet is quoted:\n%v", p)
+		return
+	}
+	if sum(inner.Contents) != 0xffff {
+		c.t.Errorf("IP checksum of the quoted packet is wrong:\n%v", quoted)
+	}
+	if !inner.SrcIP.Equal(src.AsSlice()) || !inner.DstIP.Equal(dst.AsSlice()) {
+		c.t.Errorf("the quoted packet is from %v to %v, sent was one from %v to %v", inner.SrcIP, inner.DstIP, src, dst)
+	}
+}
+
+// sum is the Internet checksum's sum, 0xffff over what contains a right one.
+func sum(b []byte) uint16 {
+	var s uint32
+	for i, v := range b {
+		s += uint32(v) << (8 * uint(1-i&1))
+	}
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}
+
+// mustPing sends an echo request from a node and wants its reply.
+func (c *cluster) mustPing(n *lab.Node, to netip.Addr, seq, size int) {
+	c.t.Helper()
+	c.must(c.ping(n, to, seq, size))
+}
+
+// ping sends an echo request and waits for a second for its reply.
+func (c *cluster) ping(n *lab.Node, to netip.Addr, seq, size int) error {
+	conn, err := n.ListenPacket("ip4:icmp", "0.0.0.0")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	id := os.Getpid()&0xff00 | seq
+	echo := &icmp.Echo{ID: id, Seq: seq, Data: bytes.Repeat([]byte{'v'}, size)}
+	request, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: echo}).Marshal(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.WriteTo(request, &net.IPAddr{IP: to.AsSlice()}); err != nil {
+		return err
+	}
+	conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	buffer := make([]byte, 1<<16)
+	for {
+		k, from, err := conn.ReadFrom(buffer)
+		if err != nil {
+			return fmt.Errorf("ping of %v by %s: %w", to, n.Name, err)
+		}
+		m, err := icmp.ParseMessage(1, buffer[:k])
+		if err != nil {
+			return err
+		}
+		reply, ok := m.Body.(*icmp.Echo)
+		if m.Type != ipv4.ICMPTypeEchoReply || !ok || reply.ID != id || from.String() != to.String() {
+			continue
+		}
+		if reply.Seq != seq || !bytes.Equal(reply.Data, echo.Data) {
+			return fmt.Errorf("ping of %v: the reply has seq %d and %d bytes, sent were seq %d and %d bytes",
+				to, reply.Seq, len(reply.Data), seq, size)
+		}
+		return nil
+	}
+}
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
