@@ -151,7 +151,7 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 	}
 	go d.shard.run()
 
-	topology, err := d.watcher.Read()
+	d.world.topology, err = d.watcher.Read()
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +163,6 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 	if err != nil {
 		return nil, err
 	}
-	d.world.topology = topology
 	if err := d.follow(strict); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/vsnat/vsnat/iface"
@@ -59,6 +60,12 @@ const tunPort = 0
 
 // openTUN makes the device and the host's routing towards it.
 func (d *director) openTUN() error {
+	if !hasAddress(d.world.topology) {
+		return hinted{
+			errors.New("io: tun has the host route packets, and the host has no address on any link"),
+			"give it one on each side, or use io: packet, which needs none",
+		}
+	}
 	tun, err := iface.OpenTUN(tunName, tunMTU)
 	if err != nil {
 		return err
@@ -73,6 +80,16 @@ func (d *director) openTUN() error {
 		Reaper: d.options.Reaper, State: d.options.State,
 	})
 	return err
+}
+
+// hasAddress reports whether the host has an address that others can send to.
+func hasAddress(t iface.Topology) bool {
+	for _, l := range t.Links {
+		if !l.Loopback && len(l.Addrs) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // throughTUN has every route go by the device. The MTU stays that of the link
