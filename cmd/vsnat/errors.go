@@ -98,9 +98,11 @@ func report(w io.Writer, err error) {
 }
 
 // say writes a message and its hint, neither of which can command a terminal.
+// A message of several lines, as a director tells of its configuration file,
+// may have hints of its own.
 func say(w io.Writer, message, hint string) {
-	for line := range strings.SplitSeq(strings.TrimRight(message, "\n"), "\n") {
-		if line != "" {
+	for line := range strings.SplitSeq(message, "\n") {
+		if line = strings.TrimSpace(line); line != "" {
 			fmt.Fprintf(w, "vsnat: %s\n", printable(line))
 		}
 	}

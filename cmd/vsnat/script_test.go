@@ -127,8 +127,11 @@ func hostile(d *controltest.Director) error {
 	return nil
 }
 
+// sick has a link that is down and a configuration file that is wrong.
 func sick(d *controltest.Director) error {
 	d.State.Status, d.State.Problems = "degraded", []string{"eth1 is down"}
+	_, wrong := director.Parse("v.yaml", []byte("bad: 1\nio: x\n"))
+	d.Fail = control.Refuse(control.CodeConfig, wrong.Error(), "")
 	return nil
 }
 

@@ -68,6 +68,7 @@ type Error struct {
 	Hint    string `json:"hint,omitempty"` // the next step
 }
 
+// Error is the message, without the hint.
 func (e *Error) Error() string { return e.Message }
 
 // Is makes errors.Is compare by code, so that an error is the same one on

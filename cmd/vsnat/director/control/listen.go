@@ -12,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type Listener struct {
 	lock  *os.File
 	file  os.FileInfo // of the socket, to remove no other
 	group bool        // the file's mode decides who may speak, not only the uid
+	once  sync.Once   // for Close
 }
 
 // Listen makes the control socket. Its folder is made too, with mode 0700, or
@@ -113,13 +115,16 @@ func listen(path string, mode fs.FileMode, gid int) (*Listener, error) {
 func (l *Listener) Path() string { return l.path }
 
 // Close stops listening and removes the socket's file, unless another file
-// has taken its place.
-func (l *Listener) Close() error {
-	err := l.UnixListener.Close()
-	if now, e := os.Lstat(l.path); e == nil && os.SameFile(now, l.file) {
-		os.Remove(l.path)
-	}
-	releaseLock(l.lock)
+// has taken its place. Only the first call does anything: by the second, the
+// path may be another director's.
+func (l *Listener) Close() (err error) {
+	l.once.Do(func() {
+		err = l.UnixListener.Close()
+		if now, e := os.Lstat(l.path); e == nil && os.SameFile(now, l.file) {
+			os.Remove(l.path)
+		}
+		releaseLock(l.lock)
+	})
 	return err
 }
 

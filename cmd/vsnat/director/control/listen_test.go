@@ -145,6 +145,27 @@ func TestSecondDirector(t *testing.T) {
 	}
 }
 
+// A second Close does not touch the next director's socket and lock.
+func TestCloseTwice(t *testing.T) {
+	path := filepath.Join(folder(t), "s")
+	first, err := control.Listen(path, control.ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	next, err := control.Listen(path, control.ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	first.Close()
+	for _, file := range []string{path, path + ".lock"} {
+		if _, err := os.Lstat(file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Closing leaves alone what has taken the socket's place.
 func TestCloseKeepsSuccessor(t *testing.T) {
 	path := filepath.Join(folder(t), "s")
