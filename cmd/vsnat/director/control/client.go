@@ -23,7 +23,7 @@ import (
 const (
 	dialTime = 2 * time.Second
 	// answerTime is how long the director may think before its answer begins.
-	answerTime = 20 * time.Second
+	answerTime = 10 * time.Second
 	// maxAnswer bounds what a client reads: 100,000 servers are 30 MB.
 	maxAnswer = 256 << 20
 )
