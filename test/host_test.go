@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// TestHost has the VIP in each place of the director's host, and the host's own
+// forwarding off and on. Whoever is responsible for a packet answers it, once.
+func TestHost(t *testing.T) {
+	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostVIPOnNIC, lab.HostVIPOnLoopback, lab.HostBare} {
+		for _, forward := range []bool{false, true} {
+			t.Run(fmt.Sprintf("VIP %v, forwarding %t", host, forward), func(t *testing.T) {
+				configure := func(c *lab.Cluster, io string) string {
+					serveSSH(t, c, 22)
+					return site(c, io)
+				}
+				eachIO(t, lab.Config{Host: host, Forward: forward}, configure, func(t *testing.T, c *cluster) {
+					if host == lab.HostBare && c.io == "tun" {
+						t.Fatal("io: tun started on a host without addresses")
+					}
+					c.run("round robin", roundRobin)
+					c.run("one answer", oneAnswer)
+					c.run("one copy", oneCopy)
+					c.run("SNAT", func(t *testing.T, c *cluster) { snatPeer(t, c, c.Client) })
+					if host != lab.HostBare {
+						c.run("the host's own connections", hostsOwn)
+					}
+					if hasVIP(host) {
+						c.run("ssh to the VIP", sshToVIP)
+					}
+				})
+			})
+		}
+	}
+}
+
+func hasVIP(h lab.HostAddresses) bool { return h == lab.HostVIPOnNIC || h == lab.HostVIPOnLoopback }
+
+// oneAnswer sends one packet of each kind to the VIP and counts what comes back.
+func oneAnswer(t *testing.T, c *cluster) {
+	for i, test := range []struct {
+		name string
+		port int
+		tcp  *layers.TCP // nil: UDP
+		want answers
+	}{
+		{"SYN to the service", 80, &layers.TCP{SYN: true}, answers{synAck: 1}},
+		{"SYN to a closed port", 81, &layers.TCP{SYN: true}, answers{rst: 1}},
+		{"UDP to the service", lab.EchoPort, nil, answers{udp: 1}},
+		{"UDP to a closed port", 81, nil, answers{icmp: 1}},
+	} {
+		from := 51_000 + uint16(i)
+		w := c.capture(c.Client, "eth0")
+		proto := "udp"
+		if test.tcp != nil {
+			proto = "tcp"
+		}
+		if proto == "udp" {
+			// Or the client's kernel would answer the datagram with an ICMP error.
+			conn, err := c.Client.ListenPacket("udp4", fmt.Sprintf(":%d", from))
+			c.must(err)
+			defer conn.Close()
+		}
+		c.probe(w, proto, from, test.port, 64)
+		if got := w.answers(c.Config.VIP()); got != test.want {
+			t.Errorf("%s: the client got %+v, want %+v", test.name, got, test.want)
+		}
+	}
+
+	w := c.capture(c.Client, "eth0")
+	c.mustPing(c.Client, c.Config.VIP(), 3, 56)
+	if got := w.answers(c.Config.VIP()); got != (answers{echo: 1}) {
+		t.Errorf("ping: the client got %+v, want one reply", got)
+	}
+
+	w = c.capture(c.Client, "eth0")
+	w.send(frame(t,
+		&layers.Ethernet{SrcMAC: w.mac, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
+		arpRequest(w.mac, c.Client.Addr, c.Config.VIP())))
+	if got := w.answers(c.Config.VIP()); got != (answers{arp: 1}) {
+		t.Errorf("ARP: the client got %+v, want one reply", got)
+	}
+	reply := w.wait(1, "ARP reply", isARPReply)[0].Layer(layers.LayerTypeARP).(*layers.ARP)
+	if mac := c.nextHopMAC().String(); net.HardwareAddr(reply.SourceHwAddress).String() != mac {
+		t.Errorf("the VIP is at %v, want the director's %s", net.HardwareAddr(reply.SourceHwAddress), mac)
+	}
+}
+
+func isARPReply(p gopacket.Packet) bool {
+	arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP)
+	return ok && arp.Operation == layers.ARPReply
+}
+
+func arpRequest(mac net.HardwareAddr, from, to netip.Addr) *layers.ARP {
+	return &layers.ARP{
+		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4,
+		HwAddressSize: 6, ProtAddressSize: 4, Operation: layers.ARPRequest,
+		SourceHwAddress: mac, SourceProtAddress: from.AsSlice(),
+		DstHwAddress: make([]byte, 6), DstProtAddress: to.AsSlice(),
+	}
+}
+
+// oneCopy counts datagrams at both ends: in, out and opened from inside, each
+// exists once, and only as what it should be.
+func oneCopy(t *testing.T, c *cluster) {
+	var inside []*wire
+	for _, s := range c.Servers {
+		inside = append(inside, c.capture(s, "eth0"))
+	}
+	outside := c.capture(c.Client, "eth0")
+	const many = 10
+	c.exchange(c.dialUDP(lab.EchoPort), many, 700)
+	for range many {
+		c.whoUDP(c.Servers[1], nil, c.Client)
+	}
+
+	if got := outside.answers(c.Config.VIP()); got != (answers{udp: 2 * many}) {
+		t.Errorf("the client got %+v of the VIP, want %d datagrams", got, 2*many)
+	}
+	isUDP := func(p gopacket.Packet) bool { return p.Layer(layers.LayerTypeUDP) != nil }
+	if n := len(outside.seen(isUDP)); n != 2*many {
+		t.Errorf("the client got %d datagrams in all, want %d", n, 2*many)
+	}
+	got := 0
+	for _, w := range inside {
+		got += len(w.seen(func(p gopacket.Packet) bool { return isUDP(p) && source(p) == c.Client.Addr }))
+	}
+	if got != 2*many { // requests of the client, and its answers to the server's
+		t.Errorf("the servers got %d datagrams, want %d", got, 2*many)
+	}
+}
+
+// hostsOwn are connections that the director's host opens itself.
+func hostsOwn(t *testing.T, c *cluster) {
+	page, err := c.Director.Get(c.ctx, fmt.Sprintf("http://%v:%d/", c.Client.Addr, lab.WhoPort))
+	c.must(err)
+	if from := netip.MustParseAddrPort(page).Addr(); from != c.Director.Addr {
+		t.Errorf("the client sees the director's host as %v, want %v", from, c.Director.Addr)
+	}
+	c.whoUDP(c.Director, nil, c.Client)
+	c.mustPing(c.Director, c.Client.Addr, 9, 56)
+	// A health check is one, too.
+	if page, err := c.Director.Get(c.ctx, fmt.Sprintf("http://%v/", c.Servers[0].Addr)); err != nil || page != c.Config.ServerPage(1) {
+		t.Errorf("the host itself asks server 1: %q, %v", page, err)
+	}
+	c.mustPing(c.Director, c.Servers[0].Addr, 9, 56)
+}
+
+// serveSSH makes the director's host listen like an ssh server.
+func serveSSH(t *testing.T, c *lab.Cluster, port int) {
+	t.Helper()
+	err := c.Director.ServeTCP(port, func(conn *net.TCPConn) {
+		io.WriteString(conn, "SSH-2.0-host\r\n")
+		conn.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sshToVIP is a service of the host on the VIP, beside those of the director.
+func sshToVIP(t *testing.T, c *cluster) {
+	for range 3 {
+		w := c.capture(c.Client, "eth0")
+		conn := c.dialTCP(22)
+		if b, err := io.ReadAll(conn); err != nil || string(b) != "SSH-2.0-host\r\n" {
+			t.Errorf("port 22 of the VIP: %q, %v", b, err)
+		}
+		conn.Close()
+		if got := w.answers(c.Config.VIP()); got != (answers{synAck: 1}) {
+			t.Errorf("the client got %+v, want one SYN-ACK", got)
+		}
+	}
+}
+
+// TestHostLate has the host begin to listen on the VIP after the director has
+// started, on a port that SNAT might have handed out.
+func TestHostLate(t *testing.T) {
+	eachIO(t, lab.Config{Host: lab.HostVIPOnNIC}, nil, func(t *testing.T, c *cluster) {
+		serveSSH(t, c.Cluster, 2222)
+		var conn net.Conn
+		c.eventually("the host's new port answers", func() (ok bool) {
+			var err error
+			conn, err = c.Client.Dial(c.ctx, "tcp4", c.virtual(2222).String())
+			return err == nil
+		})
+		defer conn.Close()
+		if b, err := io.ReadAll(conn); err != nil || string(b) != "SSH-2.0-host\r\n" {
+			t.Errorf("port 2222 of the VIP: %q, %v", b, err)
+		}
+		roundRobin(t, c)
+	})
+}
