@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,7 +64,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.close()
-	if err := dropPrivileges(); err != nil {
+	if err := dropPrivileges(); errors.Is(err, syscall.ENOTSUP) {
+		o.Log.Info("capabilities are kept: this binary was built with cgo; build with CGO_ENABLED=0 to give them up")
+	} else if err != nil {
 		return err
 	}
 
