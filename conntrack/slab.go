@@ -68,6 +68,10 @@ func (t *Table) Cap() int { return len(t.slab) }
 // Bytes is all the memory the table may come to use.
 func (t *Table) Bytes() int64 { return int64(len(t.memory)) + int64(unsafe.Sizeof(*t)) }
 
+// Extent is the end of the slots that were ever used: [Table.At] finds nothing
+// at or after it. It never shrinks.
+func (t *Table) Extent() int { return t.touched }
+
 // At is the connection in slot i, or nil if there is none; i from 0 to
 // [Table.Cap]-1. It is for listings: slots do not move while a connection
 // lives, so a listing in pages shows each connection that outlives it once.

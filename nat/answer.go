@@ -56,14 +56,17 @@ func (f *Forwarder) Outbox() []Generated {
 	return g
 }
 
-// back is the verdict of an answer: to where p came from.
-func (f *Forwarder) back(p *Packet, dst *conntrack.Addr) Verdict {
+// reply adds the answer to p that was built in the first n bytes of room: it
+// goes back to where p came from.
+func (f *Forwarder) reply(p *Packet, n int, o Offload, dst *conntrack.Addr) {
 	v := Verdict{Action: Forward, Port: p.In, To: p.From, NextHop: *dst}
-	if v.To == (conntrack.LinkAddr{}) && p.In < MaxPorts && !f.snap.ports[p.In].L3 {
+	if v.To == (conntrack.LinkAddr{}) && (p.In >= MaxPorts || !f.snap.ports[p.In].L3) {
 		h := f.hops.lookup(&f.snap.routes, dst)
 		v.Port, v.NextHop = h.port, h.next
 	}
-	return v
+	if v.Port < MaxPorts {
+		f.outbox.put(n, Packet{In: p.In, Offload: o}, v)
+	}
 }
 
 // answer reserves room for an answer of n bytes to h, and charges it. nil, and
@@ -89,7 +92,7 @@ func (f *Forwarder) unreachable(p *Packet, h *parsed, e icmpError, r Reason) Ver
 	if b := f.answer(h, maxErrorLen); b != nil {
 		src := f.sourceFor(p, h)
 		n := buildICMPError(b, e, &src, f.nextID(), p)
-		f.outbox.put(n, Packet{In: p.In}, f.back(p, &h.tuple.Src.Addr))
+		f.reply(p, n, Offload{}, &h.tuple.Src.Addr)
 	}
 	return drop(r)
 }
@@ -106,7 +109,7 @@ func (f *Forwarder) reset(p *Packet, h *parsed, r Reason) Verdict {
 	}
 	if b := f.answer(h, resetLen); b != nil {
 		if n := buildReset(b, h); n > 0 {
-			f.outbox.put(n, Packet{In: p.In}, f.back(p, &h.tuple.Src.Addr))
+			f.reply(p, n, Offload{}, &h.tuple.Src.Addr)
 		}
 	}
 	return drop(r)
@@ -137,7 +140,7 @@ func (f *Forwarder) echo(p *Packet, h *parsed, own *ownEntry) Verdict {
 	if !makeEchoReply(b, h, f.nextID()) {
 		return drop(ReasonICMPHeader)
 	}
-	f.outbox.put(len(b), Packet{In: p.In, Offload: p.Offload}, f.back(p, &h.tuple.Src.Addr))
+	f.reply(p, len(b), p.Offload, &h.tuple.Src.Addr)
 	return Verdict{Action: Hold}
 }
 
@@ -204,13 +207,23 @@ func (f *Forwarder) Unreachable(data []byte, port uint16) {
 		f.counters.suppressed[ReasonOutboxFull]++
 		return
 	}
-	src := f.ourAddress(port, &h.tuple.Dst.Addr)
+	// It comes from the host that cannot be reached, as far as the look-up is
+	// concerned; who reads it is told by us.
+	src := h.tuple.Dst.Addr
 	n := buildICMPError(b, unreachable(icmpHostUnreachable), &src, f.nextID(), &p)
 	e := Packet{Data: b[:n], In: port}
 	if h.parse(&e) != ReasonNone {
 		return
 	}
-	if v := f.icmpError(&e, h); v.Action == Forward {
-		f.outbox.put(n, e, v)
+	v := f.icmpError(&e, h)
+	if v.Action != Forward {
+		return
 	}
+	if ip := ipv4Header(e.Data); ip.src() == src {
+		var none delta
+		dst := ip.dst()
+		ours := f.ourAddress(v.Port, &dst)
+		ip.replaceSource(&ours, &none)
+	}
+	f.outbox.put(n, e, v)
 }

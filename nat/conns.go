@@ -66,7 +66,8 @@ func (f *Forwarder) Conns(q ConnQuery) ConnPage {
 		limit = MaxPage
 	}
 	page := ConnPage{Next: -1}
-	end := min(f.table.Cap(), max(q.Cursor, 0)+maxScan)
+	extent := f.table.Extent()
+	end := min(extent, max(q.Cursor, 0)+maxScan)
 	for i := max(q.Cursor, 0); i < end; i++ {
 		c := f.table.At(i)
 		if c == nil || !q.selects(c) {
@@ -78,7 +79,7 @@ func (f *Forwarder) Conns(q ConnQuery) ConnPage {
 		}
 		page.Conns = append(page.Conns, f.info(c))
 	}
-	if end < f.table.Cap() {
+	if end < extent {
 		page.Next = end
 	}
 	return page

@@ -68,22 +68,38 @@ func (k *counters) opened(c *conntrack.Conn) {
 	k.servers[c.Server].Conns++
 }
 
-func (k *counters) packet(c *conntrack.Conn, dir conntrack.Direction, bytes int) {
-	if c.Server == conntrack.NoSlot {
-		k.snat.count(dir, bytes)
-		return
-	}
-	k.services[c.Service].count(dir, bytes)
-	k.servers[c.Server].count(dir, bytes)
+// count notes a packet of an entry. The service is that of the server now: the
+// slot that the entry was made under may have changed hands since.
+func (f *Forwarder) count(c *conntrack.Conn, dir conntrack.Direction, bytes int) {
+	f.counted = counted{server: c.Server, dir: dir}
+	f.add(c.Server, dir, 1, bytes)
 }
 
-func (c *Counters) count(dir conntrack.Direction, bytes int) {
+// counted says to whom a packet was counted, for the rest of its datagram.
+type counted struct {
+	server uint32 // NoSlot: to SNAT
+	dir    conntrack.Direction
+}
+
+func (f *Forwarder) add(server uint32, dir conntrack.Direction, packets, bytes int) {
+	k := &f.counters
+	if server == conntrack.NoSlot {
+		k.snat.count(dir, packets, bytes)
+		return
+	}
+	if service := f.snap.server[server].service; service != conntrack.NoSlot {
+		k.services[service].count(dir, packets, bytes)
+	}
+	k.servers[server].count(dir, packets, bytes)
+}
+
+func (c *Counters) count(dir conntrack.Direction, packets, bytes int) {
 	if dir == conntrack.Inbound {
-		c.InPackets++
+		c.InPackets += uint64(packets)
 		c.InBytes += uint64(bytes)
 		return
 	}
-	c.OutPackets++
+	c.OutPackets += uint64(packets)
 	c.OutBytes += uint64(bytes)
 }
 

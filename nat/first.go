@@ -22,11 +22,15 @@ func (f *Forwarder) first(p *Packet, h *parsed, own int32) Verdict {
 // firstInbound: to an address of ours.
 func (f *Forwarder) firstInbound(p *Packet, h *parsed, own int32) Verdict {
 	e := &f.snap.own.entries[own]
+	from := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
+	if from.broadcast {
+		return drop(ReasonSource) // our answer would go to all
+	}
+	if from.port != p.In && (f.snap.isInside(&h.tuple.Src.Addr) || f.snap.inner.find(&h.tuple.Src.Addr) >= 0) {
+		return drop(ReasonSpoofed) // an inside address, from elsewhere
+	}
 	if h.kind == kindEcho {
 		return f.echo(p, h, e)
-	}
-	if h.tuple.Src == h.tuple.Dst {
-		return drop(ReasonLand)
 	}
 	slot := f.snap.services.find(&serviceKey{h.tuple.Dst, h.tuple.Proto})
 	if slot < 0 {
@@ -50,7 +54,7 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own int32) Verdict {
 // without that port does. Strangers at a mapped port get silence (RFC 5382,
 // REQ-4): the answer to a connection from inside may be on its way.
 func (f *Forwarder) noService(p *Packet, h *parsed, e *ownEntry, own int32) Verdict {
-	if f.mapper.mapped(&e.addr, h.tuple.Proto, h.tuple.Dst.Port) {
+	if f.mapper.mapped(own, h.tuple.Proto, h.tuple.Dst.Port) {
 		return drop(ReasonUnsolicited)
 	}
 	if e.onHost && !f.snap.reserved[own].leaves(h.tuple.Proto, h.tuple.Dst.Port) {
@@ -71,25 +75,41 @@ func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 		Virtual: netip.AddrPortFrom(h.tuple.Dst.Addr.Netip(), h.tuple.Dst.Port),
 	}
 	s := svc.pool.Schedule(&request)
-	if s == nil || int(s.Slot) >= len(f.snap.server) {
-		// None, or one that the next snapshot will bring.
+	if s == nil {
 		return f.noServer(p, h, svc)
 	}
-	v, clash := f.connect(p, h, slot, s.Slot)
-	if !clash {
-		return v
-	}
-	// Its replies could not be told from those of another connection of the
-	// same client endpoint: any other server will do.
-	for _, other := range svc.servers {
-		if other == s.Slot || !f.snap.server[other].server.Eligible() {
-			continue
-		}
-		if v, clash = f.connect(p, h, slot, other); !clash {
+	why := ReasonNoServer
+	if f.knows(s) {
+		v, clash := f.connect(p, h, slot, s.Slot)
+		if !clash {
 			return v
 		}
+		why = ReasonClash
 	}
-	return drop(ReasonClash)
+	// The replies could not be told from those of another connection of the
+	// same client endpoint, or the server is one that the next snapshot will
+	// bring: any other will do.
+	for _, other := range svc.servers {
+		e := &f.snap.server[other]
+		if e.server == s || e.gone || !e.server.Eligible() {
+			continue
+		}
+		v, clash := f.connect(p, h, slot, other)
+		if !clash {
+			return v
+		}
+		why = ReasonClash
+	}
+	if why == ReasonClash {
+		return drop(ReasonClash)
+	}
+	return f.noServer(p, h, svc)
+}
+
+// knows reports whether a server that was scheduled is in the snapshot: the
+// scheduler hears of changes at once, the Forwarder with Publish.
+func (f *Forwarder) knows(s *sched.Server) bool {
+	return int(s.Slot) < len(f.snap.server) && f.snap.server[s.Slot].server == s && !f.snap.server[s.Slot].gone
 }
 
 func (f *Forwarder) noServer(p *Packet, h *parsed, svc *serviceEntry) Verdict {
@@ -140,7 +160,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 	s.server.ConnOpened()
 	f.counters.opened(c)
 	f.begin(h, c, conntrack.Inbound)
-	f.counters.packet(c, conntrack.Inbound, len(p.Data))
+	f.count(c, conntrack.Inbound, len(p.Data))
 	return f.send(p, h, c, conntrack.Inbound, &way), false
 }
 
@@ -158,12 +178,9 @@ func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction)
 // hairpin has the client appear with the virtual address and a port of its own
 // there. It reports false if no port is left.
 func (f *Forwarder) hairpin(c *conntrack.Conn) bool {
-	pool := f.mapper.pool(&c.Virtual.Addr)
+	pool := f.mapper.pool(f.snap.own.find(&c.Virtual.Addr))
 	if pool < 0 {
-		if pool = f.mapper.addPool(c.Virtual.Addr); pool < 0 {
-			return false
-		}
-		f.mapper.sync(f.snap)
+		return false
 	}
 	lo, hi := classOf(c.Client.Port)
 	c.Rule = f.mapper.get(&c.Client, c.Proto, uint8(pool), lo, hi)
@@ -199,7 +216,7 @@ func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
 		return drop(ReasonSpoofed)
 	}
 	to := f.hops.lookup(&f.snap.routes, &h.tuple.Dst.Addr)
-	if to.link != 0 && to.link == back.link {
+	if to.broadcast || to.link != 0 && to.link == back.link {
 		return Verdict{Action: Pass} // neighbours on one link need no director
 	}
 	switch h.kind {
@@ -234,7 +251,7 @@ func (f *Forwarder) stray(p *Packet, h *parsed) Verdict {
 // masquerade makes the entry of a connection opened from inside under a SNAT
 // rule, and sends its first packet.
 func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
-	pool := f.mapper.pool(&rule.to)
+	pool := f.mapper.pool(rule.own)
 	if pool < 0 {
 		return drop(ReasonNoPort)
 	}
@@ -279,7 +296,7 @@ func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
 	}
 	f.counters.opened(c)
 	f.begin(h, c, conntrack.Outbound)
-	f.counters.packet(c, conntrack.Outbound, len(p.Data))
+	f.count(c, conntrack.Outbound, len(p.Data))
 	return f.send(p, h, c, conntrack.Outbound, &way)
 }
 

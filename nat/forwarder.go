@@ -58,6 +58,8 @@ type Forwarder struct {
 	quote  quoted
 	spec   conntrack.Conn // the entry about to be inserted
 	split  uint16         // MTU that the packet is to be cut to, or 0
+
+	counted counted
 }
 
 // NewForwarder returns a Forwarder with an empty connection table. Its memory
@@ -76,7 +78,7 @@ func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
 		return nil, err
 	}
 	f.table = table
-	f.mapper.seed = c.Seed[1]
+	f.mapper.init(c.Seed[1], c.MaxConns)
 	f.frags = newFragments(c.Seed[0])
 	f.outbox.init()
 	f.Begin(0)
@@ -171,8 +173,11 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 		}
 		c.InsidePort = p.In
 	}
-	if c.Server != conntrack.NoSlot && f.snap.server[c.Server].gone {
-		if dir == conntrack.Inbound && h.opens() {
+	if h.kind == kindTCP && h.illegalFlags() {
+		return drop(ReasonTCPFlags) // IPVS ends the connection with a null segment
+	}
+	if dir == conntrack.Inbound && c.Server != conntrack.NoSlot && f.snap.server[c.Server].gone {
+		if h.opens() {
 			f.table.Remove(c, conntrack.Deleted)
 			return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
 		}
@@ -207,7 +212,7 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	if dir == conntrack.Inbound && (c.Hop != p.From || c.HopPort != p.In) {
 		f.moveHop(p, h, c)
 	}
-	f.counters.packet(c, dir, len(p.Data))
+	f.count(c, dir, len(p.Data))
 	return f.send(p, h, c, dir, &way)
 }
 
@@ -238,6 +243,9 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 			}
 		}
 	}
+	if h.flags&flagSYN != 0 && dir == conntrack.Outbound && c.State == conntrack.Established && begunAnew(h, c) {
+		c.Window = [2]conntrack.Window{}
+	}
 	side := sideOf(c, dir)
 	if side == conntrack.Outbound {
 		c.Flags |= conntrack.Replied
@@ -254,6 +262,20 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 	return ReasonNone
 }
 
+// begunAnew reports whether a SYN of the inside endpoint in ESTABLISHED is of
+// another connection than the one seen so far: both ends have lost that, and
+// its numbers would make us take the new one's for a stranger's. Nobody outside
+// can send such a SYN (see the port check in follow); those of a client change
+// nothing, as they can be forged.
+func begunAnew(h *parsed, c *conntrack.Conn) bool {
+	const apart = 1 << 20 // more than a handshake leaves unacknowledged
+	seq, w := h.seq, &c.Window[conntrack.Outbound]
+	if h.flags&flagACK != 0 {
+		seq, w = h.ack, &c.Window[conntrack.Inbound]
+	}
+	return w.Flags&conntrack.WindowSeen != 0 && min(seq-w.End, w.End-seq) > apart
+}
+
 // moveHop follows a client whose packets begin to come from another neighbour:
 // its router failed over, or it moved. What cannot be of the connection, being
 // outside the window, moves nothing.
@@ -263,6 +285,9 @@ func (f *Forwarder) moveHop(p *Packet, h *parsed, c *conntrack.Conn) {
 	}
 	if h.kind == kindTCP && c.InWindow(conntrack.Inbound, h.seq) == conntrack.Outside {
 		return
+	}
+	if p.In != c.HopPort && f.hops.lookup(&f.snap.routes, &c.Client.Addr).port != p.In {
+		return // the routes do not expect it there: its source may be forged
 	}
 	c.Hop, c.HopPort = p.From, p.In
 }

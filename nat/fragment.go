@@ -53,6 +53,11 @@ type fragDecision struct {
 	Port     uint16 // egress port
 	NextHop  conntrack.Addr
 	To       conntrack.LinkAddr
+
+	// To whom the rest of the datagram is counted.
+	Uncounted bool
+	Server    uint32
+	Dir       conntrack.Direction
 }
 
 // fragState is what became of a fragment.

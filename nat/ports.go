@@ -5,6 +5,7 @@ package nat
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"unsafe"
 
 	"github.com/vsnat/vsnat/conntrack"
@@ -19,11 +20,12 @@ import (
 // the identifier is the port (RFC 5508 REQ-1).
 //
 // All memory is claimed when an address becomes ours: per address and protocol
-// one bit a port for what is taken and one for what is reserved, and a row for
-// each port that can be handed out.
+// one bit a port for what is taken and one for what is reserved (48 KiB an
+// address), and a row for each port that can be handed out, but never more rows
+// than the table has connections (48 bytes a row).
 
 // maxPortAddrs bounds the addresses that ports are handed out of.
-const maxPortAddrs = 64
+const maxPortAddrs = 256
 
 // A portPool hands out the ports of one address and protocol.
 type portPool struct {
@@ -90,15 +92,17 @@ type mapping struct {
 
 // portMapper holds the mappings of one shard.
 type portMapper struct {
-	seed   uint64
-	addrs  []conntrack.Addr // by pool number, at most maxPortAddrs
-	pools  [][3]*portPool   // parallel: TCP, UDP, ICMP
-	rows   []mapping        // row 0 is none
-	heads  []uint32
-	free   uint32 // rows given back
-	fresh  uint32 // rows from here on were never used
-	used   int
-	counts [maxPortAddrs]int // mappings per address
+	seed    uint64
+	maxRows int
+	byOwn   []int16          // pool number by index in ownTable.entries, -1: none
+	addrs   []conntrack.Addr // by pool number, at most maxPortAddrs
+	pools   [][3]*portPool   // parallel: TCP, UDP, ICMP
+	rows    []mapping        // row 0 is none
+	heads   []uint32
+	free    uint32 // rows given back
+	fresh   uint32 // rows from here on were never used
+	used    int
+	counts  [maxPortAddrs]int // mappings per address
 }
 
 func protoIndex(proto uint8) int {
@@ -111,24 +115,70 @@ func protoIndex(proto uint8) int {
 	return 2
 }
 
-// sync takes up the addresses and reserved ports of a new snapshot. Addresses
-// are never given up: their mappings may live on.
+// init readies an empty mapper. A mapping lives by its connections, so that
+// there are never more mappings than connections.
+func (m *portMapper) init(seed uint64, maxConns int) {
+	m.seed, m.maxRows, m.fresh = seed, maxConns+1, 1 // row 0 is none
+	m.rows = make([]mapping, 1)
+	m.rehash()
+}
+
+// sync takes up the addresses and reserved ports of a new snapshot: those of
+// SNAT rules, and those of services for the hairpin. An address that is ours no
+// longer keeps its pool while mappings live on.
 func (m *portMapper) sync(s *snapshot) {
-	for i := range s.own.entries {
-		if e := &s.own.entries[i]; e.snat || e.service {
-			m.reserve(e.addr, e.snat, &s.reserved[i])
+	m.byOwn = slices.Grow(m.byOwn[:0], len(s.own.entries))[:len(s.own.entries)]
+	for i := range m.byOwn {
+		m.byOwn[i] = -1
+	}
+	for pool := range m.addrs {
+		if i := s.own.find(&m.addrs[pool]); i >= 0 {
+			m.byOwn[i] = int16(pool)
+		}
+	}
+	m.claim(s, func(e *ownEntry) bool { return e.snat })
+	m.claim(s, func(e *ownEntry) bool { return e.service })
+	if want := min(m.maxRows, 3*65535*len(m.addrs)) + 1; want > len(m.rows) {
+		rows := make([]mapping, want)
+		copy(rows, m.rows[:m.fresh])
+		m.rows = rows
+		m.rehash()
+	}
+	for i, pool := range m.byOwn {
+		if pool >= 0 {
+			m.reserve(int(pool), &s.reserved[i])
 		}
 	}
 }
 
-func (m *portMapper) reserve(addr conntrack.Addr, must bool, r *portReserve) {
-	pool := m.pool(&addr)
-	if pool < 0 && must {
-		pool = m.addPool(addr)
+// claim gives a pool to each address of a kind that has none, if one is left.
+func (m *portMapper) claim(s *snapshot, kind func(*ownEntry) bool) {
+	for i := range s.own.entries {
+		if e := &s.own.entries[i]; m.byOwn[i] < 0 && kind(e) {
+			m.byOwn[i] = int16(m.addPool(s, e.addr))
+		}
 	}
-	if pool < 0 {
-		return
+}
+
+// addPool claims the memory for an address, 48 KiB of bits, or takes that of an
+// address that is ours no longer. -1: there are too many.
+func (m *portMapper) addPool(s *snapshot, addr conntrack.Addr) int {
+	for pool := range m.addrs {
+		if m.counts[pool] == 0 && s.own.find(&m.addrs[pool]) < 0 {
+			m.addrs[pool] = addr
+			return pool
+		}
 	}
+	if len(m.addrs) == maxPortAddrs {
+		return -1
+	}
+	m.addrs = append(m.addrs, addr)
+	m.pools = append(m.pools, [3]*portPool{{}, {}, {}})
+	return len(m.addrs) - 1
+}
+
+// reserve says anew which ports of a pool may be handed out.
+func (m *portMapper) reserve(pool int, r *portReserve) {
 	for proto, p := range m.pools[pool] {
 		if proto == protoIndex(ProtoICMP) {
 			p.reserved = [1024]uint64{0: 1} // identifiers are nobody's, but 0 stands for none
@@ -138,39 +188,37 @@ func (m *portMapper) reserve(addr conntrack.Addr, must bool, r *portReserve) {
 			p.reserved[i] = ^uint64(0)
 		}
 		for _, span := range r.spans {
-			for port := int(span[0]); port <= int(span[1]); port++ {
-				p.reserved[port/64] &^= 1 << (port % 64)
-			}
+			p.unreserve(span[0], span[1])
 		}
 		for _, port := range r.ports[proto] {
 			p.reserved[port/64] |= 1 << (port % 64)
 		}
+		p.reserved[0] |= 1
 	}
 }
 
-func (m *portMapper) pool(addr *conntrack.Addr) int {
-	for i := range m.addrs {
-		if m.addrs[i] == *addr {
-			return i
+// unreserve clears the bits of lo to hi.
+func (p *portPool) unreserve(lo, hi uint16) {
+	first, last := lo/64, hi/64
+	for w := first; w <= last; w++ {
+		clear := ^uint64(0)
+		if w == first {
+			clear &= ^uint64(0) << (lo % 64)
 		}
+		if w == last {
+			clear &= ^uint64(0) >> (63 - hi%64)
+		}
+		p.reserved[w] &^= clear
 	}
-	return -1
 }
 
-// addPool claims the memory for an address: 96 KiB of bits, and rows for as
-// many mappings as it has ports.
-func (m *portMapper) addPool(addr conntrack.Addr) int {
-	if len(m.addrs) == maxPortAddrs {
+// pool returns the number of the pool of one of our addresses, given by its
+// index among them, or -1.
+func (m *portMapper) pool(own int32) int {
+	if own < 0 {
 		return -1
 	}
-	m.addrs = append(m.addrs, addr)
-	m.pools = append(m.pools, [3]*portPool{{}, {}, {}})
-	m.fresh = max(m.fresh, 1) // row 0 is none
-	rows := make([]mapping, 1+3*65536*len(m.addrs))
-	copy(rows, m.rows[:min(int(m.fresh), len(m.rows))])
-	m.rows = rows
-	m.rehash()
-	return len(m.addrs) - 1
+	return int(m.byOwn[own])
 }
 
 // bytes is the memory claimed.
@@ -181,7 +229,7 @@ func (m *portMapper) bytes() int64 {
 
 func (m *portMapper) rehash() {
 	m.heads = make([]uint32, 1<<bits.Len(uint(len(m.rows)-1)))
-	for i := 1; i < int(m.fresh); i++ {
+	for i := 1; i < int(m.fresh); i++ { // row 0 is none
 		if row := &m.rows[i]; row.refs > 0 {
 			b := m.bucket(&row.inside, row.proto, row.pool)
 			row.next = m.heads[b]
@@ -191,11 +239,16 @@ func (m *portMapper) rehash() {
 }
 
 func (m *portMapper) bucket(e *conntrack.Endpoint, proto, pool uint8) uint64 {
+	return m.hash(e, proto, pool) & uint64(len(m.heads)-1)
+}
+
+// hash is keyed, so that nobody outside can foretell a port or fill a chain.
+func (m *portMapper) hash(e *conntrack.Endpoint, proto, pool uint8) uint64 {
 	h := m.seed ^ binary.LittleEndian.Uint64(e.Addr[8:])
 	hi, lo := bits.Mul64(h, 0x9e3779b97f4a7c15^binary.LittleEndian.Uint64(e.Addr[:8]))
 	h = hi ^ lo ^ uint64(e.Port)<<16 ^ uint64(proto)<<8 ^ uint64(pool)
 	hi, lo = bits.Mul64(h^m.seed, 0xd6e8feb86659fd93)
-	return (hi ^ lo) & uint64(len(m.heads)-1)
+	return hi ^ lo
 }
 
 // find returns the row of an inside endpoint's mapping, or 0.
@@ -220,8 +273,7 @@ func (m *portMapper) get(e *conntrack.Endpoint, proto, pool uint8, lo, hi uint16
 	p := m.pools[pool][protoIndex(proto)]
 	port := e.Port
 	if port < lo || port > hi || !p.free(port) {
-		b := m.bucket(e, proto, pool) // keyed, so that nobody outside can foretell the port
-		if port = p.pick(lo, hi, uint32(b*0x9e3779b1)); port == 0 {
+		if port = p.pick(lo, hi, uint32(m.hash(e, proto, pool)>>32)); port == 0 {
 			return 0
 		}
 	}
@@ -262,8 +314,8 @@ func (m *portMapper) release(i uint32) {
 	m.used--
 }
 
-// mapped reports whether a port of an address stands for somebody inside.
-func (m *portMapper) mapped(addr *conntrack.Addr, proto uint8, port uint16) bool {
-	pool := m.pool(addr)
+// mapped reports whether a port of one of our addresses stands for somebody inside.
+func (m *portMapper) mapped(own int32, proto uint8, port uint16) bool {
+	pool := m.pool(own)
 	return pool >= 0 && m.pools[pool][protoIndex(proto)].taken[port/64]>>(port%64)&1 != 0
 }

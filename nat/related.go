@@ -22,6 +22,9 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	t := conntrack.Tuple{Src: q.tuple.Dst, Dst: q.tuple.Src, Proto: q.tuple.Proto}
 	c, dir := f.table.Lookup(&t, oursOf(f.snap.own.find(&t.Dst.Addr)))
 	if c == nil {
+		if f.snap.endpoint.find(&serviceKey{q.tuple.Dst, q.tuple.Proto}) >= 0 {
+			return drop(ReasonICMPNoConn) // about a service's server: its address is not to be seen
+		}
 		return f.unrelated(h, ReasonICMPNoConn)
 	}
 	// The error must have been sent to whom the quoted packet names as its
@@ -44,7 +47,13 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	if w.port == NoPort {
 		return drop(ReasonNoRoute)
 	}
-	f.counters.packet(c, dir, len(p.Data))
+	if len(p.Data) > int(w.mtu) {
+		if h.dontFragment {
+			return drop(ReasonTooBig) // and never an error about an error
+		}
+		f.split = w.mtu
+	}
+	f.count(c, dir, len(p.Data))
 
 	ip := ipv4Header(p.Data)
 	ip.decrementTTL()

@@ -43,7 +43,10 @@ type hop struct {
 	next conntrack.Addr // on-link address to resolve
 	mtu  uint16         // largest IP packet, 65535 where it is larger
 	port uint16         // NoPort: no route
-	link uint16         // 1 + index of the on-link route that holds the address, 0 if a gateway does
+	// broadcast: the address is that of a network that is on a link, or stands
+	// for all hosts of it.
+	broadcast bool
+	link      uint16 // 1 + index of the on-link route that holds the address, 0 if a gateway does
 }
 
 type routeEntry struct {
@@ -94,6 +97,7 @@ func (t *routeTable) lookup(a *conntrack.Addr) hop {
 		h := hop{next: *a, mtu: e.mtu, port: e.port}
 		if e.onLink {
 			h.link = uint16(i + 1)
+			h.broadcast = e.dst.ends(a)
 		} else {
 			h.next = e.gateway
 		}

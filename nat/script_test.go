@@ -27,14 +27,24 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
 //	snat NET ADDR [MIN-MAX]    host ADDR    busy tcp ADDR:P    own ADDR/BITS
 //	mtu PORT N      timeout STATE DURATION      max-conns N
-//	in[@PORT] PACKET       a packet arrives, by the port that leads to its source
+//	icmp-rate N     link PORT up|down    route NET PORT [GATEWAY]
+//	in[@PORT] PACKET       a packet arrives, by the port that leads to its source; via=N: from the neighbour N
 //	want[@PORT] PACKET     it was forwarded: the words given must be there, and every checksum right
 //	pass   hold   drop REASON    what else may become of it
 //	made[@PORT] PACKET     a packet that the Forwarder made; in order
 //	none                   nothing else was made
 //	advance DURATION
+//	unreachable@PORT       the next hop of the packet last forwarded did not answer
+//	flood N VERDICT PACKET      N packets, {i} in them counts from 1, {a} is a public address for each;
+//	                            VERDICT: forward, hold, pass, drop:REASON, any. What is made is only counted
+//	answers N       packets made during the last flood
+//	drops REASON N    suppressed REASON N    entries N    removed REASON N    mapped ADDR N
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
 //	stats A:P conns in out inbytes outbytes
+//
+// $NAME in a want or made line takes what is there, and stands for it from then
+// on. Of a forwarded packet can be asked to=N, the neighbour it was sent to, or
+// next=ADDR, the next hop to resolve.
 //
 // Port 0 leads outside (192.168.88.0/24 and all else), port 1 inside
 // (10.0.0.0/24, where we are 10.0.0.1). Both have an MTU of 1500.
@@ -63,6 +73,9 @@ type script struct {
 	max     int
 	service ServiceKey
 	dirty   bool
+	routes  []Route
+	vars    map[string]string
+	flooded int // packets made during the last flood
 
 	verdict  *Verdict // of the last packet, until it was asked for
 	packet   Packet
@@ -70,6 +83,7 @@ type script struct {
 	madeBy   []uint16
 	asked    string // the last in line
 	lastPort uint16
+	lastTo   string
 }
 
 func newScript(t *testing.T, file string) *script {
@@ -78,11 +92,12 @@ func newScript(t *testing.T, file string) *script {
 		{Index: 0, Name: "outside", MTU: 1500, Up: true},
 		{Index: 1, Name: "inside", MTU: 1500, Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}},
 	}
-	s.rules.SetRoutes([]Route{
+	s.vars = map[string]string{}
+	s.routes = []Route{
 		{Dst: netip.MustParsePrefix("10.0.0.0/24"), Port: 1},
 		{Dst: netip.MustParsePrefix("192.168.88.0/24"), Port: 0},
 		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.168.88.1"), Port: 0},
-	})
+	}
 	return s
 }
 
@@ -139,6 +154,7 @@ func (s *script) must(err error) {
 func (s *script) forwarder() *Forwarder {
 	if s.dirty {
 		s.rules.SetPorts(s.ports)
+		s.rules.SetRoutes(s.routes)
 		s.rules.SetHost(s.host)
 		s.rules.SetOwned(s.owned)
 		s.rules.Publish()
@@ -250,13 +266,58 @@ func (s *script) step(word, rest string) {
 		settings := s.rules.Settings()
 		settings.ICMPRate = n
 		s.rules.SetSettings(settings)
+		s.dirty = true
+	case "link":
+		i, _ := strconv.Atoi(w[0])
+		s.ports[i].Up = w[1] == "up"
+		s.dirty = true
+	case "route":
+		i, _ := strconv.Atoi(w[1])
+		r := Route{Dst: netip.MustParsePrefix(w[0]), Port: uint16(i)}
+		for len(s.ports) <= i {
+			s.ports = append(s.ports, PortInfo{Index: uint16(len(s.ports)), MTU: 1500, Up: true})
+		}
+		if len(w) > 2 {
+			r.Gateway = netip.MustParseAddr(w[2])
+		}
+		s.routes = append(s.routes, r)
+		s.dirty = true
+	case "flood":
+		s.settled("a flood")
+		s.flood(w[0], w[1], strings.Join(w[2:], " "))
+	case "answers":
+		s.number(rest, s.flooded)
+	case "entries":
+		s.number(rest, s.forwarder().Stats().Conns)
+	case "drops", "suppressed":
+		stats := s.forwarder().Stats()
+		for r := range NumReasons {
+			if r.String() == w[0] {
+				s.number(w[1], int(map[string]*[NumReasons]uint64{"drops": &stats.Drops, "suppressed": &stats.Suppressed}[word][r]))
+			}
+		}
+	case "removed":
+		for r, n := range s.forwarder().Stats().Removals {
+			if conntrack.Removal(r).String() == w[0] {
+				s.number(w[1], int(n))
+			}
+		}
+	case "mapped":
+		n := 0
+		for _, m := range s.forwarder().Stats().Mappings {
+			if m.Addr.Netip() == netip.MustParseAddr(w[0]) {
+				n = m.Mappings
+			}
+		}
+		s.number(w[1], n)
 	case "in":
 		s.settled("the next packet")
 		s.asked = fmt.Sprintf("%d: in %s", s.line, rest)
 		s.arrive(at, rest)
 	case "want":
 		s.verdictIs(Forward, ReasonNone)
-		if got := decodePacket(s.packet.Data, s.packet.Offload); !agrees(rest, got) {
+		got := decodePacket(s.packet.Data, s.packet.Offload) + s.lastTo
+		if !agrees(s.bind(rest, got), got) {
 			s.fatal("\n    want %s\n    got  %s", rest, got)
 		}
 		if at != "" && at != strconv.Itoa(int(s.lastPort)) {
@@ -278,7 +339,7 @@ func (s *script) step(word, rest string) {
 		if len(s.made) == 0 {
 			s.fatal("nothing was made; want %s", rest)
 		}
-		if !agrees(rest, s.made[0]) {
+		if !agrees(s.bind(rest, s.made[0]), s.made[0]) {
 			s.fatal("\n    want made %s\n    got  made %s", rest, s.made[0])
 		}
 		if at != "" && at != strconv.Itoa(int(s.madeBy[0])) {
@@ -292,9 +353,8 @@ func (s *script) step(word, rest string) {
 	case "unreachable":
 		f := s.forwarder()
 		f.Begin(s.now)
-		b, _ := encodePacket(rest)
 		p, _ := strconv.Atoi(at)
-		f.Unreachable(b, uint16(p))
+		f.Unreachable(s.packet.Data, uint16(p))
 		s.collect()
 	case "advance":
 		s.settled("time")
@@ -312,7 +372,13 @@ func (s *script) step(word, rest string) {
 
 func (s *script) arrive(at, text string) {
 	f := s.forwarder()
-	b, off := encodePacket(text)
+	via := -1
+	if i := strings.Index(text, " via="); i >= 0 {
+		head, tail, _ := strings.Cut(text[i+5:], " ")
+		via, _ = strconv.Atoi(head)
+		text = text[:i] + " " + tail
+	}
+	b, off := encodePacket(s.expand(text))
 	port := uint16(0)
 	if at != "" {
 		n, _ := strconv.Atoi(at)
@@ -321,13 +387,73 @@ func (s *script) arrive(at, text string) {
 		port = 1
 	}
 	s.packet = Packet{Data: b, Offload: off, In: port, From: conntrack.LinkAddr{2, 0, 0, 0, byte(port), b[15]}}
+	if via >= 0 {
+		s.packet.From[5] = byte(via)
+	}
 	f.Begin(s.now)
 	v := f.Forward(&s.packet)
 	s.verdict, s.lastPort = &v, v.Port
+	if s.lastTo = " next=" + v.NextHop.String(); v.To != (conntrack.LinkAddr{}) {
+		s.lastTo = fmt.Sprintf(" to=%d", v.To[5])
+	}
 	if v.Action == Forward && v.To == (conntrack.LinkAddr{}) && v.NextHop == (conntrack.Addr{}) {
 		s.fatal("forwarded to nobody")
 	}
 	s.collect()
+}
+
+// flood sends many packets that differ in {i} and {a}.
+func (s *script) flood(count, verdict, text string) {
+	n, err := strconv.Atoi(count)
+	s.must(err)
+	s.flooded = 0
+	for i := 1; i <= n; i++ {
+		a := fmt.Sprintf("100.%d.%d.%d", 64+i>>16, i>>8&255, i&255)
+		s.arrive("", strings.NewReplacer("{i}", strconv.Itoa(i), "{a}", a).Replace(text))
+		got := s.verdict.Action.String()
+		if s.verdict.Action == Drop {
+			got += ":" + s.verdict.Reason.String()
+		}
+		if verdict != "any" && got != verdict {
+			s.fatal("packet %d: %s", i, got)
+		}
+		s.flooded += len(s.made)
+		s.made, s.madeBy, s.verdict = nil, nil, nil
+	}
+}
+
+func (s *script) number(want string, got int) {
+	if n, err := strconv.Atoi(want); err != nil || n != got {
+		s.fatal("want %s, got %d", want, got)
+	}
+}
+
+// expand puts the variables into a line.
+func (s *script) expand(text string) string {
+	for k, v := range s.vars {
+		text = strings.ReplaceAll(text, "$"+k, v)
+	}
+	return text
+}
+
+// bind is expand, and has the variables that are new take what got has in
+// their place.
+func (s *script) bind(text, got string) string {
+	text = s.expand(text)
+	gh, gf, _ := splitFields(got)
+	wh, wf, _ := splitFields(text)
+	take := func(want, got string) {
+		if i := strings.IndexByte(want, '$'); i >= 0 && strings.HasPrefix(got, want[:i]) {
+			s.vars[want[i+1:]] = got[i:]
+		}
+	}
+	for i := range min(len(wh), len(gh)) {
+		take(wh[i], gh[i])
+	}
+	for k, v := range wf {
+		take(v, gf[k])
+	}
+	return s.expand(text)
 }
 
 func (s *script) collect() {

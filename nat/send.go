@@ -38,6 +38,7 @@ func (f *Forwarder) way(c *conntrack.Conn, dir conntrack.Direction) way {
 // fits reports whether a packet can leave by w. If not, its sender has been
 // told and the verdict is final. A super-packet fits if its segments do.
 func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
+	f.split = 0 // of an earlier choice
 	if w.port == NoPort {
 		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
 	}

@@ -40,8 +40,9 @@ type serviceEntry struct {
 type serverEntry struct {
 	dest    conntrack.Endpoint
 	server  *sched.Server // nil: the slot is free
-	service uint32
-	gone    bool // deleted, kept for the connections that refer to it
+	proto   uint8
+	service uint32 // NoSlot: deleted
+	gone    bool   // deleted, kept for the connections that refer to it
 	serial  uint64
 }
 
@@ -98,6 +99,17 @@ func (p *prefix) contains(a *conntrack.Addr) bool {
 	}
 	lo := binary.BigEndian.Uint64(p.addr[8:]) ^ binary.BigEndian.Uint64(a[8:])
 	return hi == 0 && lo>>(128-p.bits) == 0
+}
+
+// ends reports whether a is the first or the last address of an IPv4 network of
+// more than two (RFC 1122 section 3.2.1.3, RFC 3021).
+func (p *prefix) ends(a *conntrack.Addr) bool {
+	if p.bits < 96 || p.bits > 126 {
+		return false
+	}
+	all := ^uint32(0) >> (p.bits - 96)
+	host := binary.BigEndian.Uint32(a[12:]) & all
+	return host == 0 || host == all
 }
 
 // hashAddr mixes an address for the small tables of a snapshot. Their content
@@ -212,7 +224,7 @@ func (t *serviceTable) find(k *serviceKey) int32 {
 // endpointTable says which endpoints are those of real servers: a set.
 type endpointTable struct{ serviceTable }
 
-func newEndpointTable(services []serviceEntry, servers []serverEntry) endpointTable {
+func newEndpointTable(servers []serverEntry) endpointTable {
 	n := tableSize(len(servers))
 	t := serviceTable{slot: make([]int32, n), keys: make([]serviceKey, n)}
 	for i := range t.slot {
@@ -223,7 +235,7 @@ func newEndpointTable(services []serviceEntry, servers []serverEntry) endpointTa
 		if s.server == nil {
 			continue
 		}
-		k := serviceKey{s.dest, services[s.service].key.proto}
+		k := serviceKey{s.dest, s.proto}
 		if t.find(&k) < 0 {
 			t.put(k, int32(i))
 		}

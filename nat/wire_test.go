@@ -26,7 +26,7 @@ import (
 //	ip 192.0.2.7 > 10.0.0.1 proto=47 data=20
 //
 // Of all: ttl= id= tos= df mf off= opts=HEX sum=ok|bad|zero|partial ipsum=bad
-// pad=N (bytes behind the packet) mtu=N (of frag-needed) cut=N (a quotation cut
+// udplen=N gso=N pad=N (bytes behind the packet) mtu=N (of frag-needed) cut=N (a quotation cut
 // to N bytes) raw=HEX at=N (bytes put over the finished packet).
 
 var icmpNames = []struct {
@@ -160,6 +160,7 @@ func encodePacket(text string) ([]byte, Offload) {
 		ip.Protocol = layers.IPProtocol(f.num("proto", 17))
 		stack = append(stack, gopacket.Payload(data))
 	}
+	ip.SrcIP, ip.DstIP = ip.SrcIP.To4(), ip.DstIP.To4()
 	if o, ok := f["opts"]; ok {
 		b, err := hex.DecodeString(o)
 		if err != nil {
@@ -173,6 +174,9 @@ func encodePacket(text string) ([]byte, Offload) {
 	}
 	b := slices.Clone(buffer.Bytes())
 	headerLen := int(b[0]&15) * 4
+	if n := f.num("udplen", 0); n > 0 { // of the whole datagram, in its first fragment
+		binary.BigEndian.PutUint16(b[headerLen+4:], uint16(n))
+	}
 	var off Offload
 	switch sum := f["sum"]; {
 	case sumAt < 0 || sum == "" || sum == "ok":
