@@ -25,10 +25,11 @@ func TestHost(t *testing.T) {
 					serveSSH(t, c, 22)
 					return site(c, io)
 				}
-				eachIO(t, lab.Config{Host: host, Forward: forward}, configure, func(t *testing.T, c *cluster) {
-					if host == lab.HostBare && c.io == "tun" {
-						t.Fatal("io: tun started on a host without addresses")
-					}
+				run := eachIO
+				if host == lab.HostBare {
+					run = onPacket // the host could route nothing: see TestTUNNeedsAddresses
+				}
+				run(t, lab.Config{Host: host, Forward: forward}, configure, func(t *testing.T, c *cluster) {
 					c.run("round robin", roundRobin)
 					c.run("one answer", oneAnswer)
 					c.run("one copy", oneCopy)

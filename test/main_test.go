@@ -72,7 +72,7 @@ type cluster struct {
 // and output. configure returns the configuration file; nil stands for site.
 func eachIO(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster)) {
 	if configure == nil {
-		configure = func(c *lab.Cluster, io string) string { return site(c, io) }
+		configure = site
 	}
 	for _, io := range []string{"packet", "tun"} {
 		t.Run(io, func(t *testing.T) {
@@ -88,11 +88,13 @@ func eachIO(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io s
 	}
 }
 
-// onPacket runs scenarios that are about frames, which io: tun leaves to the host.
-func onPacket(t *testing.T, config lab.Config, text func(c *lab.Cluster) string, scenarios func(t *testing.T, c *cluster)) {
-	t.Helper()
+// onPacket is eachIO for what io: tun can't do, or leaves to the host.
+func onPacket(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster)) {
+	if configure == nil {
+		configure = site
+	}
 	c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: "packet"}
-	c.start(text(c.Cluster))
+	c.start(configure(c.Cluster, c.io))
 	scenarios(t, c)
 }
 

@@ -241,7 +241,7 @@ func (d *director) change(ctx context.Context, what string, f func() error) erro
 			return refused(err)
 		}
 		d.log.Info("changed", "what", what)
-		return d.publish(d.world.names())
+		return d.publish()
 	})
 }
 

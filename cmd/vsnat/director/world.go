@@ -23,6 +23,7 @@ type world struct {
 	host     nat.HostAddresses
 	filter   iface.Filter
 	owned    []netip.Addr
+	served   []string // names of the links that are served
 	problems []string
 }
 
@@ -123,18 +124,19 @@ func (d *director) follow(s strictness) error {
 	d.rules.SetPorts(ports)
 	d.rules.SetRoutes(routes)
 	d.rules.SetHost(d.world.host)
-	return d.publish(names)
+	d.world.served = names
+	return d.publish()
 }
 
 // publish makes the rules as they are now the ones in force: for the host
 // first, so that it never answers for what is about to be ours.
-func (d *director) publish(names []string) error {
+func (d *director) publish() error {
 	own := d.rules.Ours()
 	var err error
 	if d.tunHost != nil {
-		err = d.tunHost.Apply(d.guardRules(own, names))
+		err = d.tunHost.Apply(d.guardRules(own, d.world.served))
 	} else {
-		err = d.guard.Apply(d.guardRules(own, names))
+		err = d.guard.Apply(d.guardRules(own, d.world.served))
 	}
 	if err != nil {
 		err = fmt.Errorf("keeping the host's own stack away: %w", err)
@@ -169,17 +171,6 @@ func (d *director) publish(names []string) error {
 	})
 	d.world.filter = filter
 	return err
-}
-
-// names lists the served links.
-func (w *world) names() []string {
-	var names []string
-	for _, p := range w.ports {
-		if p.link != 0 {
-			names = append(names, p.name)
-		}
-	}
-	return names
 }
 
 func (d *director) problem(text string) {
@@ -276,7 +267,7 @@ func (d *director) refreshPorts() {
 		return
 	}
 	d.rules.SetHost(d.world.host)
-	if err := d.publish(d.world.names()); err != nil {
+	if err := d.publish(); err != nil {
 		d.log.Error("cannot follow the host's sockets", "error", err)
 	}
 }
