@@ -243,9 +243,6 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 			}
 		}
 	}
-	if h.flags&flagSYN != 0 && dir == conntrack.Outbound && c.State == conntrack.Established && begunAnew(h, c) {
-		c.Window = [2]conntrack.Window{}
-	}
 	side := sideOf(c, dir)
 	if side == conntrack.Outbound {
 		c.Flags |= conntrack.Replied
@@ -253,6 +250,10 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 	next := c.State.Next(side, event)
 	if event != conntrack.RST {
 		if h.flags&flagSYN != 0 {
+			if dir == conntrack.Outbound && c.State == conntrack.Established && begunAnew(h, c) {
+				c.Window = [2]conntrack.Window{}
+				c.State = conntrack.SynRecv // as active as ESTABLISHED, for what follows next
+			}
 			c.FollowSYN(dir, h.seq, h.ack, h.window, h.flags, h.payload, int(h.scale))
 		} else {
 			c.Follow(dir, h.seq, h.ack, h.window, h.flags, h.payload)

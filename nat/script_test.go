@@ -40,7 +40,8 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	answers N       packets made during the last flood
 //	drops REASON N    suppressed REASON N    entries N    removed REASON N    mapped ADDR N
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
-//	stats A:P conns in out inbytes outbytes
+//	stats A:P active= inactive= conns= in=PACKETS/BYTES out=PACKETS/BYTES
+//	services tcp A:P conns= in= out=
 //
 // $NAME in a want or made line takes what is there, and stands for it from then
 // on. Of a forwarded packet can be asked to=N, the neighbour it was sent to, or
@@ -287,6 +288,16 @@ func (s *script) step(word, rest string) {
 		s.flood(w[0], w[1], strings.Join(w[2:], " "))
 	case "answers":
 		s.number(rest, s.flooded)
+	case "services":
+		stats := s.forwarder().Stats()
+		key := s.key(w[0], w[1])
+		for _, v := range s.rules.Services() {
+			c := stats.Services[v.Slot]
+			got := fmt.Sprintf("conns=%d in=%d/%d out=%d/%d", c.Conns, c.InPackets, c.InBytes, c.OutPackets, c.OutBytes)
+			if v.ServiceKey == key && got != strings.Join(w[2:], " ") {
+				s.fatal("%s", got)
+			}
+		}
 	case "entries":
 		s.number(rest, s.forwarder().Stats().Conns)
 	case "drops", "suppressed":
