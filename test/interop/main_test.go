@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build interop
+
+package interop
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// programVariable tells the processes of the lab where vsnat was built.
+const programVariable = "VSNAT_INTEROP_PROGRAM"
+
+func TestMain(m *testing.M) { os.Exit(lab.Main(built{m}, becomeProgram)) }
+
+// built is the tests with the program they test.
+type built struct{ *testing.M }
+
+// Run builds vsnat in the lab's run directory and runs the tests.
+func (b built) Run() int {
+	file := filepath.Join(lab.RunDir(), "vsnat.program")
+	build := exec.Command("go", "build", "-o", file, "../../cmd/vsnat")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	os.Setenv(programVariable, file)
+	return b.M.Run()
+}
+
+// becomeProgram is what the test binary does under the name of vsnat or ipvsadm.
+func becomeProgram() int {
+	err := unix.Exec(os.Getenv(programVariable), os.Args, os.Environ())
+	fmt.Fprintln(os.Stderr, "start the built program:", err)
+	return 1
+}
+
+// limit ends what hangs; nothing takes half as long.
+const limit = 90 * time.Second
+
+func testContext(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A service is one of the VIP's, which all servers serve at the same port.
+type service struct {
+	proto string
+	port  int
+}
+
+func tcp(port int) service { return service{"tcp", port} }
+func udp(port int) service { return service{"udp", port} }
+
+// site is a configuration with services, and SNAT of the servers' network.
+func site(c *lab.Cluster, io string, services ...service) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "io: %s\nsnat:\n  - from: %v\n    to: %v\nservices:\n", io, c.Config.Inside(), c.Config.VIP())
+	for _, s := range services {
+		fmt.Fprintf(&b, "  - %s: %v:%d\n    scheduler: rr\n    servers:\n", s.proto, c.Config.VIP(), s.port)
+		for _, n := range c.Servers {
+			fmt.Fprintf(&b, "      - %v:%d\n", n.Addr, s.port)
+		}
+	}
+	return b.String()
+}
+
+// direct starts the director; its log is shown if the test fails.
+func direct(t *testing.T, c *lab.Cluster, config string) *lab.DirectorProcess {
+	t.Helper()
+	d, err := c.StartDirector(testContext(t), lab.DirectorOptions{Config: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("director:\n%s", d.Logs())
+		}
+	})
+	return d
+}
+
+// run runs a program in a node, which must succeed, and returns what it wrote to
+// its standard output.
+func run(t *testing.T, n *lab.Node, name string, args ...string) string {
+	t.Helper()
+	out, err := try(t, n, name, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// try is run for a program that may fail.
+func try(t *testing.T, n *lab.Node, name string, args ...string) (string, error) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := n.Command(testContext(t), name, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %s %s: %w\n%s%s", n.Name, name, strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// shell is run for a line of shell.
+func shell(t *testing.T, n *lab.Node, line string) string {
+	t.Helper()
+	return run(t, n, "bash", "-o", "pipefail", "-c", line)
+}
+
+// eventually polls until ok, for as long as a slow machine may need.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 seconds: %s", what)
+		}
+	}
+}
+
+// background starts a program in a node, and ends it after the test by SIGKILL if
+// it still runs. What it writes can be read meanwhile.
+func background(t *testing.T, n *lab.Node, name string, args ...string) (cmd *lab.Cmd, output *syncBuffer) {
+	t.Helper()
+	output = new(syncBuffer)
+	cmd = n.Command(t.Context(), name, args...)
+	cmd.Stdout, cmd.Stderr = output, output
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%s: %s: %v", n.Name, name, err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd, output
+}
