@@ -120,7 +120,7 @@ func (d *fragDecision) verdict() Verdict {
 // the length it had before it was cut.
 func (f *Forwarder) translate(ip ipv4Header, length int, d *fragDecision) {
 	var none delta
-	ip.decrementTTL()
+	f.takeHop(ip, d.Port)
 	ip.replaceSource(&d.Src, &none)
 	ip.replaceDestination(&d.Dst, &none)
 	if !d.Uncounted {

@@ -138,7 +138,7 @@ func (f *Forwarder) forward(p *Packet) Verdict {
 func (f *Forwarder) whole(p *Packet, h *parsed) Verdict {
 	own := f.snap.own.find(&h.tuple.Dst.Addr)
 	if h.kind == kindOther {
-		return f.otherProtocol(own)
+		return f.otherProtocol(p, h, own)
 	}
 	c, dir := f.table.Lookup(&h.tuple, oursOf(own))
 	if c == nil {
@@ -155,9 +155,14 @@ func oursOf(own int32) conntrack.Ours {
 }
 
 // otherProtocol leaves what is neither TCP, UDP nor ICMP to a host that has the
-// address; IPVS does the same.
-func (f *Forwarder) otherProtocol(own int32) Verdict {
+// address; IPVS does the same. What the host has routed to us (a port without
+// link addresses) from a network of a SNAT rule is on its way out, and would
+// leave with its inside address.
+func (f *Forwarder) otherProtocol(p *Packet, h *parsed, own int32) Verdict {
 	if own >= 0 && !f.snap.own.entries[own].onHost {
+		return drop(ReasonProtocol)
+	}
+	if own < 0 && f.snap.ports[p.In%MaxPorts].L3 && f.snap.snatFor(&h.tuple.Src.Addr) != nil {
 		return drop(ReasonProtocol)
 	}
 	return Verdict{Action: Pass}

@@ -56,7 +56,7 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	f.count(c, dir, len(p.Data))
 
 	ip := ipv4Header(p.Data)
-	ip.decrementTTL()
+	f.takeHop(ip, w.port)
 	quoted := ipv4Header(p.Data[q.at:])
 	var outer, inner delta
 	if dir == conntrack.Inbound {

@@ -52,10 +52,18 @@ func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
 	return Verdict{}, true
 }
 
+// takeHop counts us as a hop. Not on a port without link addresses: there the
+// host routes to us and routes on what we give back, and counts itself each time.
+func (f *Forwarder) takeHop(ip ipv4Header, port uint16) {
+	if !f.snap.ports[port%MaxPorts].L3 {
+		ip.decrementTTL()
+	}
+}
+
 // send rewrites a packet of c in place and says where it goes.
 func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction, w *way) Verdict {
 	ip := ipv4Header(p.Data)
-	ip.decrementTTL()
+	f.takeHop(ip, w.port)
 	var d delta
 	src, dst := &h.tuple.Src, &h.tuple.Dst
 	if dir == conntrack.Inbound {
