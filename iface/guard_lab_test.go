@@ -199,6 +199,9 @@ func describe(frame []byte, id uint16) (text string, marker bool) {
 		return "", false
 	}
 	from := network.NetworkFlow().Src().String()
+	if ip, ok := network.(*layers.IPv4); ok && ip.FragOffset != 0 {
+		return "fragment " + from, false
+	}
 	switch l := p.TransportLayer().(type) {
 	case *layers.TCP:
 		var flags []string

@@ -51,9 +51,13 @@ import (
 //
 // Beside the rules: proxy ARP on the served links for owned addresses, without
 // the kernel's delay; forwarding on the served links and the device (not
-// net.ipv4.ip_forward, which stays as it is); for the device accept_local (our
-// source may be an address of the host), rp_filter off or, where "all" is
-// stricter, loose.
+// net.ipv4.ip_forward, which stays as it is); for the device accept_local and
+// rp_filter off or, where "all" is stricter, loose. The check of a source looks
+// the way back up as if the packet came by the link that we send to, so our own
+// rules approve of most of what we write. Not of a fragment from an address of
+// the host, which has no port, nor of what goes back to the host itself. Loose
+// checks fail on a device without any address: there it gets the dummy address
+// 192.0.0.8 (RFC 7600), which no packet carries.
 //
 // Device and routes vanish with the process, rules, proxy entries and settings of
 // the links do not. Close removes them. If the process dies, a child that
@@ -277,7 +281,32 @@ func (h *TUNHost) applySettings(rules GuardRules) error {
 		}
 		errs = append(errs, writeSysctl(path, value))
 	}
+	if filter != "0" {
+		errs = append(errs, h.addDummy())
+	}
 	return errors.Join(errs...)
+}
+
+// addDummy gives the device an address; see __fib_validate_source, no_addr.
+func (h *TUNHost) addDummy() error {
+	link, err := h.handle.LinkByName(h.device)
+	if err == nil {
+		err = h.handle.AddrReplace(link, dummyAddr())
+	}
+	if err != nil {
+		return fmt.Errorf("dummy address of the device: %w", err)
+	}
+	return nil
+}
+
+func (h *TUNHost) removeDummy() {
+	if link, err := h.handle.LinkByName(h.device); err == nil {
+		_ = h.handle.AddrDel(link, dummyAddr()) // it may not be there
+	}
+}
+
+func dummyAddr() *netlink.Addr {
+	return &netlink.Addr{IPNet: hostNet(netip.AddrFrom4([4]byte{192, 0, 0, 8})), Scope: int(netlink.SCOPE_HOST)}
 }
 
 func (h *TUNHost) applyRoute(GuardRules) error {
@@ -327,6 +356,7 @@ func (h *TUNHost) Close() error {
 	if h.handle == nil {
 		return nil
 	}
+	h.removeDummy()
 	err := h.undo.run(h.handle)
 	if err == nil {
 		h.undo = newTUNHostUndo()

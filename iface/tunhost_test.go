@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -103,7 +104,12 @@ func (lab *guardLab) deviceProbe(t *testing.T, q *iface.TUN, marker string, send
 	return seen
 }
 
-func inEthernet(p []byte) []byte { return append([]byte{12: 8, 13: 0}, p...) }
+func inEthernet(p []byte) []byte {
+	if p[0]>>4 == 6 { // the host asks for routers
+		return append([]byte{12: 0x86, 13: 0xdd}, p...)
+	}
+	return append([]byte{12: 8, 13: 0}, p...)
+}
 
 func TestTUNHostTakesServicesOfTheHost(t *testing.T) {
 	lab := newGuardLab(t)
@@ -112,6 +118,7 @@ func TestTUNHostTakesServicesOfTheHost(t *testing.T) {
 		return
 	}
 	listen(t, lab.host, "192.0.2.1:22")
+	setSysctl(t, lab.host, "net/ipv4/conf/all/rp_filter", "1")
 	h := openTUNHost(t, lab, iface.TUNHostOptions{})
 	rules := lab.rules()
 	rules.Services = []iface.GuardService{service(udp, "192.0.2.1:53")}
@@ -156,9 +163,29 @@ func TestTUNHostTakesServicesOfTheHost(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("a ping that went through the device: %v", err)
 	}
+	// A fragment of ours has no port by which the check of its source would
+	// find our rules: to the host it comes from itself.
+	p := probe{from: lab.host, watch: lab.client, link: "eth0", marker: "192.0.2.21"}
+	expect(t, "written with an address of the host", p.run(t, func() error {
+		_, err := q.Write([]iface.Frame{{Data: lastFragment("192.0.2.1", "192.0.2.21")}})
+		return err
+	}), "fragment 192.0.2.1")
 	if len(h.Limits()) != 1 {
 		t.Errorf("limits %q", h.Limits())
 	}
+}
+
+func lastFragment(from, to string) []byte {
+	out := gopacket.NewSerializeBuffer()
+	ip := &layers.IPv4{
+		Version: 4, IHL: 5, TTL: 64, Id: 1, FragOffset: 1, Protocol: layers.IPProtocolUDP,
+		SrcIP: net.ParseIP(from), DstIP: net.ParseIP(to),
+	}
+	err := gopacket.SerializeLayers(out, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, gopacket.Payload("the rest"))
+	if err != nil {
+		panic(err)
+	}
+	return out.Bytes()
 }
 
 // pingAndWait pings from a thread of its own until an answer comes.
@@ -168,6 +195,7 @@ func pingAndWait(to string) error {
 		return err
 	}
 	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if err := sendPing("", to, 0x7613); err != nil {
 		return err
 	}
@@ -214,6 +242,9 @@ func flow(t *testing.T, lab *guardLab, q *iface.TUN, vip string) {
 	}
 	defer server.Close()
 	defer client.Close()
+	late := time.Now().Add(10 * time.Second) // what is lost never comes
+	server.SetReadDeadline(late)
+	client.SetReadDeadline(late)
 
 	answered := make(chan error, 1)
 	go func() {
