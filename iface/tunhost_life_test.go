@@ -207,7 +207,7 @@ const (
 
 func TestTUNHostReaperPutsTheHostBack(t *testing.T) {
 	if os.Getenv(tunHostReaper) != "" {
-		fmt.Fprintf(os.Stderr, "reaper %d\n", os.Getpid())
+		fmt.Fprintf(os.Stderr, "reaper %d\n", os.Getpid()) // for the test, and harmless elsewhere
 		if err := iface.ReapTUNHost(os.Stdin); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
