@@ -3,11 +3,13 @@
 package test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -50,51 +52,47 @@ func hasVIP(h lab.HostAddresses) bool { return h == lab.HostVIPOnNIC || h == lab
 
 // oneAnswer sends one packet of each kind to the VIP and counts what comes back.
 func oneAnswer(t *testing.T, c *cluster) {
-	for i, test := range []struct {
-		name string
-		port int
-		tcp  *layers.TCP // nil: UDP
-		want answers
+	w := c.capture(c.Client, "eth0")
+	tests := []struct {
+		name, proto string
+		port        int
+		want        answers
 	}{
-		{"SYN to the service", 80, &layers.TCP{SYN: true}, answers{synAck: 1}},
-		{"SYN to a closed port", 81, &layers.TCP{SYN: true}, answers{rst: 1}},
-		{"UDP to the service", lab.EchoPort, nil, answers{udp: 1}},
-		{"UDP to a closed port", 81, nil, answers{icmp: 1}},
-	} {
-		from := 51_000 + uint16(i)
-		w := c.capture(c.Client, "eth0")
-		proto := "udp"
-		if test.tcp != nil {
-			proto = "tcp"
-		}
-		if proto == "udp" {
+		{"SYN to the service", "tcp", 80, answers{synAck: 1}},
+		{"SYN to a closed port", "tcp", 81, answers{rst: 1}},
+		{"datagram to the service", "udp", lab.EchoPort, answers{udp: 1}},
+		{"datagram to a closed port", "udp", 81, answers{icmp: 1}},
+	}
+	const firstPort = 51_000
+	for i, test := range tests {
+		from := firstPort + uint16(i)
+		if test.proto == "udp" {
 			// Or the client's kernel would answer the datagram with an ICMP error.
 			conn, err := c.Client.ListenPacket("udp4", fmt.Sprintf(":%d", from))
 			c.must(err)
 			defer conn.Close()
 		}
-		c.probe(w, proto, from, test.port, 64)
-		if got := w.answers(c.Config.VIP()); got != test.want {
-			t.Errorf("%s: the client got %+v, want %+v", test.name, got, test.want)
-		}
+		c.probe(w, test.proto, from, test.port, 64)
 	}
-
-	w := c.capture(c.Client, "eth0")
 	c.mustPing(c.Client, c.Config.VIP(), 3, 56)
-	if got := w.answers(c.Config.VIP()); got != (answers{echo: 1}) {
-		t.Errorf("ping: the client got %+v, want one reply", got)
-	}
-
-	w = c.capture(c.Client, "eth0")
 	w.send(frame(t,
 		&layers.Ethernet{SrcMAC: w.mac, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
 		arpRequest(w.mac, c.Client.Addr, c.Config.VIP())))
-	if got := w.answers(c.Config.VIP()); got != (answers{arp: 1}) {
-		t.Errorf("ARP: the client got %+v, want one reply", got)
+
+	time.Sleep(settle)
+	for i, test := range tests {
+		if got := w.answersTo(c.Config.VIP(), firstPort+uint16(i)); got != test.want {
+			t.Errorf("%s: the client got %+v, want %+v", test.name, got, test.want)
+		}
 	}
-	reply := w.wait(1, "ARP reply", isARPReply)[0].Layer(layers.LayerTypeARP).(*layers.ARP)
-	if mac := c.nextHopMAC().String(); net.HardwareAddr(reply.SourceHwAddress).String() != mac {
-		t.Errorf("the VIP is at %v, want the director's %s", net.HardwareAddr(reply.SourceHwAddress), mac)
+	if got := w.answersTo(c.Config.VIP(), 0); got != (answers{echo: 1, arp: 1}) {
+		t.Errorf("ping and ARP request: the client got %+v, want one reply to each", got)
+	}
+	for _, p := range w.seen(isARPReply) {
+		reply := p.Layer(layers.LayerTypeARP).(*layers.ARP)
+		if mac := c.nextHopMAC(); !bytes.Equal(reply.SourceHwAddress, mac) {
+			t.Errorf("the VIP is at %v, want the director's %v", net.HardwareAddr(reply.SourceHwAddress), mac)
+		}
 	}
 }
 

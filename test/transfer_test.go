@@ -65,9 +65,9 @@ func TestPathMTU(t *testing.T) {
 }
 
 // shrinkDuringTransfer calls shrink when a part of a transfer is over, and wants
-// the rest to arrive and its sender to know the new path MTU at the end.
+// the sender to learn of it while it sends, and all to arrive.
 func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, shrink func()) {
-	const port, part = 2100, 8 << 20
+	const port, part = 2100, 1 << 20
 	accepted := make(chan *net.TCPConn, 1)
 	c.serveTCP(port, func(conn *net.TCPConn) { accepted <- conn })
 	client := c.dialTCP(port)
@@ -82,25 +82,33 @@ func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, shrink func()) 
 	if mtu := pathMTUOf(t, from); mtu != 1500 {
 		t.Fatalf("the sender starts with a path MTU of %d", mtu)
 	}
-	sent := make(chan error, 1)
-	go func() {
-		stream := lab.Stream(3 * part)
-		_, err := io.CopyN(from, stream, part)
-		if err == nil {
-			shrink()
-			_, err = io.Copy(from, stream)
-		}
-		from.CloseWrite()
-		sent <- err
-	}()
-	got, err := lab.ReadDigest(to)
-	c.must(err)
-	c.must(<-sent)
-	if want := lab.StreamDigest(3 * part); got != want {
-		t.Errorf("arrived: %v, want %v", got, want)
+	type outcome struct {
+		lab.Digest
+		err error
 	}
-	if mtu := pathMTUOf(t, from); mtu != pathMTU {
-		t.Errorf("the sender's path MTU is %d at the end, want %d", mtu, pathMTU)
+	arrived := make(chan outcome, 1)
+	go func() {
+		d, err := lab.ReadDigest(to)
+		arrived <- outcome{d, err}
+	}()
+
+	stream, sent := lab.Stream(1<<40), int64(0)
+	send := func() {
+		t.Helper()
+		n, err := io.CopyN(from, stream, part)
+		sent += n
+		c.must(err)
+	}
+	send()
+	shrink()
+	// The director hears of a change of its links a moment later.
+	c.eventually("the sender knows the path MTU", func() bool { send(); return pathMTUOf(t, from) == pathMTU })
+	send()
+	c.must(from.CloseWrite())
+	got := <-arrived
+	c.must(got.err)
+	if want := lab.StreamDigest(sent); got.Digest != want {
+		t.Errorf("arrived: %v, want %v", got.Digest, want)
 	}
 }
 

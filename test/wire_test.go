@@ -126,40 +126,65 @@ func (w *wire) send(frame []byte) {
 // answers are how many packets of each kind came from somewhere.
 type answers struct{ synAck, rst, icmp, echo, udp, arp int }
 
-// answers counts what came from addr, after waiting for stragglers.
-func (w *wire) answers(addr netip.Addr) (a answers) {
+// answers counts all that came from addr, after waiting for stragglers.
+func (w *wire) answers(from netip.Addr) (a answers) {
 	time.Sleep(settle)
 	for _, p := range w.seen(func(gopacket.Packet) bool { return true }) {
-		if arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
-			if from, _ := netip.AddrFromSlice(arp.SourceProtAddress); from == addr && arp.Operation == layers.ARPReply {
-				a.arp++
-			}
-			continue
-		}
-		if source(p) != addr {
-			continue
-		}
-		if icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok {
-			if icmp.TypeCode.Type() == layers.ICMPv4TypeEchoReply {
-				a.echo++
-			} else {
-				a.icmp++
-			}
-			continue
-		}
-		if tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP); ok {
-			switch {
-			case tcp.SYN && tcp.ACK:
-				a.synAck++
-			case tcp.RST:
-				a.rst++
-			}
-		}
-		if p.Layer(layers.LayerTypeUDP) != nil {
-			a.udp++
-		}
+		a.count(p, from)
 	}
 	return a
+}
+
+// answersTo counts what came from an address to a port, ICMP errors about
+// what that port sent included; for port 0, what has no ports.
+func (w *wire) answersTo(from netip.Addr, port uint16) (a answers) {
+	for _, p := range w.seen(func(p gopacket.Packet) bool { return answeredPort(p) == port }) {
+		a.count(p, from)
+	}
+	return a
+}
+
+func answeredPort(p gopacket.Packet) uint16 {
+	switch l := p.TransportLayer().(type) {
+	case *layers.TCP:
+		return uint16(l.DstPort)
+	case *layers.UDP:
+		return uint16(l.DstPort)
+	}
+	e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+	if ok && e.TypeCode.Type() != layers.ICMPv4TypeEchoReply && len(e.Payload) >= 28 {
+		return binary.BigEndian.Uint16(e.Payload[20:])
+	}
+	return 0
+}
+
+func (a *answers) count(p gopacket.Packet, from netip.Addr) {
+	if arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
+		if s, _ := netip.AddrFromSlice(arp.SourceProtAddress); s == from && arp.Operation == layers.ARPReply {
+			a.arp++
+		}
+	}
+	if source(p) != from {
+		return
+	}
+	if e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok {
+		if e.TypeCode.Type() == layers.ICMPv4TypeEchoReply {
+			a.echo++
+		} else {
+			a.icmp++
+		}
+	}
+	switch l := p.TransportLayer().(type) {
+	case *layers.TCP:
+		switch {
+		case l.SYN && l.ACK:
+			a.synAck++
+		case l.RST:
+			a.rst++
+		}
+	case *layers.UDP:
+		a.udp++
+	}
 }
 
 // source is the IPv4 source of a packet.
