@@ -152,16 +152,16 @@ func checkVsnat(t *testing.T, vsnat string, args []string) {
 		}
 	}
 	// Arguments follow the path: it ends where no command goes on.
-	var help string
-	for n := len(path); n > 0; n-- {
-		out, err := exec.Command(vsnat, append(slices.Clone(path[:n]), "--help")...).CombinedOutput()
-		usage := regexp.MustCompile(`(?m)^  vsnat ` + regexp.QuoteMeta(strings.Join(path[:n], " ")) + `( |$)`)
+	help, known := "", len(path)
+	for ; known > 0; known-- {
+		out, err := exec.Command(vsnat, append(slices.Clone(path[:known]), "--help")...).CombinedOutput()
+		usage := regexp.MustCompile(`(?m)^  vsnat ` + regexp.QuoteMeta(strings.Join(path[:known], " ")) + `( |$)`)
 		if err == nil && usage.Match(out) {
 			help = string(out)
 			break
 		}
 	}
-	if help == "" {
+	if help == "" || strings.Contains(help, "Available Commands:") && known < len(path) {
 		t.Errorf("there is no command vsnat %s", strings.Join(path, " "))
 		return
 	}
