@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"bufio"
+	"fmt"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// What a kernel did, replayed through a Forwarder.
+
+func lines(t *testing.T, file string) []string {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var list []string
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if line := strings.TrimSpace(s.Text()); line != "" && line[0] != '#' {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// segment is one of the events of the recordings, i for the client's side and o
+// for the server's, with numbers that both ends would take.
+func segment(event, client, virtual, server string) string {
+	flags := map[byte]string{'S': "S", 'F': "FA", 'A': "A", 'R': "R"}[event[1]]
+	if event[0] == 'i' {
+		seq := map[byte]int{'S': 5000}[event[1]]
+		if seq == 0 {
+			seq = 5001
+		}
+		ack := 7001
+		if flags == "S" {
+			ack = 0
+		}
+		return fmt.Sprintf("tcp %s > %s %s seq=%d ack=%d", client, virtual, flags, seq, ack)
+	}
+	if flags == "S" {
+		return fmt.Sprintf("tcp %s > %s SA seq=7000 ack=5001", server, client)
+	}
+	return fmt.Sprintf("tcp %s > %s %s seq=7001 ack=5001", server, client, flags)
+}
+
+// TestRecordedMatrix sends each sequence of segments that a kernel was given
+// and compares state, timer and counts at its end.
+func TestRecordedMatrix(t *testing.T) {
+	s := newScript(t, "tcp-matrix")
+	s.max = 4096
+	s.step("service", "tcp 192.168.88.23:80 sched rr")
+	s.step("server", "10.0.0.2:8080")
+	list := lines(t, "../conntrack/testdata/tcp-matrix.txt")
+	if len(list) < 150 {
+		t.Fatalf("%d sequences", len(list))
+	}
+	for i, line := range list {
+		events, want, _ := strings.Cut(line, " : ")
+		client := fmt.Sprintf("192.168.88.21:%d", 20000+i)
+		for _, e := range strings.Fields(events) {
+			s.arrive("", segment(e, client, "192.168.88.23:80", "10.0.0.2:8080"))
+		}
+		got := "none"
+		for _, c := range s.f.Conns(ConnQuery{}).Conns {
+			if c.Client.String() != client {
+				continue
+			}
+			left := c.Expires - time.Second // the recordings show it a moment later
+			got = fmt.Sprintf("%s %02d:%02d", c.State, int(left.Minutes()), int(left.Seconds())%60)
+		}
+		if got != want {
+			t.Errorf("%s: %s, the kernel %s", events, got, want)
+		}
+	}
+	s.made, s.verdict = nil, nil
+	recount(t, s.rules, s.f)
+}
+
+// TestRecordedReuse sends a SYN on the tuple of a connection in each state: the
+// kernel with conn_reuse_mode 1 schedules it anew in TIME_WAIT and CLOSE.
+func TestRecordedReuse(t *testing.T) {
+	// How the states that the recording names come about, by segments.
+	ways := map[string]string{
+		"SYN_RECV": "iS", "ESTABLISHED": "iS oS iA", "FIN_WAIT": "iS oS iA iF", "TIME_WAIT": "iS oS iA iF oF iA",
+		"CLOSE by client": "iS oS iA iR oS", "CLOSE by server": "iS oS iA oR",
+	}
+	form := regexp.MustCompile(`^conn_reuse_mode=1 (.*) : before (\S+) \S+ 10.0.0.(\d):\d+ ; after (\S+) (\S+) 10.0.0.(\d):\d+$`)
+	found := 0
+	for _, line := range lines(t, "testdata/recorded/reuse.txt") {
+		m := form.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		found++
+		s := newScript(t, "reuse "+m[1])
+		s.step("service", "tcp 192.168.88.23:80 sched rr")
+		s.step("server", "10.0.0.3:80") // the newest is first in turn
+		s.step("server", "10.0.0.2:80")
+		const client = "192.168.88.21:40000"
+		for _, e := range strings.Fields(ways[m[1]]) {
+			s.arrive("", segment(e, client, "192.168.88.23:80", "10.0.0.2:80"))
+		}
+		before := s.f.Conns(ConnQuery{}).Conns[0]
+		s.arrive("", "tcp "+client+" > 192.168.88.23:80 S seq=90000")
+		if s.verdict.Action != Forward {
+			t.Errorf("%s: the SYN was lost: %v", m[1], s.verdict.Reason)
+		}
+		after := s.f.Conns(ConnQuery{}).Conns
+		if len(after) != 1 {
+			t.Fatalf("%s: %d entries", m[1], len(after))
+		}
+		got := fmt.Sprintf("%s at .%s, then %s at .%s", before.State, last(before.Dest), after[0].State, last(after[0].Dest))
+		want := fmt.Sprintf("%s at .%s, then %s at .%s", m[2], m[3], m[4], m[6])
+		if got != want {
+			t.Errorf("%s: %s; the kernel %s", m[1], got, want)
+		}
+		recount(t, s.rules, s.f)
+	}
+	if found != 6 {
+		t.Fatalf("%d cases", found)
+	}
+}
+
+func last(a netip.AddrPort) string { b := a.Addr().As4(); return fmt.Sprint(b[3]) }
+
+// recount fails unless the servers' counts are those of the table.
+func recount(t *testing.T, r *Rules, forwarders ...*Forwarder) {
+	t.Helper()
+	type count struct{ active, inactive int }
+	want := map[uint32]count{}
+	for _, f := range forwarders {
+		for i := range f.table.Extent() {
+			if c := f.table.At(i); c != nil && c.Server != conntrack.NoSlot {
+				n := want[c.Server]
+				if c.State.Active() {
+					n.active++
+				} else {
+					n.inactive++
+				}
+				want[c.Server] = n
+			}
+		}
+	}
+	for slot, d := range r.servers.all {
+		if d == nil {
+			continue
+		}
+		if got := (count{d.sched.Active(), d.sched.Inactive()}); got != want[uint32(slot)] {
+			t.Fatalf("server %s: counted %+v, the table has %+v", d.sched.Addr, got, want[uint32(slot)])
+		}
+	}
+}
