@@ -5,8 +5,8 @@ package nat
 import "github.com/vsnat/vsnat/conntrack"
 
 // Only the first fragment of a datagram has ports. What was decided about it
-// is remembered by (source, destination, identification, protocol), and the
-// later fragments follow. Those that come early wait for it. Nothing is
+// is remembered by (source, destination, identification, protocol), in
+// IPv6 without the protocol (RFC 8200 section 4.5), and the later fragments follow. Those that come early wait for it. Nothing is
 // reassembled: the change of a transport checksum is additive, so that the
 // first fragment carries it alone.
 //
@@ -79,8 +79,8 @@ type fragOutcome struct {
 
 type fragKey struct {
 	src, dst conntrack.Addr
-	id       uint16
-	proto    uint8
+	id       uint32
+	proto    uint8 // zero in IPv6
 }
 
 // run is a range of the datagram's data that was seen, in units of 8 bytes.
@@ -137,7 +137,7 @@ type fragments struct {
 	sources [sourceLists]fragSource
 	rows    [maxDatagrams + 1]datagram
 	slots   [maxHeldSlots + 1]heldSlot
-	scratch [ipv4MaxLen]byte // a held fragment that fills more than one slot
+	scratch [ipv6MaxLen]byte // a held fragment that fills more than one slot
 
 	all, holding ageList
 	freeRow      uint16 // given back, chained by hashNext
@@ -158,7 +158,7 @@ func newFragments(seed uint64) *fragments {
 // add notes a fragment, parsed as p, whose bytes are data, and says what
 // becomes of it.
 func (t *fragments) add(now conntrack.Time, p *parsed, data []byte) fragOutcome {
-	key := fragKey{p.tuple.Src.Addr, p.tuple.Dst.Addr, p.id, p.proto}
+	key := fragKey{p.tuple.Src.Addr, p.tuple.Dst.Addr, p.id, p.fragProto}
 	i := t.find(&key)
 	if i != 0 && t.rows[i].deadline <= now {
 		t.evicted += t.remove(i)
@@ -206,7 +206,7 @@ func (t *fragments) add(now conntrack.Time, p *parsed, data []byte) fragOutcome 
 // its datagram. It returns the fragments that were held, to be sent on in the
 // order of their arrival: there are none unless the decision is Forward.
 func (t *fragments) decide(now conntrack.Time, p *parsed, d fragDecision) heldFragments {
-	key := fragKey{p.tuple.Src.Addr, p.tuple.Dst.Addr, p.id, p.proto}
+	key := fragKey{p.tuple.Src.Addr, p.tuple.Dst.Addr, p.id, p.fragProto}
 	i := t.find(&key)
 	if i == 0 || t.rows[i].state != datagramWaiting {
 		return heldFragments{}

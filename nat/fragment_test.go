@@ -41,6 +41,9 @@ func (r *relay) send(fragments ...[]byte) {
 		switch o.state {
 		case fragFirst:
 			d := fragDecision{Action: Forward, Src: p.tuple.Src.Addr, Dst: addr(hostServer)}
+			if ipHeader(pkt.Data).is6() {
+				d.Dst = addr(host6Server)
+			}
 			if r.refuse {
 				d = fragDecision{Action: Drop, Reason: ReasonNoServer}
 			} else {
@@ -65,8 +68,8 @@ func (r *relay) send(fragments ...[]byte) {
 
 func (r *relay) forward(b []byte, d *fragDecision) {
 	var none delta
-	ipv4Header(b).replaceSource(&d.Src, &none)
-	ipv4Header(b).replaceDestination(&d.Dst, &none)
+	ipHeader(b).replaceSource(&d.Src, &none)
+	ipHeader(b).replaceDestination(&d.Dst, &none)
 	r.out = append(r.out, append([]byte(nil), b...))
 }
 

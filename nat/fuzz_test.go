@@ -39,6 +39,9 @@ func exercise(t *testing.T, table *fragments, b []byte, o Offload) Reason {
 func exerciseAnswers(t *testing.T, pkt *Packet, p *parsed) {
 	buf := make([]byte, maxErrorLen)
 	src := addr(hostVirtual)
+	if ipHeader(pkt.Data).is6() {
+		src = addr(host6Virtual)
+	}
 	if n := buildICMPError(buf, fragNeeded(1300), &src, 1, pkt); p.mayAnswer() {
 		if r := reasonOf(buf[:n]); r != ReasonNone && r != ReasonLand {
 			t.Fatalf("our own error: %v in % x", r, buf[:n])
@@ -78,6 +81,9 @@ func exerciseFragments(t *testing.T, table *fragments, pkt *Packet, p *parsed) {
 		return
 	}
 	table.add(0, p, pkt.Data)
+	if h := ipHeader(pkt.Data); h.headerLen() != p.headerLen {
+		t.Fatalf("header of %d bytes, want %d", h.headerLen(), p.headerLen)
+	}
 	first := *p
 	first.fragOffset, first.moreFragments = 0, true
 	if p.fragOffset > 0 {
@@ -119,16 +125,26 @@ func exerciseSplit(t *testing.T, pkt *Packet, p *parsed) {
 
 func exerciseRewrite(t *testing.T, pkt *Packet, p *parsed) {
 	b := pkt.Data
+	if ipHeader(b).is6() && p.staysOnLink() {
+		return
+	}
 	// A super-packet's sum covers a length that does not fit the field.
 	before := slowTransport(b)
 	none := p.kind == kindUDP && udpHeader(b[p.l4:]).checksum() == 0
 	var d delta
-	h := ipv4Header(b)
+	h := ipHeader(b)
 	if p.ttl > 0 {
 		h.decrementTTL()
 	}
-	h.replaceSource(ptr(addr(hostServer)), &d)
-	h.replaceDestination(ptr(conntrack.Addr{10: 0xff, 11: 0xff, 12: 192, 13: 0, 14: 2, 15: 9}), &d)
+	server, other := addr(hostServer), conntrack.Addr{10: 0xff, 11: 0xff, 12: 192, 13: 0, 14: 2, 15: 9}
+	if h.is6() {
+		server, other = addr(host6Server), conntrack.Addr{0: 0x20, 1: 1, 15: 9}
+	}
+	h.replaceSource(&server, &d)
+	h.replaceDestination(&other, &d)
+	if h.headerLen() != p.headerLen || h.src() != server || h.dst() != other || h.dontFragment() != p.dontFragment {
+		t.Fatalf("header of %d bytes, want %d", h.headerLen(), p.headerLen)
+	}
 	switch p.kind {
 	case kindTCP:
 		s := tcpHeader(b[p.l4:])
@@ -156,7 +172,9 @@ func exerciseRewrite(t *testing.T, pkt *Packet, p *parsed) {
 			t.Fatalf("UDP checksum %#04x", s.checksum())
 		}
 	case kindEcho:
-		icmpHeader(b[p.l4:]).replaceID(1)
+		m := icmpHeader(b[p.l4:])
+		m.replaceEchoID(1, &d)
+		m.apply(p.proto, d)
 	}
 	var again parsed
 	c := Packet{Data: b, Offload: pkt.Offload}
@@ -205,6 +223,9 @@ func FuzzParse(f *testing.F) {
 	plain(serialize(f, ipLayer(47), gopacket.Payload(pattern(9))))
 	plain(append(udpPacket(f, 1, nil), make([]byte, 17)...)) // padded
 	plain([]byte{0x46, 0, 0, 24})
+	for _, b := range seeds6(f) {
+		plain(b)
+	}
 	partial := tcpPacket(f, 3000, nil)
 	o := makePartial(partial)
 	f.Add(partial, true, o.ChecksumStart, o.ChecksumOffset, GSOTCPv4, uint16(1448))
@@ -220,6 +241,22 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// seeds6 are packets of IPv6 of every kind.
+func seeds6(t testing.TB) [][]byte {
+	return [][]byte{
+		tcp6Packet(t, 40, nil), udp6Packet(t, 40, nil), icmp6Packet(t, 128, 0, 0x4d0001, pattern(20)),
+		icmp6Packet(t, 2, 0, 1400, quoted6Reply(t, 40)),
+		icmp6Packet(t, 3, 0, 16<<24, append(quoted6Reply(t, 1000)[:128], 0x20, 0, 0, 0)),
+		icmp6Packet(t, 1, 4, 0, extended(quoted6Reply(t, 40), destination(1, 2, 0, 0), fragmentExtension(7, 0, true))),
+		icmp6Packet(t, 135, 0, 0, pattern(24)),
+		extended(tcp6Packet(t, 40, nil), hopByHop(5, 2, 0, 0), routing(2, 0), fragmentExtension(1, 0, false), destination(1, 4, 0, 0, 0, 0)),
+		extended(tcp6Packet(t, 40, nil), routing(0, 1)),
+		fragment6Of(t, 6, 1, 0, true, tcp6Packet(t, 100, nil)[40:128]),
+		fragment6Of(t, 17, 1, 1480, false, pattern(81)),
+		extended(fragment6Of(t, 17, 1, 0, true, udp6Packet(t, 3000, nil)[40:1480]), hopByHop(5, 2, 0, 0)),
+	}
+}
+
 // FAULTS 20: random damage, with the header checksum put right in half of the
 // cases so that it gets past the first test.
 func TestRandomDamageDoesNoHarm(t *testing.T) {
@@ -231,6 +268,15 @@ func TestRandomDamageDoesNoHarm(t *testing.T) {
 		fragmentOf(t, 6, 1, 0, true, tcpPacket(t, 100, nil)[20:108]),
 		fragmentOf(t, 17, 1, 1480, false, pattern(81)),
 	}
+	damage(t, rng, seeds, 1000)
+}
+
+// FAULTS 138.
+func TestRandomDamageOfIPv6DoesNoHarm(t *testing.T) {
+	damage(t, rand.New(rand.NewPCG(138, 138)), seeds6(t), 1000)
+}
+
+func damage(t *testing.T, rng *rand.Rand, seeds [][]byte, enough int) {
 	table := newFragments(1)
 	accepted := 0
 	for range 20000 {
@@ -247,7 +293,7 @@ func TestRandomDamageDoesNoHarm(t *testing.T) {
 				}
 			}
 		}
-		if n := len(b); n >= 20 && rng.IntN(2) == 0 {
+		if n := len(b); n >= 20 && b[0]>>4 == 4 && rng.IntN(2) == 0 {
 			if n >= int(b[0]&15)*4 && b[0]&15 >= 5 {
 				if rng.IntN(2) == 0 {
 					binary.BigEndian.PutUint16(b[2:], uint16(n))
@@ -255,11 +301,14 @@ func TestRandomDamageDoesNoHarm(t *testing.T) {
 				fixHeader(b)
 			}
 		}
+		if n := len(b); n >= 40 && b[0]>>4 == 6 && rng.IntN(2) == 0 {
+			binary.BigEndian.PutUint16(b[4:], uint16(n-40))
+		}
 		if exercise(t, table, b, Offload{}) == ReasonNone {
 			accepted++
 		}
 	}
-	if accepted < 1000 {
+	if accepted < enough {
 		t.Errorf("only %d of 20000 got past the parser", accepted)
 	}
 }

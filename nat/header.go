@@ -220,8 +220,29 @@ const (
 	icmpFragNeeded      uint8 = 4
 )
 
-// icmpHeader is an ICMP header (RFC 792): type, code, checksum, and four bytes
-// whose meaning is the type's.
+// ICMPv6 types (RFC 4443 section 2.1). Those below icmpv6Informational are
+// errors.
+const (
+	icmpv6Unreachable      uint8 = 1
+	icmpv6PacketTooBig     uint8 = 2
+	icmpv6TimeExceeded     uint8 = 3
+	icmpv6ParameterProblem uint8 = 4
+	icmpv6Informational    uint8 = 128
+	icmpv6EchoRequest      uint8 = 128
+	icmpv6EchoReply        uint8 = 129
+	icmpv6Redirect         uint8 = 137
+)
+
+// Codes of icmpv6Unreachable.
+const (
+	icmpv6NoRoute            uint8 = 0
+	icmpv6AddressUnreachable uint8 = 3
+	icmpv6PortUnreachable    uint8 = 4
+)
+
+// icmpHeader is an ICMP header (RFC 792, RFC 4443 section 2.1): type, code,
+// checksum, and four bytes whose meaning is the type's. What both families call
+// by one name has other type numbers in each, but for the layout of an echo.
 type icmpHeader []byte
 
 func (h icmpHeader) icmpType() uint8  { return h[0] }
@@ -229,13 +250,33 @@ func (h icmpHeader) code() uint8      { return h[1] }
 func (h icmpHeader) checksum() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
 func (h icmpHeader) id() uint16       { return binary.BigEndian.Uint16(h[4:6]) } // of an echo
 func (h icmpHeader) rest() uint32     { return binary.BigEndian.Uint32(h[4:8]) }
-func (h icmpHeader) quoteLen() int    { return int(h[5]) * 4 } // of an error, bytes; zero if not said (RFC 4884)
 
 func (h icmpHeader) setType(v uint8)      { h[0] = v }
 func (h icmpHeader) setCode(v uint8)      { h[1] = v }
 func (h icmpHeader) setChecksum(v uint16) { binary.BigEndian.PutUint16(h[2:4], v) }
 func (h icmpHeader) setID(v uint16)       { binary.BigEndian.PutUint16(h[4:6], v) }
 func (h icmpHeader) setRest(v uint32)     { binary.BigEndian.PutUint32(h[4:8], v) }
+
+// echoRequest tells which of the two an echo is.
+func (h icmpHeader) echoRequest() bool {
+	return h[0] == icmpEchoRequest || h[0] == icmpv6EchoRequest
+}
+
+// replaceEchoID writes the identifier of an echo and notes the change.
+func (h icmpHeader) replaceEchoID(id uint16, d *delta) {
+	d.replacePort(h.id(), id)
+	h.setID(id)
+}
+
+// apply brings the checksum of a message of proto up to date with d: that of
+// ICMPv6 covers a pseudo-header, that of ICMP does not.
+func (h icmpHeader) apply(proto uint8, d delta) {
+	if proto == protoICMP {
+		h.setChecksum(d.applyPorts(h.checksum()))
+		return
+	}
+	h.setChecksum(d.applyFull(h.checksum()))
+}
 
 // replaceID writes the identifier of an echo and keeps the checksum, which has
 // no pseudo-header.

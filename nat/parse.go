@@ -8,12 +8,12 @@ import "github.com/vsnat/vsnat/conntrack"
 type kind uint8
 
 const (
-	kindOther     kind = iota // a protocol or ICMP type without connections
+	kindOther     kind = iota // a protocol or ICMP type without connections, or what stays on its link
 	kindTCP                   // whole, or a first fragment
 	kindUDP                   // whole, or a first fragment
 	kindEcho                  // ICMP echo request or reply, whole or a first fragment
 	kindICMPError             // quotes another packet; see parseQuote
-	kindFragment              // a fragment other than the first, of TCP, UDP or ICMP: no ports
+	kindFragment              // a fragment other than the first, of TCP, UDP or ICMP as far as one can see: no ports
 )
 
 // parsed is what the walk needs to know of a packet. It holds no reference to
@@ -23,15 +23,16 @@ type parsed struct {
 	tuple conntrack.Tuple // ports are zero if kind has none
 	kind  kind
 
-	proto     uint8
-	ttl       uint8
-	tos       uint8
-	id        uint16 // IP identification
-	headerLen int    // IP header with options, bytes
+	proto     uint8  // of the transport header; in a later fragment of IPv6 the next header that it names
+	ttl       uint8  // hop limit
+	tos       uint8  // traffic class
+	id        uint32 // identification of the datagram that fragments belong to
+	fragProto uint8  // tells datagrams of one identification apart; zero in IPv6, where the identification is enough
+	headerLen int    // IP header with options or extension headers: in a fragment, up to where its data begin, bytes
 	totalLen  int    // whole packet, bytes; len(Packet.Data)
 	l4        int    // offset of the transport header, or of a later fragment's data
 
-	dontFragment  bool
+	dontFragment  bool // always in IPv6
 	moreFragments bool
 	fragOffset    int // bytes; not zero: there is no transport header
 
@@ -66,7 +67,9 @@ func (p *parsed) opens() bool {
 }
 
 // echoRequest tells which of the two an ICMP echo is.
-func (p *parsed) echoRequest() bool { return p.icmpType == icmpEchoRequest }
+func (p *parsed) echoRequest() bool {
+	return p.icmpType == icmpEchoRequest || p.icmpType == icmpv6EchoRequest
+}
 
 // illegalFlags tells whether no TCP of good will sends these flags (SYN+FIN,
 // SYN+RST, null, xmas): a segment carries at most one of SYN, FIN and RST, and
@@ -90,10 +93,27 @@ func (p *parsed) illegalFlags() bool {
 // lengths, the IP header checksum, options, a source that cannot be one, the
 // geometry of fragments. Whether the destination is good is the caller's to
 // say. Transport checksums are not verified: a rewrite keeps their error.
+//
+// IPv6 that no router forwards (link-local addresses, multicast: all of
+// neighbour discovery) is kindOther, and no more of it is read.
 func (p *parsed) parse(pkt *Packet) Reason {
 	*p = parsed{scale: -1}
-	if r := p.parseIPv4(pkt); r != ReasonNone {
-		return r
+	if len(pkt.Data) == 0 {
+		return ReasonShort
+	}
+	icmp := protoICMP
+	switch pkt.Data[0] >> 4 {
+	case 4:
+		if r := p.parseIPv4(pkt); r != ReasonNone {
+			return r
+		}
+	case 6:
+		icmp = protoICMPv6
+		if r := p.parseIPv6(pkt); r != ReasonNone || p.staysOnLink() {
+			return r
+		}
+	default:
+		return ReasonVersion
 	}
 	if p.isFragment() {
 		if r := p.checkFragment(pkt); r != ReasonNone {
@@ -104,7 +124,7 @@ func (p *parsed) parse(pkt *Packet) Reason {
 		return ReasonShort
 	}
 	if p.fragOffset != 0 {
-		if p.proto == protoTCP || p.proto == protoUDP || p.proto == protoICMP {
+		if p.proto == protoTCP || p.proto == protoUDP || p.proto == icmp || icmp == protoICMPv6 && isExtension(p.proto) {
 			p.kind = kindFragment
 		}
 		return ReasonNone
@@ -114,7 +134,7 @@ func (p *parsed) parse(pkt *Packet) Reason {
 		return p.parseTCP(pkt)
 	case protoUDP:
 		return p.parseUDP(pkt)
-	case protoICMP:
+	case icmp:
 		return p.parseICMP(pkt)
 	}
 	return ReasonNone
@@ -126,9 +146,6 @@ func (p *parsed) parseIPv4(pkt *Packet) Reason {
 		return ReasonShort
 	}
 	h := ipv4Header(b)
-	if h.version() != 4 {
-		return ReasonVersion
-	}
 	n := h.headerLen()
 	if n < ipv4HeaderLen {
 		return ReasonIPHeader
@@ -160,7 +177,8 @@ func (p *parsed) parseIPv4(pkt *Packet) Reason {
 	pkt.Data = b[:total:total]
 
 	p.headerLen, p.l4, p.totalLen = n, n, total
-	p.tos, p.ttl, p.proto, p.id = h.tos(), h.ttl(), h.proto(), h.id()
+	p.tos, p.ttl, p.proto = h.tos(), h.ttl(), h.proto()
+	p.id, p.fragProto = uint32(h.id()), p.proto
 	p.tuple.Src.Addr, p.tuple.Dst.Addr, p.tuple.Proto = h.src(), h.dst(), p.proto
 	if p.tuple.Src.Addr == p.tuple.Dst.Addr {
 		return ReasonLand
@@ -204,21 +222,27 @@ func optionsOK(o []byte) bool {
 	return true
 }
 
-// checkFragment judges the geometry of a fragment (RFC 791 section 3.2) and
-// refuses the tricks of RFC 1858 and RFC 3128: a transport header that is not
-// whole in the first fragment, or that a later one would overwrite.
+// checkFragment judges the geometry of a fragment (RFC 791 section 3.2, RFC
+// 8200 section 4.5) and refuses the tricks of RFC 1858 and RFC 3128: a transport
+// header that is not whole in the first fragment, or that a later one would
+// overwrite.
 func (p *parsed) checkFragment(pkt *Packet) Reason {
 	data := p.totalLen - p.headerLen
+	longest := ipv4MaxLen
+	if ipHeader(pkt.Data).is6() {
+		longest = ipv6MaxLen + ipv6FragmentHeaderLen // which the whole datagram does not have
+	}
 	switch {
 	case data == 0,
 		p.moreFragments && data%8 != 0,
-		p.fragOffset+p.totalLen > ipv4MaxLen,
+		p.fragOffset+p.totalLen > longest,
 		// A sender completes the checksum and cuts a super-packet before
 		// it makes fragments.
 		pkt.Offload.NeedsChecksum, pkt.Offload.GSOType != GSONone:
 		return ReasonFragment
 	}
 	if p.fragOffset == 0 {
+		data := p.totalLen - p.l4
 		need := 0
 		switch p.proto {
 		case protoTCP:
@@ -228,7 +252,7 @@ func (p *parsed) checkFragment(pkt *Packet) Reason {
 			}
 		case protoUDP:
 			need = udpHeaderLen
-		case protoICMP:
+		case protoICMP, protoICMPv6:
 			need = icmpHeaderLen
 		}
 		if data < need {
@@ -304,6 +328,9 @@ func (p *parsed) parseUDP(pkt *Packet) Reason {
 	if p.partial && pkt.Offload.ChecksumOffset != udpChecksumOffset {
 		return ReasonUDPHeader
 	}
+	if h.checksum() == 0 && !p.partial && ipHeader(pkt.Data).is6() {
+		return ReasonUDPHeader // nothing else protects the addresses (RFC 8200 section 8.1)
+	}
 	p.kind = kindUDP
 	p.payload = len(b) - udpHeaderLen
 	return p.setPorts(h.srcPort(), h.dstPort())
@@ -315,7 +342,7 @@ func (p *parsed) parseICMP(pkt *Packet) Reason {
 		return ReasonICMPHeader
 	}
 	if p.partial {
-		// ICMP has no pseudo-header, and whoever reads on wants the sum.
+		// Whoever reads on wants the sum.
 		if pkt.Offload.ChecksumOffset != icmpChecksumOffset || !completeOffload(pkt) {
 			return ReasonICMPHeader
 		}
@@ -323,17 +350,37 @@ func (p *parsed) parseICMP(pkt *Packet) Reason {
 	}
 	h := icmpHeader(b)
 	p.icmpType, p.icmpCode = h.icmpType(), h.code()
-	switch p.icmpType {
-	case icmpEchoRequest:
-		p.kind, p.icmpID = kindEcho, h.id()
-		p.tuple.Src.Port = p.icmpID
-	case icmpEchoReply:
-		p.kind, p.icmpID = kindEcho, h.id()
-		p.tuple.Dst.Port = p.icmpID
-	case icmpUnreachable, icmpSourceQuench, icmpRedirect, icmpTimeExceeded, icmpParameter:
-		p.kind = kindICMPError
+	switch p.kind = icmpKind(p.proto, p.icmpType); {
+	case p.kind != kindEcho:
+		return ReasonNone
+	case p.echoRequest():
+		p.tuple.Src.Port = h.id()
+	default:
+		p.tuple.Dst.Port = h.id()
 	}
+	p.icmpID = h.id()
 	return ReasonNone
+}
+
+// icmpKind sorts the types of ICMP and ICMPv6. A redirect is an error to us:
+// it quotes, and is never answered.
+func icmpKind(proto, icmpType uint8) kind {
+	if proto == protoICMPv6 {
+		switch {
+		case icmpType == icmpv6EchoRequest, icmpType == icmpv6EchoReply:
+			return kindEcho
+		case icmpType < icmpv6Informational, icmpType == icmpv6Redirect:
+			return kindICMPError
+		}
+		return kindOther
+	}
+	switch icmpType {
+	case icmpEchoRequest, icmpEchoReply:
+		return kindEcho
+	case icmpUnreachable, icmpSourceQuench, icmpRedirect, icmpTimeExceeded, icmpParameter:
+		return kindICMPError
+	}
+	return kindOther
 }
 
 // setPorts puts the ports into the tuple; neither may be zero (RFC 6335

@@ -39,7 +39,7 @@ func TestSegmentIsRead(t *testing.T) {
 			Dst:   conntrack.Endpoint{Addr: addr(hostVirtual), Port: 80},
 			Proto: protoTCP,
 		},
-		kind: kindTCP, proto: protoTCP, ttl: 7, tos: 0xb8, id: 0x1234,
+		kind: kindTCP, proto: protoTCP, ttl: 7, tos: 0xb8, id: 0x1234, fragProto: protoTCP,
 		headerLen: 20, totalLen: 55, l4: 20, dontFragment: true,
 		flags: flagACK | flagPSH, scale: -1, window: 64240, seq: 5001, ack: 7001,
 		dataOffset: 24, payload: 11,
@@ -114,8 +114,11 @@ func TestVersionAndHeaderLengthAreChecked(t *testing.T) {
 		b := tcpPacket(t, 0, nil)
 		b[0] = byte(v)<<4 | 5
 		want := ReasonVersion
-		if v == 4 {
+		switch v {
+		case 4:
 			want = ReasonNone
+		case 6:
+			want = ReasonShort
 		}
 		wantReason(t, "version", fixHeader(b), want)
 	}

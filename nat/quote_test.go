@@ -29,7 +29,7 @@ func quoteReason(t testing.TB, b []byte) (Reason, quoted) {
 func TestQuotationIsRead(t *testing.T) {
 	inner := quotedReply(t, 1000)
 	r, q := quoteReason(t, icmpPacket(t, 3, 4, 1400, inner[:28]))
-	if r != ReasonNone || q.kind != kindTCP || q.at != 28 || q.headerLen != 20 || q.l4 != 48 || q.end != 56 ||
+	if r != ReasonNone || q.kind != kindTCP || q.at != 28 || q.l4 != 48 || q.end != 56 ||
 		q.checksumAt != 0 || q.seq != 7001 || q.proto != protoTCP {
 		t.Errorf("8 bytes of TCP: %v %+v", r, q)
 	}

@@ -10,10 +10,10 @@ const (
 
 	// What is wrong with the IP header.
 	ReasonShort       // cut inside a header
-	ReasonVersion     // not IPv4
+	ReasonVersion     // neither IPv4 nor IPv6
 	ReasonIPHeader    // header length or total length lies
 	ReasonIPChecksum  // header checksum wrong
-	ReasonIPOptions   // source route or malformed options
+	ReasonIPOptions   // source route, malformed options or extension headers
 	ReasonSource      // a source that no host may have
 	ReasonDestination // a destination that is not forwarded to
 	ReasonTTL         // time to live ran out
@@ -23,7 +23,7 @@ const (
 
 	// What is wrong with a fragment.
 	ReasonFragment          // impossible offset or length
-	ReasonFragmentTiny      // transport header split over fragments
+	ReasonFragmentTiny      // headers split over fragments
 	ReasonFragmentOverlap   // overlaps another fragment of its datagram
 	ReasonFragmentLimit     // too many fragments waiting
 	ReasonFragmentTimeout   // its first fragment never came

@@ -13,13 +13,16 @@ func (p *parsed) gsoFits(pkt *Packet, mtu int) bool {
 	if len(pkt.Data) <= mtu {
 		return true
 	}
-	segment := p.headerLen + int(pkt.Offload.GSOSize)
+	segment := p.l4 + int(pkt.Offload.GSOSize)
 	switch pkt.Offload.GSOType &^ GSOECN {
 	case GSOTCPv4, GSOTCPv6:
 		segment += p.dataOffset
 	case GSOUDPL4:
 		segment += udpHeaderLen
 	case GSOUDP: // cut into IP fragments, of which only the first has a UDP header
+		if ipHeader(pkt.Data).is6() {
+			segment += ipv6FragmentHeaderLen
+		}
 	default:
 		return false
 	}
@@ -38,8 +41,8 @@ type splitter struct {
 	length int                    // of header
 }
 
-// newSplitter prepares to cut pkt, which was parsed and does not have DF, for a
-// link of mtu bytes. A partial checksum is completed first, in place: a
+// newSplitter prepares to cut pkt, IPv4 that was parsed and does not have DF, for
+// a link of mtu bytes. A partial checksum is completed first, in place: a
 // fragment cannot carry the rest of the sum. It refuses a super-packet that
 // stands for segments, and an MTU below the 68 bytes of RFC 791.
 //
@@ -48,6 +51,9 @@ func newSplitter(pkt *Packet, mtu int) (splitter, Reason) {
 	switch pkt.Offload.GSOType &^ GSOECN {
 	case GSONone, GSOUDP:
 	default:
+		return splitter{}, ReasonTooBig
+	}
+	if ipHeader(pkt.Data).is6() {
 		return splitter{}, ReasonTooBig
 	}
 	h := ipv4Header(pkt.Data)
