@@ -9,44 +9,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vsnat/vsnat/test/lab"
 )
 
-// programVariable tells the processes of the lab where vsnat was built.
-const programVariable = "VSNAT_INTEROP_PROGRAM"
-
-func TestMain(m *testing.M) { os.Exit(lab.Main(built{m}, becomeProgram)) }
-
-// built is the tests with the program they test.
-type built struct{ *testing.M }
-
-// Run builds vsnat in the lab's run directory and runs the tests.
-func (b built) Run() int {
-	file := filepath.Join(lab.RunDir(), "vsnat.program")
-	build := exec.Command("go", "build", "-o", file, "../../cmd/vsnat")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
-	}
-	os.Setenv(programVariable, file)
-	return b.M.Run()
-}
-
-// becomeProgram is what the test binary does under the name of vsnat or ipvsadm.
-func becomeProgram() int {
-	err := unix.Exec(os.Getenv(programVariable), os.Args, os.Environ())
-	fmt.Fprintln(os.Stderr, "start the built program:", err)
-	return 1
-}
+func TestMain(m *testing.M) { os.Exit(lab.MainBuilt(m, "../../cmd/vsnat")) }
 
 // limit ends what hangs; nothing takes half as long.
 const limit = 90 * time.Second
