@@ -150,6 +150,11 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 		return v, false
 	}
 	c, outcome := f.table.Insert(c, f.now, lifeOf)
+	if outcome == conntrack.Clash && c != nil && h.kind == kindTCP && over(c.State) {
+		// The other one is over and gives way, as it would to a SYN of its own.
+		f.table.Remove(c, conntrack.Deleted)
+		c, outcome = f.table.Insert(&f.spec, f.now, lifeOf)
+	}
 	if outcome != conntrack.Inserted {
 		f.giveBack(&f.spec)
 		if outcome == conntrack.Full {
