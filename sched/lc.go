@@ -2,6 +2,8 @@
 
 package sched
 
+import "fmt"
+
 // What a connection weighs in the load that lc and wlc compare. An active one
 // costs the server far more than one that only waits for its timer, and the
 // kernel chose the ratio so that the sum is a shift and an addition: active·256
@@ -40,4 +42,12 @@ func (leastConn) Pick(servers []*Server, _ *Request) *Server {
 		}
 	}
 	return least
+}
+
+func (lc leastConn) Explain(servers []*Server, r *Request, name Namer) (*Server, string) {
+	s := lc.Pick(servers, r)
+	if s == nil {
+		return nil, nobody
+	}
+	return s, fmt.Sprintf("%s has the smallest load, %s", name(s), whatLoad(s))
 }

@@ -13,6 +13,7 @@ type Pool struct {
 	mu        sync.Mutex
 	scheduler Scheduler
 	servers   []*Server // newest first
+	options   Options
 }
 
 // NewPool returns an empty pool with a fresh scheduler of that name. The error
@@ -54,8 +55,25 @@ func (p *Pool) SetScheduler(name string) error {
 		return err
 	}
 	p.scheduler = s
+	p.configure()
 	p.tell(Change{Kind: Reset})
 	return nil
+}
+
+// SetOptions replaces the options of the service, which stay when the scheduler
+// changes. A scheduler that goes on keeps its place and its tables (Linux
+// ip_vs_ctl.c, ip_vs_edit_service).
+func (p *Pool) SetOptions(o Options) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.options = o
+	p.configure()
+}
+
+func (p *Pool) configure() {
+	if c, ok := p.scheduler.(Configurable); ok {
+		c.SetOptions(p.options)
+	}
 }
 
 // Add puts s at the head of the list. A server that is in the list stays where
@@ -66,6 +84,7 @@ func (p *Pool) Add(s *Server) {
 	if slices.Contains(p.servers, s) {
 		return
 	}
+	s.lastWeight.Store(int32(s.Weight()))
 	p.servers = slices.Insert(p.servers, 0, s)
 	p.tell(Change{Kind: Added})
 }
@@ -88,6 +107,9 @@ func (p *Pool) SetWeight(s *Server, w int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.SetWeight(w)
+	if w = s.Weight(); w > 0 {
+		s.lastWeight.Store(int32(w))
+	}
 	if i := slices.Index(p.servers, s); i >= 0 {
 		p.tell(Change{Kind: Edited, Index: i})
 	}
@@ -107,6 +129,21 @@ func (p *Pool) Schedule(r *Request) *Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.scheduler.Pick(p.servers, r)
+}
+
+// Explain is Schedule with the reason, for people: it takes time and memory. The
+// scheduler moves on as it does with Schedule. A nil name calls servers by their
+// address and port.
+func (p *Pool) Explain(r *Request, name Namer) (s *Server, why string) {
+	if name == nil {
+		name = func(s *Server) string { return s.Addr.String() }
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e, ok := p.scheduler.(Explainer); ok {
+		return e.Explain(p.servers, r, name)
+	}
+	return p.scheduler.Pick(p.servers, r), p.scheduler.Name() + " gives no reason"
 }
 
 func (p *Pool) tell(c Change) {

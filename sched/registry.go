@@ -18,8 +18,18 @@ var registry = [...]struct {
 	name string
 	new  func() Scheduler
 }{
+	{"dh", newDestinationHash},
+	{"fo", newFailover},
+	{"lblc", newLocalLeastConn},
+	{"lblcr", newLocalLeastConnReplicated},
 	{"lc", newLeastConn},
+	{"mh", newMaglev},
+	{"nq", newNeverQueue},
+	{"ovf", newOverflow},
 	{"rr", newRoundRobin},
+	{"sed", newShortestDelay},
+	{"sh", newSourceHash},
+	{"twos", newPowerOfTwo},
 	{"wlc", newWeightedLeastConn},
 	{"wrr", newWeightedRoundRobin},
 }

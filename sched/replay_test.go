@@ -115,7 +115,7 @@ func replayLines(t *testing.T, file string, f func(t *testing.T, line string)) {
 	}
 	skipped, played := map[string]int{}, 0
 	for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
-		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, "1|") {
+		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, "1|") || strings.HasPrefix(line, " ") {
 			continue
 		}
 		if missing := missingScheduler(line); missing != "" {

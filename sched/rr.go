@@ -2,6 +2,8 @@
 
 package sched
 
+import "fmt"
+
 // beforeHead is the place of a cursor that has not chosen anybody.
 const beforeHead = -1
 
@@ -48,4 +50,14 @@ func (rr *roundRobin) Pick(servers []*Server, _ *Request) *Server {
 		}
 	}
 	return nil
+}
+
+func (rr *roundRobin) Explain(servers []*Server, r *Request, name Namer) (*Server, string) {
+	before := rr.last
+	s := rr.Pick(servers, r)
+	if s == nil {
+		return nil, nobody
+	}
+	return s, fmt.Sprintf("cursor %s → next %s", place(servers, before, name), name(s)) +
+		skipped(servers, before, rr.last, name)
 }

@@ -8,7 +8,12 @@ import "net/netip"
 type Request struct {
 	Proto   uint8          // IANA protocol number: 6 TCP, 17 UDP
 	Client  netip.AddrPort // who connects
-	Virtual netip.AddrPort // what it connects to
+	Virtual netip.AddrPort // what it connects to: the packet's destination, also if the service is a firewall mark
+
+	// Now is the time in nanoseconds, on a clock that never goes back; its zero
+	// is anywhere. Only lblc and lblcr look at it: where it stands still they
+	// forget nothing.
+	Now int64
 }
 
 // A Scheduler chooses a server for each new connection of one service. Its
@@ -33,6 +38,27 @@ type Watcher interface {
 	// with a Reset when the scheduler takes over a list.
 	Changed(servers []*Server, c Change)
 }
+
+// A Configurable is a Scheduler with options.
+type Configurable interface {
+	Scheduler
+
+	// SetOptions is called with the service's options, all of them, before the
+	// Reset and at each edit of the service. It leaves all else as it is.
+	SetOptions(o Options)
+}
+
+// An Explainer is a Scheduler that can say why it chose.
+type Explainer interface {
+	Scheduler
+
+	// Explain does what Pick does, by the same code, and returns the reason in a
+	// few words too.
+	Explain(servers []*Server, r *Request, name Namer) (*Server, string)
+}
+
+// A Namer is how a server is called in an explanation.
+type Namer func(*Server) string
 
 // A Change is what happened to a list.
 type Change struct {

@@ -18,6 +18,7 @@ type Server struct {
 	Slot uint32
 
 	weight     atomic.Int32
+	lastWeight atomic.Int32  // written by the Pool
 	thresholds atomic.Uint64 // upper<<32 | lower
 	conns      atomic.Uint64 // a load word, below
 }
@@ -46,6 +47,10 @@ func NewServer(addr netip.AddrPort, weight int) *Server {
 
 // Weight returns the server's share, at least 0; 0 means quiesced.
 func (s *Server) Weight() int { return int(s.weight.Load()) }
+
+// LastWeight returns the weight with which the server was added to its pool or,
+// later, the last one above 0: what it had before it was quiesced.
+func (s *Server) LastWeight() int { return int(s.lastWeight.Load()) }
 
 // Active returns the number of connections in an active state.
 func (s *Server) Active() int { return activeIn(s.conns.Load()) }

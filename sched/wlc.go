@@ -10,18 +10,29 @@ func newWeightedLeastConn() Scheduler { return weightedLeastConn{} }
 
 func (weightedLeastConn) Name() string { return "wlc" }
 
-// Pick compares a/b with c/d as a·d with c·b: exact, and without a division.
 func (weightedLeastConn) Pick(servers []*Server, _ *Request) *Server {
+	return leastPerWeight(servers, load)
+}
+
+// leastPerWeight returns the server whose cost is smallest for its weight, of
+// equals the first, among those that may be chosen; nil if there are none. It
+// compares a/b with c/d as a·d with c·b: exact, and without a division.
+func leastPerWeight(servers []*Server, cost func(*Server) int64) *Server {
 	var least *Server
-	var leastLoad, leastWeight int64
+	var leastCost, leastWeight int64
 	for _, s := range servers {
 		if !s.Eligible() {
 			continue
 		}
-		l, w := load(s), int64(s.Weight())
-		if least == nil || leastLoad*w > l*leastWeight {
-			least, leastLoad, leastWeight = s, l, w
+		c, w := cost(s), int64(s.Weight())
+		if least == nil || leastCost*w > c*leastWeight {
+			least, leastCost, leastWeight = s, c, w
 		}
 	}
 	return least
+}
+
+func (wlc weightedLeastConn) Explain(servers []*Server, r *Request, name Namer) (*Server, string) {
+	s := wlc.Pick(servers, r)
+	return s, whyLeast(servers, s, "load/weight", load, name)
 }

@@ -2,6 +2,8 @@
 
 package sched
 
+import "fmt"
+
 // weightedRoundRobin gives each server its weight out of every cycle, spread out
 // rather than in a row (Linux ip_vs_wrr.c).
 //
@@ -115,4 +117,24 @@ func gcd(a, b int) int {
 		a, b = b, a%b
 	}
 	return a
+}
+
+func (wrr *weightedRoundRobin) Explain(servers []*Server, r *Request, name Namer) (*Server, string) {
+	before, bar := wrr.last, wrr.bar
+	s := wrr.Pick(servers, r)
+	if s == nil {
+		return nil, nobody
+	}
+	walk := "cursor " + place(servers, before, name)
+	switch {
+	case wrr.bar < bar:
+		walk += fmt.Sprintf(", at the end the bar sinks from %d to %d", bar, wrr.bar)
+	case wrr.bar > bar:
+		walk += fmt.Sprintf(", at the end the bar goes up from %d to %d", bar, wrr.bar)
+	case wrr.last <= before:
+		walk += fmt.Sprintf(", at the end the bar stays at %d", bar)
+	default:
+		walk += fmt.Sprintf(", bar at %d", bar)
+	}
+	return s, fmt.Sprintf("%s → next of weight %d or more: %s", walk, wrr.bar, name(s))
 }
