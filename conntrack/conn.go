@@ -21,7 +21,7 @@ const (
 )
 
 const (
-	// NoSlot is the value of Server and Service in a connection that has none.
+	// NoSlot is the value of Server in a connection that has none.
 	NoSlot = ^uint32(0)
 	// NoPort is the value of HopPort and InsidePort when it is not known.
 	NoPort = ^uint16(0)
@@ -35,7 +35,7 @@ const (
 //	FullNAT  c→v becomes l→d    d→l becomes v→c
 //
 // A *Conn from a [Table] points into its slab. The endpoints, Proto and the
-// FullNAT flag are its key and must not be changed there; Deadline is set
+// flags SNAT and FullNAT are its key and must not be changed there; Deadline is set
 // through [Table.SetDeadline]; all else is the caller's. It is valid until the
 // connection is removed, which any Insert or Sweep may do: never keep it past
 // the packet.
@@ -55,7 +55,7 @@ type Conn struct {
 	Deadline Time
 	Window   [2]Window // by the direction of the segments' sender; TCP only
 	Server   uint32    // slot of the server, or NoSlot
-	Service  uint32    // slot of the service, or NoSlot
+	second   link      // in the second chain, SNAT only; see home
 	Rule     uint32    // slot of the SNAT mapping, or 0
 
 	wheel      links

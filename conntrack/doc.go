@@ -10,7 +10,7 @@ schedulers or clocks.
 
 A packet costs one bucket and a few comparisons, whichever way it goes and
 however many connections there are; it allocates nothing, takes no lock and
-reads no clock. A connection costs 159 bytes with everything, IPv6 or not, and
+reads no clock. A connection costs 166 bytes with everything, IPv6 or not, and
 the garbage collector sees none of them. A full table, a flood of first
 packets, chosen addresses and a jumping clock each have a defined answer.
 
@@ -32,9 +32,12 @@ and an inside endpoint (Dest), whoever opened it:
 
 A packet that arrives for an address of ours comes from the outside endpoint; a
 packet that leaves goes to it. So one hash, of the outside endpoint and the
-protocol, finds the bucket for both directions, and for DNAT and SNAT alike; it
-is what IPVS does (ip_vs_conn_hashkey_param) and why a shard can be chosen by
-the same key. Whether the destination is an address of ours is the one thing
+protocol, finds the bucket of a DNAT connection for both directions; it is what
+IPVS does (ip_vs_conn_hashkey_param) and why a shard can be chosen by the same
+key, for SNAT too. Only a bucket needs more there: the remote of SNAT may be one
+server that the whole inside talks to, and all of that would be one chain. SNAT
+connections are therefore chained twice, by (client, virtual) for what arrives
+and by (client, dest) for what leaves, and looked for second. Whether the destination is an address of ours is the one thing
 [Table.Lookup] has to be told.
 
 A FullNAT connection, which exists so that an inside host can be the client of
@@ -47,7 +50,8 @@ and is never handed out, listed or counted.
 # Storage
 
 One anonymous private mapping holds the slab, an array of [Conn] of 152 bytes
-each, and behind it the heads of the buckets, seven for four connections.
+each, and behind it the heads of the buckets, seven for four connections, and as
+many again for the second chains of SNAT, which without SNAT are never touched.
 
 	memory   ┌─ slab: MaxConns × Conn ───────────────┬─ heads: 4 bytes each ─┐
 	bucket        ┌──────────────┐◀── next ──┐       │   ▲

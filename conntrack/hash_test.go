@@ -123,3 +123,40 @@ func TestSeed(t *testing.T) {
 		seen[h(seed)] = true
 	}
 }
+
+// TestOneRemote: the whole inside talks to one server, and hairpins to another.
+// No chain grows with their number.
+func TestOneRemote(t *testing.T) {
+	table, err := NewTable(Config{MaxConns: 60000, Seed: [2]uint64{1, 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	remote := Endpoint{AddrFrom4([4]byte{203, 0, 113, 9}), 53}
+	server := Endpoint{AddrFrom4([4]byte{10, 0, 0, 2}), 80}
+	ours := AddrFrom4([4]byte{192, 168, 88, 23})
+	for i := range 15000 {
+		inside := Endpoint{AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 5000}
+		snat := Conn{Client: remote, Virtual: Endpoint{ours, uint16(1024 + i)}, Dest: inside, Proto: 17, Flags: SNAT}
+		full := Conn{Client: inside, Virtual: Endpoint{ours, 80}, Dest: server, Local: Endpoint{ours, uint16(20000 + i)}, Proto: 6, Flags: FullNAT}
+		for _, c := range []*Conn{&snat, &full} {
+			if _, what := table.Insert(c, 0, 1); what != Inserted {
+				t.Fatal(i, what)
+			}
+		}
+	}
+	if n := longestChain(table); n > 12 {
+		t.Errorf("a chain of %d", n)
+	}
+	longest := 0
+	for _, i := range table.seconds {
+		n := 0
+		for ; i != 0; i = table.conn(i).second {
+			n++
+		}
+		longest = max(longest, n)
+	}
+	if longest > 12 {
+		t.Errorf("a second chain of %d", longest)
+	}
+}

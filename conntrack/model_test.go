@@ -324,6 +324,23 @@ func (t *Table) consistent() error {
 			chained++
 		}
 	}
+	paired, seconds, chainedTwice := 0, 0, 0
+	for i := range t.slab[:t.touched] {
+		if c := &t.slab[i]; c.Proto != 0 && c.Flags&(SNAT|alias) != 0 {
+			paired++
+			if c.Flags&(FullNAT|alias) == 0 {
+				seconds++
+			}
+		}
+	}
+	for _, i := range t.seconds {
+		for ; i != 0; i = t.conn(i).second {
+			chainedTwice++
+		}
+	}
+	if paired != t.paired || seconds != chainedTwice {
+		return fmt.Errorf("%d paired, counted %d; %d to be chained twice, are %d", paired, t.paired, seconds, chainedTwice)
+	}
 	free := 0
 	for i := t.free; i != 0; i = t.conn(i).next {
 		free++

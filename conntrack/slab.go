@@ -16,7 +16,7 @@ const (
 )
 
 // NewTable reserves the memory of a table: 152 bytes for each connection and
-// 7 for its share of the buckets. It fails if MaxConns is out of range or the
+// 14 for its share of the buckets, half of them used with SNAT only. It fails if MaxConns is out of range or the
 // system refuses that much memory.
 func NewTable(config Config) (*Table, error) {
 	n := config.MaxConns
@@ -26,7 +26,7 @@ func NewTable(config Config) (*Table, error) {
 
 	buckets := max(1, n*7/4)
 	slabSize := n * int(connSize)
-	size := slabSize + buckets*int(linkSize)
+	size := slabSize + 2*buckets*int(linkSize)
 	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("conntrack: reserving %d MiB for %d connections: %w (hint: lower max-conns or raise the memory limit)", size>>20, n, err)
@@ -40,6 +40,7 @@ func NewTable(config Config) (*Table, error) {
 		memory:  memory,
 		slab:    unsafe.Slice((*Conn)(unsafe.Pointer(&memory[0])), n),
 		heads:   unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize])), buckets),
+		seconds: unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize+buckets*int(linkSize)])), buckets),
 		removed: config.Removed,
 	}, nil
 }
@@ -51,8 +52,8 @@ func (t *Table) Close() error {
 		return nil
 	}
 	memory := t.memory
-	t.memory, t.slab, t.heads = nil, nil, nil
-	t.length, t.taken, t.touched, t.free = 0, 0, 0, 0
+	t.memory, t.slab, t.heads, t.seconds = nil, nil, nil, nil
+	t.length, t.paired, t.taken, t.touched, t.free = 0, 0, 0, 0, 0
 	t.classes = [NumClasses]queue{}
 	t.slots = [wheelSlots]link{}
 

@@ -2,7 +2,10 @@
 
 package conntrack
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // Table is the connections of one shard. Its owner alone may use it, from one
 // goroutine: there is no lock. See doc.go for how it is stored.
@@ -10,6 +13,8 @@ type Table struct {
 	keys    keys
 	slab    []Conn
 	heads   []link // one per bucket
+	seconds []link // the same, for the second way to find an SNAT connection
+	paired  int    // slots chained by a pair of endpoints; see home
 	cursor  int64  // first tick that is not swept yet
 	length  int    // connections
 	taken   int    // slots in use, aliases too
@@ -80,11 +85,12 @@ func (i Insertion) String() string {
 }
 
 // Lookup finds the connection of a packet, and the packet's direction in it;
-// nil if there is none. It reads one bucket. A connection past its deadline is
-// found until a sweep has ended it.
+// nil if there is none. It reads one bucket, and a second one if none is found
+// there and connections of SNAT or full NAT are in the table. A connection past
+// its deadline is found until a sweep has ended it.
 func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
 	if ours == DstOurs {
-		c := t.arriving(*t.bucket(&p.Src, p.Proto), &p.Src, &p.Dst, p.Proto)
+		c := t.findArriving(&p.Src, &p.Dst, p.Proto)
 		if c != nil && c.Flags&alias != 0 {
 			return &t.slab[c.Server], Outbound
 		}
@@ -92,7 +98,36 @@ func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
 		return c, Inbound
 	}
 
-	return t.leaving(*t.bucket(&p.Dst, p.Proto), &p.Src, &p.Dst, p.Proto), Outbound
+	return t.findLeaving(&p.Src, &p.Dst, p.Proto), Outbound
+}
+
+// findArriving finds the slot, alias or not, that answers to src→dst where dst
+// is an address of ours.
+func (t *Table) findArriving(src, dst *Endpoint, proto uint8) *Conn {
+	c := t.arriving(*t.bucket(src, proto), src, dst, proto)
+	if c == nil && t.paired > 0 {
+		c = t.arriving(*t.pairBucket(t.heads, src, dst, proto), src, dst, proto)
+	}
+
+	return c
+}
+
+// findLeaving finds the connection that src→dst belongs to, where dst is the
+// outside endpoint.
+func (t *Table) findLeaving(src, dst *Endpoint, proto uint8) *Conn {
+	c := t.leaving(*t.bucket(dst, proto), src, dst, proto)
+	if c != nil || t.paired == 0 {
+		return c
+	}
+	for i := *t.pairBucket(t.seconds, dst, src, proto); i != 0; {
+		c := t.conn(i)
+		if c.Client == *dst && c.Dest == *src && c.Proto == proto {
+			return c
+		}
+		i = c.second
+	}
+
+	return nil
 }
 
 // arriving finds the slot, alias or not, that answers to src→dst where dst is
@@ -130,8 +165,7 @@ func (t *Table) leaving(i link, src, dst *Endpoint, proto uint8) *Conn {
 // one; held ones never. TCP begins in [ClassHalfOpen], all else in
 // [ClassOneWay]: see [Table.SetClass]. A FullNAT connection takes two slots.
 func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion) {
-	head := t.bucket(&c.Client, c.Proto)
-	if other, why := t.inTheWay(c, *head); other != nil {
+	if other, why := t.inTheWay(c); other != nil {
 		return other, why
 	}
 
@@ -153,9 +187,9 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 
 	n := t.take()
 	*n = *c
-	n.wheel, n.class, n.place = links{}, links{}, 0
+	n.wheel, n.class, n.place, n.second = links{}, links{}, 0, 0
 	n.Deadline = now.Add(life)
-	t.chain(n, head)
+	t.chain(n)
 	t.arm(n, t.ticksAhead(n.Deadline))
 	t.enter(n, firstClass(n.Proto))
 	t.length++
@@ -163,16 +197,15 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 	if need == 2 {
 		a := t.take()
 		*a = Conn{Client: n.Dest, Virtual: n.Local, Proto: n.Proto, Flags: alias | FullNAT, Server: uint32(t.link(n) - 1)}
-		t.chain(a, t.bucket(&a.Client, a.Proto))
+		t.chain(a)
 	}
 
 	return n, Inserted
 }
 
-// inTheWay finds a connection that would make packets of c ambiguous; first is
-// the first link of c's chain.
-func (t *Table) inTheWay(c *Conn, first link) (*Conn, Insertion) {
-	if other := t.arriving(first, &c.Client, &c.Virtual, c.Proto); other != nil {
+// inTheWay finds a connection that would make packets of c ambiguous.
+func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
+	if other := t.findArriving(&c.Client, &c.Virtual, c.Proto); other != nil {
 		if other.Flags&alias != 0 {
 			return &t.slab[other.Server], Clash
 		}
@@ -181,7 +214,7 @@ func (t *Table) inTheWay(c *Conn, first link) (*Conn, Insertion) {
 	}
 
 	if c.Flags&FullNAT == 0 {
-		if other := t.leaving(first, &c.Dest, &c.Client, c.Proto); other != nil {
+		if other := t.findLeaving(&c.Dest, &c.Client, c.Proto); other != nil {
 			return other, Clash
 		}
 
@@ -189,7 +222,7 @@ func (t *Table) inTheWay(c *Conn, first link) (*Conn, Insertion) {
 	}
 
 	// The reply of a FullNAT connection arrives as any first packet does.
-	other := t.arriving(*t.bucket(&c.Dest, c.Proto), &c.Dest, &c.Local, c.Proto)
+	other := t.findArriving(&c.Dest, &c.Local, c.Proto)
 	if other != nil && other.Flags&alias != 0 {
 		other = &t.slab[other.Server]
 	}
@@ -206,7 +239,7 @@ func (t *Table) Remove(c *Conn, why Removal) {
 
 	var a *Conn
 	if c.Flags&FullNAT != 0 {
-		a = t.arriving(*t.bucket(&c.Dest, c.Proto), &c.Dest, &c.Local, c.Proto)
+		a = t.findArriving(&c.Dest, &c.Local, c.Proto)
 		t.unchain(a)
 	}
 	t.unchain(c)
@@ -223,20 +256,57 @@ func (t *Table) Remove(c *Conn, why Removal) {
 	}
 }
 
-// chain puts c at the head of its bucket.
-func (t *Table) chain(c *Conn, head *link) {
-	c.next = *head
-	*head = t.link(c)
+// home is the bucket that c is chained in. A client has few connections with one
+// endpoint of its own, so that its endpoint alone says where they are, for both
+// directions. The outside endpoint of SNAT is a server, which the whole inside
+// may talk to, and that of an alias is a real server: there the address of ours
+// counts as well, or one chain would hold them all.
+func (t *Table) home(c *Conn) *link {
+	if c.Flags&(SNAT|alias) != 0 {
+		return t.pairBucket(t.heads, &c.Client, &c.Virtual, c.Proto)
+	}
+
+	return t.bucket(&c.Client, c.Proto)
 }
 
-// unchain takes c out of its bucket. The walk is as short as a lookup's.
+// secondHome is where a packet of the inside endpoint finds c, which is SNAT.
+func (t *Table) secondHome(c *Conn) *link {
+	return t.pairBucket(t.seconds, &c.Client, &c.Dest, c.Proto)
+}
+
+// chain puts c at the head of its bucket, or buckets.
+func (t *Table) chain(c *Conn) {
+	head, self := t.home(c), t.link(c)
+	c.next = *head
+	*head = self
+	if c.Flags&(SNAT|alias) != 0 {
+		t.paired++
+	}
+	if c.Flags&(SNAT|FullNAT) == SNAT {
+		head = t.secondHome(c)
+		c.second = *head
+		*head = self
+	}
+}
+
+// unchain takes c out again. The walk is as short as a lookup's.
 func (t *Table) unchain(c *Conn) {
 	self := t.link(c)
-	at := t.bucket(&c.Client, c.Proto)
+	at := t.home(c)
 	for *at != self {
 		at = &t.conn(*at).next
 	}
 	*at = c.next
+	if c.Flags&(SNAT|alias) != 0 {
+		t.paired--
+	}
+	if c.Flags&(SNAT|FullNAT) == SNAT {
+		at = t.secondHome(c)
+		for *at != self {
+			at = &t.conn(*at).second
+		}
+		*at = c.second
+	}
 }
 
 // bucket is the head of the chain for an outside endpoint. The hash's high
@@ -246,4 +316,11 @@ func (t *Table) bucket(e *Endpoint, proto uint8) *link {
 	h := t.keys.hash(e, proto)
 
 	return &t.heads[(h>>32)*uint64(len(t.heads))>>32]
+}
+
+// pairBucket is bucket for two endpoints.
+func (t *Table) pairBucket(heads []link, a, b *Endpoint, proto uint8) *link {
+	h := bits.RotateLeft64(t.keys.hash(a, proto), 32) + t.keys.hash(b, proto)
+
+	return &heads[(h>>32)*uint64(len(heads))>>32]
 }

@@ -59,13 +59,10 @@ func (k *counters) sync(s *snapshot) {
 	}
 }
 
-func (k *counters) opened(c *conntrack.Conn) {
-	if c.Server == conntrack.NoSlot {
-		k.snat.Conns++
-		return
-	}
-	k.services[c.Service].Conns++
-	k.servers[c.Server].Conns++
+// opened counts a connection of a service; one of SNAT is counted by its caller.
+func (k *counters) opened(service, server uint32) {
+	k.services[service].Conns++
+	k.servers[server].Conns++
 }
 
 // count notes a packet of an entry. The service is that of the server now: the

@@ -69,12 +69,12 @@ func (f *Forwarder) noService(p *Packet, h *parsed, e *ownEntry, own int32) Verd
 // schedule chooses a real server for a new connection.
 func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 	svc := &f.snap.service[slot]
-	request := sched.Request{
+	f.request = sched.Request{
 		Proto:   h.tuple.Proto,
 		Client:  netip.AddrPortFrom(h.tuple.Src.Addr.Netip(), h.tuple.Src.Port),
 		Virtual: netip.AddrPortFrom(h.tuple.Dst.Addr.Netip(), h.tuple.Dst.Port),
 	}
-	s := svc.pool.Schedule(&request)
+	s := svc.pool.Schedule(&f.request)
 	if s == nil {
 		return f.noServer(p, h, svc)
 	}
@@ -129,8 +129,8 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 	}
 	f.spec = conntrack.Conn{
 		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: s.dest, Proto: h.tuple.Proto,
-		Server: server, Service: service,
-		Hop: p.From, HopPort: p.In, InsidePort: to.port,
+		Server: server,
+		Hop:    p.From, HopPort: p.In, InsidePort: to.port,
 	}
 	c := &f.spec
 	if h.kind == kindUDP {
@@ -163,7 +163,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 		return Verdict{}, true
 	}
 	s.server.ConnOpened()
-	f.counters.opened(c)
+	f.counters.opened(service, server)
 	f.begin(h, c, conntrack.Inbound)
 	f.count(c, conntrack.Inbound, len(p.Data))
 	return f.send(p, h, c, conntrack.Inbound, &way), false
@@ -274,7 +274,7 @@ func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
 	f.spec = conntrack.Conn{
 		Client: h.tuple.Dst, Dest: h.tuple.Src, Proto: h.tuple.Proto,
 		Virtual: conntrack.Endpoint{Addr: rule.to, Port: f.mapper.rows[m].port},
-		Flags:   conntrack.SNAT, Server: conntrack.NoSlot, Service: conntrack.NoSlot, Rule: m,
+		Flags:   conntrack.SNAT, Server: conntrack.NoSlot, Rule: m,
 		HopPort: NoPort, InsidePort: p.In,
 	}
 	c := &f.spec
@@ -299,7 +299,7 @@ func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
 		f.giveBack(&f.spec)
 		return drop(ReasonClash)
 	}
-	f.counters.opened(c)
+	f.counters.snat.Conns++
 	f.begin(h, c, conntrack.Outbound)
 	f.count(c, conntrack.Outbound, len(p.Data))
 	return f.send(p, h, c, conntrack.Outbound, &way)

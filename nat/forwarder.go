@@ -27,6 +27,7 @@ import (
 	"unsafe"
 
 	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/sched"
 )
 
 // ForwarderConfig is what a Forwarder is made from.
@@ -54,10 +55,11 @@ type Forwarder struct {
 	counters counters
 
 	// Scratch of the packet at hand.
-	parsed parsed
-	quote  quoted
-	spec   conntrack.Conn // the entry about to be inserted
-	split  uint16         // MTU that the packet is to be cut to, or 0
+	parsed  parsed
+	quote   quoted
+	spec    conntrack.Conn // the entry about to be inserted
+	request sched.Request  // to the scheduler
+	split   uint16         // MTU that the packet is to be cut to, or 0
 
 	counted counted
 }

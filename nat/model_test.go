@@ -5,6 +5,7 @@ package nat
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,11 +113,13 @@ func (m *model) step(c *modelConn, d conntrack.Direction, flags string) {
 }
 
 func (m *model) open(c *modelConn, d conntrack.Direction) {
-	for _, o := range m.conns {
+	for _, o := range slices.Clone(m.conns) {
 		switch {
 		case o.proto != c.proto:
 		case o.client == c.client && o.virtual == c.virtual:
 			m.fatal("%v opened beside %v", c, o)
+		case o.dest == c.dest && o.local == "" && c.local == "" && o.client == c.client && over(o.state):
+			m.remove(o) // it gave way
 		case o.dest == c.dest && o.local == "" && c.local == "" && o.client == c.client:
 			m.fatal("replies of %v and %v are the same", c, o)
 		case o.dest == c.dest && o.local != "" && o.local == c.local:

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// A rig forwards packets that are made by patching templates, so that what is
+// measured is the Forwarder.
+type rig struct {
+	f      *Forwarder
+	rules  *Rules
+	now    conntrack.Time
+	buffer [2048]byte
+}
+
+func newRig(tb testing.TB, maxConns int) *rig {
+	tb.Helper()
+	r := NewRules()
+	must := func(err error) {
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	for proto, port := range map[uint8]uint16{ProtoTCP: 80, ProtoUDP: 53} {
+		k := ServiceKey{Proto: proto, Addr: netip.MustParseAddr("192.168.88.23"), Port: port}
+		must(r.AddService(ServiceSpec{ServiceKey: k, Scheduler: "rr"}))
+		for i := range 8 {
+			must(r.AddServer(k, ServerSpec{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + i)}), Port: 8080, Weight: 1}))
+		}
+	}
+	must(r.AddSNAT(SNATSpec{From: netip.MustParsePrefix("10.0.0.0/16"), To: netip.MustParseAddr("192.168.88.23")}))
+	r.SetPorts([]PortInfo{
+		{Index: 0, MTU: 1500, Up: true},
+		{Index: 1, MTU: 1500, Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}},
+	})
+	r.SetRoutes([]Route{
+		{Dst: netip.MustParsePrefix("10.0.0.0/16"), Port: 1},
+		{Dst: netip.MustParsePrefix("192.168.88.0/24"), Port: 0},
+		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.168.88.1"), Port: 0},
+	})
+	r.Publish()
+	f, err := NewForwarder(ForwarderConfig{Rules: r, MaxConns: maxConns, Seed: [2]uint64{1, 2}})
+	must(err)
+	tb.Cleanup(func() { must(f.Close()) })
+	g := &rig{f: f, rules: r, now: conntrack.Time(time.Hour)}
+	f.Begin(g.now)
+	return g
+}
+
+// template is a packet whose ends are to be set.
+func template(text string) []byte { b, _ := encodePacket(text); return b }
+
+// ends writes addresses and ports over a template of TCP or UDP and has the IP
+// header be right. The transport checksum stays as wrong as it gets.
+func ends(b []byte, src, dst uint32, sport, dport uint16) {
+	binary.BigEndian.PutUint32(b[12:], src)
+	binary.BigEndian.PutUint32(b[16:], dst)
+	binary.BigEndian.PutUint16(b[20:], sport)
+	binary.BigEndian.PutUint16(b[22:], dport)
+	ipv4Header(b).computeChecksum()
+}
+
+const (
+	benchVirtual = 192<<24 | 168<<16 | 88<<8 | 23
+	benchClients = 100 << 24
+)
+
+func (g *rig) forward(b []byte, in uint16) Verdict {
+	n := copy(g.buffer[:], b)
+	p := Packet{Data: g.buffer[:n], In: in, From: conntrack.LinkAddr{2, 0, 0, 0, 0, byte(in)}}
+	return g.f.Forward(&p)
+}
+
+// batch ends a batch and begins the next, as a shard does.
+func (g *rig) batch(d time.Duration) {
+	g.now = g.now.Add(d)
+	g.f.Sweep(128)
+	g.f.Begin(g.now)
+}
+
+// fill opens n connections, client i from the i-th address, and returns for
+// each the packet of either side that follows.
+func (g *rig) fill(tb testing.TB, n int) (in, out [][]byte) {
+	syn, synack := template("tcp 192.168.88.21:1 > 192.168.88.23:80 S seq=1"), template("tcp 10.0.0.2:1 > 10.0.0.2:80 SA seq=1 ack=2")
+	ack := template("tcp 192.168.88.21:1 > 192.168.88.23:80 A seq=2 ack=2 data=100")
+	ackLater := template("tcp 10.0.0.2:1 > 10.0.0.2:80 A seq=2 ack=2 data=100")
+	for i := range n {
+		src, port := uint32(benchClients+i/4), uint16(1024+i%4)
+		ends(syn, src, benchVirtual, port, 80)
+		if v := g.forward(syn, 0); v.Action != Forward {
+			tb.Fatal(i, v.Action, v.Reason)
+		}
+		server := binary.BigEndian.Uint32(g.buffer[16:])
+		ends(synack, server, src, 8080, port)
+		if v := g.forward(synack, 1); v.Action != Forward {
+			tb.Fatal(i, v.Action, v.Reason)
+		}
+		ends(ack, src, benchVirtual, port, 80)
+		if v := g.forward(ack, 0); v.Action != Forward {
+			tb.Fatal(i, v.Action, v.Reason)
+		}
+		if len(in) < 1<<16 || i%16 == 0 {
+			ends(ackLater, server, src, 8080, port)
+			in, out = append(in, append([]byte(nil), ack...)), append(out, append([]byte(nil), ackLater...))
+		}
+		if i%64 == 0 {
+			g.f.Begin(g.now)
+		}
+	}
+	return in, out
+}
+
+func benchmarkHit(b *testing.B, conns int, outbound bool) {
+	g := newRig(b, conns+1)
+	packets, out := g.fill(b, conns)
+	in := uint16(0)
+	if outbound {
+		packets, in = out, 1
+	}
+	// A stride far apart, so that no two neighbours share a cache line.
+	b.ReportAllocs()
+	b.ResetTimer()
+	at := 0
+	for i := range b.N {
+		if at += 7919; at >= len(packets) {
+			at %= len(packets)
+		}
+		if v := g.forward(packets[at], in); v.Action != Forward {
+			b.Fatal(v.Reason)
+		}
+		if i%64 == 63 {
+			g.batch(time.Microsecond)
+		}
+	}
+}
+
+func BenchmarkForwardHit(b *testing.B) {
+	for _, n := range []int{1000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("in/%d", n), func(b *testing.B) { benchmarkHit(b, n, false) })
+		b.Run(fmt.Sprintf("out/%d", n), func(b *testing.B) { benchmarkHit(b, n, true) })
+	}
+}
+
+// BenchmarkForwardNew opens connections in a table that is full of half-open
+// ones: each costs an eviction, a schedule and an insert, as in a SYN flood.
+func BenchmarkForwardNew(b *testing.B) {
+	g := newRig(b, 100_000)
+	syn := template("tcp 192.168.88.21:1 > 192.168.88.23:80 S seq=1 mss=1460")
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		ends(syn, uint32(benchClients+i&0xffffff), benchVirtual, uint16(1024+i>>24), 80)
+		if v := g.forward(syn, 0); v.Action != Forward {
+			b.Fatal(v.Reason)
+		}
+		if i%64 == 63 {
+			g.batch(time.Microsecond)
+		}
+	}
+}
+
+// BenchmarkForwardSNATNew opens outbound flows, each with a mapping of its own.
+func BenchmarkForwardSNATNew(b *testing.B) {
+	g := newRig(b, 30_000)
+	first := template("udp 10.0.0.2:1 > 203.0.113.9:53 data=20")
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		ends(first, uint32(10<<24+2+i>>12&0xfff), 203<<24|113<<8|9, uint16(1024+i&0xfff), 53)
+		if v := g.forward(first, 1); v.Action != Forward {
+			b.Fatal(v.Reason)
+		}
+		if i%64 == 63 {
+			g.batch(time.Microsecond)
+		}
+	}
+}
+
+func BenchmarkForwardDrop(b *testing.B) {
+	g := newRig(b, 1000)
+	stranger := template("tcp 192.168.88.21:1 > 192.168.88.23:80 A seq=1")
+	b.ReportAllocs()
+	for i := range b.N {
+		if v := g.forward(stranger, 0); v.Action != Drop {
+			b.Fatal(v.Action)
+		}
+		if i%64 == 63 {
+			g.batch(time.Microsecond)
+		}
+	}
+}
