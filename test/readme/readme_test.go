@@ -18,6 +18,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director"
 	"github.com/vsnat/vsnat/cmd/vsnat/ipvsadm"
+	"github.com/vsnat/vsnat/sched"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
@@ -74,6 +75,23 @@ func TestPicture(t *testing.T) {
 		if b.text != want {
 			t.Errorf("README.md:%d: vsnat lab draw prints\n%s", b.line, want)
 		}
+	}
+}
+
+// The schedulers that README names are those there are.
+func TestSchedulers(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sentence := regexp.MustCompile(`(?m)^- Schedulers[^.]*\.`).FindString(string(text))
+	var named []string
+	for _, m := range inline.FindAllStringSubmatch(sentence, -1) {
+		named = append(named, m[1])
+	}
+	slices.Sort(named)
+	if !slices.Equal(named, sched.Names()) {
+		t.Errorf("README.md names the schedulers %v, there are %v", named, sched.Names())
 	}
 }
 
