@@ -53,12 +53,12 @@ func skipped(servers []*Server, from, to int, name Namer) string {
 		if from == to {
 			break
 		}
-		words = append(words, name(servers[from])+" "+whyNot(servers[from]))
+		words = append(words, name(servers[from])+": "+whyNot(servers[from]))
 	}
 	if words == nil {
 		return ""
 	}
-	return " (not " + strings.Join(words, ", ") + ")"
+	return " (passing " + strings.Join(words, ", ") + ")"
 }
 
 // whyLeast says that s has the least of something per weight, and who is next.
@@ -69,14 +69,14 @@ func whyLeast(servers []*Server, s *Server, what string, cost func(*Server) int6
 	why := fmt.Sprintf("smallest %s: %s %s", what, name(s), ratio(s, cost))
 	others := slices.DeleteFunc(slices.Clone(servers), func(o *Server) bool { return o == s })
 	next := leastPerWeight(others, cost)
-	if next == nil {
+	switch {
+	case next == nil:
 		return why
+	case cost(s)*int64(next.Weight()) == cost(next)*int64(s.Weight()):
+		return fmt.Sprintf("%s; %s %s is equal but stands later", why, name(next), ratio(next, cost))
+	default:
+		return fmt.Sprintf("%s; then %s %s", why, name(next), ratio(next, cost))
 	}
-	relation := "before"
-	if cost(s)*int64(next.Weight()) == cost(next)*int64(s.Weight()) {
-		relation = "equal, and first in the list, to"
-	}
-	return fmt.Sprintf("%s, %s %s %s", why, relation, name(next), ratio(next, cost))
 }
 
 func ratio(s *Server, cost func(*Server) int64) string {

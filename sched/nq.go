@@ -27,5 +27,8 @@ func (nq neverQueue) Explain(servers []*Server, r *Request, name Namer) (*Server
 	if s != nil && s.Active() == 0 {
 		return s, fmt.Sprintf("%s is the first in the list without an active connection", name(s))
 	}
-	return s, whyLeast(servers, s, "nobody is idle; (active+1)/weight", delay, name)
+	if s == nil {
+		return nil, nobody
+	}
+	return s, "nobody is idle; " + whyLeast(servers, s, "(active+1)/weight", delay, name)
 }

@@ -21,7 +21,7 @@ import (
 // the next step.
 //
 //	vsnat: vsnat.yaml:4:16: unknown scheduler "rrr"
-//	vsnat: hint: did you mean rr? one of: lc, rr, wlc, wrr
+//	vsnat: hint: did you mean rr? one of: dh, fo, lblc, lblcr, lc, mh, nq, ovf, rr, sed, sh, twos, wlc, wrr
 
 // Exit statuses. Commands may choose another (ExitStatus).
 const (
