@@ -29,6 +29,7 @@ type counters struct {
 	suppressed [NumReasons]uint64 // answers that were not given
 	removals   [conntrack.NumRemovals]uint64
 	snat       Counters
+	retired    Counters // of services that are deleted
 	services   []slotCounters
 	servers    []slotCounters
 }
@@ -46,6 +47,7 @@ func (k *counters) sync(s *snapshot) {
 	}
 	for i := range s.service {
 		if k.services[i].serial != s.service[i].serial {
+			k.retired.Add(k.services[i].Counters)
 			k.services[i] = slotCounters{serial: s.service[i].serial}
 		}
 	}
@@ -107,6 +109,7 @@ type Stats struct {
 	Suppressed                       [NumReasons]uint64 // answers not given, by Reason
 	Removals                         [conntrack.NumRemovals]uint64
 	SNAT                             Counters
+	Retired                          Counters   // of services that are deleted
 	Services                         []Counters // by slot
 	Servers                          []Counters // by slot
 
@@ -127,7 +130,7 @@ func (f *Forwarder) Stats() Stats {
 	k := &f.counters
 	s := Stats{
 		Passed: k.verdicts[Pass], Forwarded: k.verdicts[Forward], Dropped: k.verdicts[Drop], Held: k.verdicts[Hold],
-		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat,
+		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat, Retired: k.retired,
 		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), Bytes: f.Bytes(),
 	}
 	for i := range k.services {

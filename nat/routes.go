@@ -14,7 +14,7 @@ import (
 type Route struct {
 	Dst     netip.Prefix
 	Gateway netip.Addr // invalid: the destination itself is on the link
-	Port    uint16     // index of the port to leave by
+	Port    uint16     // index of the port to leave by; NoPort: what matches has no way
 	MTU     int        // bytes; 0: that of the port
 	Metric  int        // the lower wins among equal prefixes
 	Source  netip.Addr // preferred source of packets made here, may be invalid
@@ -65,6 +65,10 @@ type routeTable struct{ entries []routeEntry }
 func newRouteTable(routes []Route, ports *[MaxPorts]PortInfo) routeTable {
 	var t routeTable
 	for _, r := range routes {
+		if r.Port == NoPort {
+			t.entries = append(t.entries, routeEntry{dst: newPrefix(r.Dst), port: NoPort, metric: r.Metric})
+			continue
+		}
 		if r.Port >= MaxPorts || !ports[r.Port].Up {
 			continue
 		}
@@ -93,6 +97,9 @@ func (t *routeTable) lookup(a *conntrack.Addr) hop {
 		e := &t.entries[i]
 		if !e.dst.contains(a) {
 			continue
+		}
+		if e.port == NoPort {
+			break
 		}
 		h := hop{next: *a, mtu: e.mtu, port: e.port}
 		if e.onLink {
