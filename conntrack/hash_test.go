@@ -112,7 +112,7 @@ func TestSeed(t *testing.T) {
 		k := newKeys(seed)
 		return k.hash(&e, protoTCP)
 	}
-	if h([2]uint64{1, 2}) != h([2]uint64{1, 2}) {
+	if first, again := h([2]uint64{1, 2}), h([2]uint64{1, 2}); first != again {
 		t.Error("one seed, two hashes")
 	}
 	seen := map[uint64]bool{}

@@ -149,7 +149,6 @@ func (h tcpHeader) setSeq(v uint32)      { binary.BigEndian.PutUint32(h[4:8], v)
 func (h tcpHeader) setAck(v uint32)      { binary.BigEndian.PutUint32(h[8:12], v) }
 func (h tcpHeader) setHeaderLen(n int)   { h[12] = uint8(n/4) << 4 }
 func (h tcpHeader) setFlags(v uint8)     { h[13] = v }
-func (h tcpHeader) setWindow(v uint16)   { binary.BigEndian.PutUint16(h[14:16], v) }
 func (h tcpHeader) setChecksum(v uint16) { binary.BigEndian.PutUint16(h[16:18], v) }
 
 // replaceSrcPort writes the source port and notes the change.
@@ -180,7 +179,6 @@ func (h udpHeader) checksum() uint16 { return binary.BigEndian.Uint16(h[6:8]) }
 
 func (h udpHeader) setSrcPort(v uint16)  { binary.BigEndian.PutUint16(h[0:2], v) }
 func (h udpHeader) setDstPort(v uint16)  { binary.BigEndian.PutUint16(h[2:4], v) }
-func (h udpHeader) setLength(v int)      { binary.BigEndian.PutUint16(h[4:6], uint16(v)) }
 func (h udpHeader) setChecksum(v uint16) { binary.BigEndian.PutUint16(h[6:8], v) }
 
 // replaceSrcPort writes the source port and notes the change.
@@ -249,7 +247,6 @@ func (h icmpHeader) icmpType() uint8  { return h[0] }
 func (h icmpHeader) code() uint8      { return h[1] }
 func (h icmpHeader) checksum() uint16 { return binary.BigEndian.Uint16(h[2:4]) }
 func (h icmpHeader) id() uint16       { return binary.BigEndian.Uint16(h[4:6]) } // of an echo
-func (h icmpHeader) rest() uint32     { return binary.BigEndian.Uint32(h[4:8]) }
 
 func (h icmpHeader) setType(v uint8)      { h[0] = v }
 func (h icmpHeader) setCode(v uint8)      { h[1] = v }

@@ -64,6 +64,7 @@ const (
 	ReasonRateLimit   // answer suppressed by the rate limit
 	ReasonLinkAddress // frame is for another host
 
+	// NumReasons is how many reasons there are.
 	NumReasons
 )
 

@@ -20,6 +20,8 @@ const (
 	ProtoUDP  = protoUDP
 )
 
+//lint:file-ignore ST1005 the texts of errors are those of ipvsadm
+
 // The errors of Rules. Their texts are those of ipvsadm where it has one.
 var (
 	ErrServiceExists = errors.New("Service already exists")

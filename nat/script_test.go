@@ -236,7 +236,7 @@ func (s *script) step(word, rest string) {
 		s.dirty = true
 	case "busy":
 		k := s.key(w[0], w[1])
-		s.host.Busy = append(s.host.Busy, BusyEndpoint{Proto: k.Proto, Addr: k.Addr, Port: k.Port})
+		s.host.Busy = append(s.host.Busy, BusyEndpoint(k))
 		s.dirty = true
 	case "own":
 		s.owned = append(s.owned, netip.MustParsePrefix(w[0]))

@@ -19,7 +19,6 @@ var (
 	firstClient   = netip.MustParseAddr("192.168.88.21")
 	routerInside  = netip.MustParseAddr("192.168.88.1")
 	routerOutside = netip.MustParseAddr("198.51.100.1")
-	routedClient  = netip.MustParseAddr("198.51.100.21")
 	farGateway    = netip.MustParseAddr("203.0.113.1")
 	farHost       = netip.MustParseAddr("203.0.113.9")
 )
