@@ -4,6 +4,7 @@ package nat
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -116,15 +117,18 @@ func (p *prefix) ends(a *conntrack.Addr) bool {
 // is the operator's, so no secret is needed: a sender can choose what it looks
 // up, not what it collides with.
 func hashAddr(a *conntrack.Addr) uint64 {
-	h := binary.LittleEndian.Uint64(a[:8])*0x9e3779b97f4a7c15 ^ binary.LittleEndian.Uint64(a[8:])
-	h *= 0xff51afd7ed558ccd
-	return h ^ h>>32
+	return mix(binary.LittleEndian.Uint64(a[:8])^0x9e3779b97f4a7c15, binary.LittleEndian.Uint64(a[8:])^0xff51afd7ed558ccd)
 }
 
 func hashService(k *serviceKey) uint64 {
-	h := hashAddr(&k.Addr) ^ uint64(k.Port)<<8 ^ uint64(k.proto)
-	h *= 0xc4ceb9fe1a85ec53
-	return h ^ h>>29
+	return mix(hashAddr(&k.Addr)^0xc4ceb9fe1a85ec53, uint64(k.Port)<<8|uint64(k.proto)|1<<63)
+}
+
+// mix folds two words so that every bit counts in the low ones: the hosts of a
+// network differ in their last byte alone.
+func mix(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	return hi ^ lo
 }
 
 // tableSize returns a power of two that n entries fill to at most a half.

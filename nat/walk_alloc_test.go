@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// TestNoAllocs sends what packets there are, each a hundred times in a batch of
+// its own: nothing on their way allocates.
+func TestNoAllocs(t *testing.T) {
+	const expect = "forward"
+	tests := []struct{ name, packet, want string }{
+		{"TCP in", "tcp 192.168.88.21:40000 > 192.168.88.23:80 PA seq=5001 ack=7001 data=100", expect},
+		{"TCP out", "tcp 10.0.0.3:80 > 192.168.88.21:40000 PA seq=7001 ack=5001 data=100", expect},
+		{"UDP in", "udp 192.168.88.21:40000 > 192.168.88.23:53 data=9", expect},
+		{"UDP out", "udp 10.0.0.2:5353 > 192.168.88.21:40000 data=9", expect},
+		{"echo out", "icmp 10.0.0.7 > 203.0.113.9 echo-request id=7 data=8", expect},
+		{"echo back", "icmp 203.0.113.9 > 192.168.88.23 echo-reply id=7 data=8", expect},
+		{"hairpin", "tcp 10.0.0.7:40001 > 192.168.88.23:80 A seq=2 ack=1", expect},
+		{"SNAT", "udp 10.0.0.7:7000 > 203.0.113.9:9000 data=4", expect},
+		{"new connection", "tcp 192.168.88.21:{i} > 192.168.88.23:80 S seq=1", expect},
+		{"new UDP flow", "udp 192.168.88.21:{i} > 192.168.88.23:53 data=1", expect},
+		{"new SNAT flow", "udp 10.0.0.8:{i} > 203.0.113.9:9 data=1", expect},
+		{"new hairpin", "tcp 10.0.0.8:{i} > 192.168.88.23:80 S seq=1", expect},
+		{"new ping", "icmp 10.0.0.8 > 203.0.113.9 echo-request id={i} data=8", expect},
+		{"error in", "icmp 192.168.88.21 > 192.168.88.23 port-unreachable (udp 192.168.88.23:53 > 192.168.88.21:40000 data=9)", expect},
+		{"error out", "icmp 10.0.0.2 > 192.168.88.21 port-unreachable (udp 192.168.88.21:40000 > 10.0.0.2:5353 data=9)", expect},
+		{"fragment", "udp 192.168.88.21:40000 > 192.168.88.23:53 data=1472 udplen=3000 mf id={i}", "hold"}, // the MTU is 1400: cut
+		{"fragment held", "frag 192.168.88.99 > 192.168.88.23 proto=17 off=1480 data=48 id={i}", "hold"},
+		{"ping", "icmp 192.168.88.21 > 192.168.88.23 echo-request id=1 data=8", "hold"},
+		{"host's", "tcp 192.168.88.21:1 > 192.168.88.99:80 S", "pass"},
+		{"bad checksum", "tcp 192.168.88.21:1 > 192.168.88.23:80 S ipsum=bad", "drop ip-checksum"},
+		{"bad source", "tcp 127.0.0.1:1 > 192.168.88.23:80 S", "drop bad-source"},
+		{"land", "tcp 192.168.88.23:80 > 192.168.88.23:80 S", "drop land"},
+		{"flags", "tcp 192.168.88.21:1 > 192.168.88.23:80 SF", "drop tcp-flags"},
+		{"RST made", "tcp 192.168.88.21:1 > 192.168.88.23:80 A", "drop no-conn"},
+		{"closed port", "udp 192.168.88.21:1 > 192.168.88.23:9 data=1", "drop no-service"},
+		{"TTL", "tcp 192.168.88.21:40000 > 192.168.88.23:80 A ttl=1", "drop ttl"},
+		{"too big", "tcp 192.168.88.21:40000 > 192.168.88.23:80 PA seq=5001 data=1460 df", "drop too-big"},
+		{"cut", "tcp 192.168.88.21:40000 > 192.168.88.23:80 PA seq=5001 data=1460", "hold"},
+		{"window", "tcp 192.168.88.21:40000 > 192.168.88.23:80 R seq=2000000000", "drop out-of-window"},
+		{"stray", "tcp 10.0.0.3:80 > 192.168.88.77:1 A", "drop stray-server-packet"},
+		{"unsolicited", "udp 198.51.100.1:1 > 192.168.88.23:7000 data=1", "drop unsolicited"},
+		{"spoofed", "udp 10.0.0.7:1 > 192.168.88.23:53 data=1", "drop spoofed-source"},
+		{"no connection", "icmp 192.168.88.21 > 192.168.88.23 port-unreachable (udp 192.168.88.23:53 > 192.168.88.21:9 data=9)", "drop icmp-no-conn"},
+		{"overlap", "frag 192.168.88.21 > 192.168.88.23 proto=17 off=8 data=1480 id=9", "drop fragment-overlap"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			s := world(t)
+			defer s.f.Close()
+			const runs = 100
+			packets := make([]Packet, 0, runs+1)
+			for i := range runs + 1 {
+				b, off := encodePacket(strings.ReplaceAll(test.packet, "{i}", fmt.Sprint(20000+i)))
+				p := Packet{Data: b, Offload: off, From: conntrack.LinkAddr{2, 0, 0, 0, 0, 9}}
+				if b[12] == 10 && test.name != "spoofed" {
+					p.In = 1
+				}
+				packets = append(packets, p)
+			}
+			i := 0
+			allocs := testing.AllocsPerRun(runs, func() {
+				s.now = s.now.Add(time.Millisecond)
+				s.f.Begin(s.now)
+				v := s.f.Forward(&packets[i])
+				s.f.Outbox()
+				s.f.Sweep(64)
+				if i == 0 {
+					got := v.Action.String()
+					if v.Action == Drop {
+						got += " " + v.Reason.String()
+					}
+					if got != test.want {
+						t.Fatalf("%s, want %s", got, test.want)
+					}
+				}
+				i++
+			})
+			if allocs != 0 {
+				t.Errorf("%v allocations", allocs)
+			}
+		})
+	}
+}
+
+// TestNoAllocsExpiry: neither does the end of connections.
+func TestNoAllocsExpiry(t *testing.T) {
+	s := world(t)
+	defer s.f.Close()
+	if n := testing.AllocsPerRun(10, func() {
+		s.now = s.now.Add(time.Minute)
+		s.f.Begin(s.now)
+		s.f.Sweep(1 << 20)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if s.f.table.Len() == s.f.Stats().MaxConns {
+		t.Error("nothing ended")
+	}
+}
+
+// TestImports: the data plane knows no sockets, no devices and no clock.
+func TestImports(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			for _, bad := range []string{"vsnat/iface", "x/sys", `"net"`, `"os"`, `"log`, "netlink"} {
+				if strings.Contains(i.Path.Value, bad) {
+					t.Errorf("%s imports %s", file, i.Path.Value)
+				}
+			}
+		}
+	}
+}
