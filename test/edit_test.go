@@ -23,7 +23,8 @@ import (
 // some connections open, until the test ends it.
 type load struct {
 	c      *cluster
-	stop   context.CancelFunc
+	stop   context.CancelFunc // asks no more
+	abort  context.CancelFunc // and gives up what was asked
 	group  sync.WaitGroup
 	pages  atomic.Int64
 	mu     sync.Mutex
@@ -35,7 +36,8 @@ type load struct {
 func (c *cluster) startLoad(held int) *load {
 	c.t.Helper()
 	ctx, stop := context.WithCancel(c.ctx)
-	l := &load{c: c, stop: stop}
+	asked, abort := context.WithCancel(c.ctx)
+	l := &load{c: c, stop: stop, abort: abort}
 	for range held {
 		conn, err := c.Client.Dial(ctx, "tcp4", c.virtual(lab.EchoPort).String())
 		c.must(err)
@@ -48,7 +50,11 @@ func (c *cluster) startLoad(held int) *load {
 		go func() {
 			defer l.group.Done()
 			for ctx.Err() == nil {
-				if _, err := c.Client.Get(c.ctx, url); err != nil {
+				_, err := c.Client.Get(asked, url)
+				if asked.Err() != nil {
+					return
+				}
+				if err != nil {
 					l.fail(err)
 					return
 				}
@@ -56,7 +62,7 @@ func (c *cluster) startLoad(held int) *load {
 			}
 		}()
 	}
-	c.t.Cleanup(func() { stop(); l.group.Wait() })
+	c.t.Cleanup(func() { stop(); abort(); l.group.Wait() })
 	l.more(10)
 	return l
 }
