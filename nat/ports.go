@@ -22,7 +22,7 @@ import (
 // All memory is claimed when an address becomes ours: per address and protocol
 // one bit a port for what is taken and one for what is reserved (48 KiB an
 // address), and a row for each port that can be handed out, but never more rows
-// than the table has connections (48 bytes a row).
+// than the table has connections (32 bytes a row, and 4 to 8 for its bucket).
 
 // maxPortAddrs bounds the addresses that ports are handed out of.
 const maxPortAddrs = 256

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/*
+Package nat is the data plane: it takes the bytes of one IP packet, rewrites them
+in place, and says what is to become of it. It knows no sockets, devices, link
+layers or clocks; a test, a replay of a capture and the director drive the same
+code.
+
+# Goals and limits
+
+It does what IPVS does with masquerading (VS/NAT), and what netfilter does for the
+real servers' own traffic (SNAT), on TCP, UDP and ICMP echo, with the ICMP errors
+about them. It never repairs a damaged packet, never lets a private address of a
+real server out, never grows a packet, and never allocates, locks or asks for the
+time while it forwards. What it drops, it drops for a [Reason], and counts.
+
+It does not look into payloads (no FTP), does not reassemble, and does not verify
+transport checksums: a rewrite keeps their error.
+
+# Who does what
+
+	Rules      one goroutine: services, servers, SNAT rules, addresses, ports, routes
+	  │        Publish: an immutable snapshot behind one atomic pointer
+	Forwarder  one per shard and goroutine: connection table, port mappings,
+	           fragments, counters. Begin loads the snapshot, once per batch.
+	scheduler  the only thing that shards share: a mutex for one choice, atomic
+	           counts of connections (package sched)
+
+A scheduler hears of a change at once, a Forwarder with Publish; a server chosen
+that the snapshot does not have yet is passed over for one that it has.
+
+# The walk
+
+	parse       header lengths, IP checksum, options, source, geometry of fragments,
+	            offload; the tuple of the packet
+	icmpError   an error: found by the packet it quotes
+	fragment    a part: decided with its first part
+	Lookup      an entry, from either side
+	follow      there is one: port and server checked, TTL, way out, MTU, state,
+	            window, deadline, counters
+	first       there is none. To an address of ours: service, scheduler, insert.
+	            From a network with a SNAT rule: port, insert. Else the host's.
+	send        addresses, ports, TTL, checksums; where to
+
+The outcome is a [Verdict]: Forward, Pass (the host has it), Drop, or Hold (kept or
+answered). What the Forwarder says itself, and fragments it let go, is in the
+outbox, 2,048 packets or 2 MiB a batch.
+
+# Entries
+
+The geometry is that of package conntrack: Client is outside, Virtual is ours, Dest
+is inside, whoever began. States and time-outs are those of IPVS; the state of an
+SNAT connection is that of its initiator, the inside host. Each packet restarts the
+timer with the time-out that is set then. A server's counts move with the entry's
+state, and always are a recount of the tables.
+
+A SYN in TIME_WAIT or CLOSE, or to a server that is gone, begins a new connection
+at a server chosen anew, and is itself forwarded. The windows of both sides are
+followed: a RST outside them changes nothing and goes no further; one inside that
+is not exact goes on, for its receiver to challenge (RFC 5961), and changes nothing
+in ESTABLISHED; a FIN outside goes on unbelieved. A SYN of the inside end in
+ESTABLISHED that does not fit says that both ends have lost the connection: the
+windows begin anew.
+
+Replies to a client go to the neighbour its packets come from. Another neighbour is
+believed if the segment is in the window and the routes lead to its port.
+
+# Ambiguity, and hairpins
+
+Two virtual addresses that choose one server for one client endpoint get replies
+that are the same. The second connection takes another server, or, if there is
+none, is dropped as reply-clash; a connection that is over gives way.
+
+A client on the servers' link would get its reply past us. It appears with the
+virtual address and a port of its own there: full NAT.
+
+# Port mapping
+
+An inside endpoint gets one port of an address, for all its connections of one
+protocol (endpoint-independent mapping), its own if that is free and in range, else
+one of its class (1-511, 600-1023, 1024-65535) found from a keyed hash. No two
+endpoints share one. It goes back with the last connection. Ports of services are
+never given out; of an address that the host has too, neither are ports that it
+uses or takes for itself. Filtering is by address and port: nobody but the peer of
+a connection reaches a mapped port, and others are met with silence. When the ports
+of a rule are used up a new endpoint is refused with ICMP host unreachable; who has
+one goes on.
+
+# Fragments
+
+Addresses change in each, ports and checksum in the first. Later ones follow the
+decision about the first by (source, destination, identification, protocol); early
+ones wait, 30 s at most. Overlap kills the datagram. 4,096 datagrams are known, 256
+of one source; 2 MiB wait, 256 KiB of one source; the oldest give way. A datagram
+counts as one packet of its whole length. What is larger than its way out is cut if
+it may be, a fragment too.
+
+# ICMP
+
+An error is translated if it quotes a connection, is addressed to whom the quotation
+names, has right checksums outside and in the quoted IP header, and for TCP quotes
+a sequence number that may have been sent. Outer and quoted addresses are exchanged
+and the quoted transport checksum is brought up to date. No error changes an entry.
+Own errors, resets and echo replies have a common limit of rate, [Settings].ICMPRate
+a second and a tenth of it at once.
+
+# When memory ends
+
+Everything is claimed at the start or with a snapshot:
+
+	connection table   166 bytes an entry (conntrack)
+	port mappings      40 bytes a row, at most one row an entry; 48 KiB an address,
+	                   256 addresses
+	fragments          some 4 MiB
+	outbox             2 MiB
+
+A full table evicts the oldest half-open entry, then the oldest one-way one (UDP
+without an answer; TCP that is over). An entry heard from both sides is never
+evicted: the new one is dropped as table-full. SYN and ACK with a forged source do
+not count as heard from both sides.
+
+# Where it differs from IPVS
+
+	                           IPVS                           here, and why
+	RST                        believed                       in the window only (RFC 5961): a blind one ends nothing
+	FIN                        believed                       in the window only
+	null, xmas, SYN+FIN        move an entry, SYN+FIN opens   dropped: no TCP sends them
+	SYN to a deleted server    dropped                        scheduled anew and forwarded
+	same replies               mixed up                       another server, or reply-clash
+	hairpin                    times out                      full NAT
+	server without an entry    its address leaks              dropped, RST to the server
+	ICMP from it, no entry     its address leaks              dropped
+	quoted UDP checksum        left wrong                     right
+	fragments                  reassembled, cut again         follow the first, no wait when in order
+	frag-needed, time-exceeded TTL of the quotation minus 1   quoted as it came
+	ICMP about TCP             any                            sequence number judged (RFC 5927)
+	table full                 grows to the end of memory     fixed, evicts what is not held
+	inside source outside      translated                     dropped as spoofed
+	no server                  ICMP                           the same, RST if set
+
+An edit that sets a threshold below the number of connections overloads a server
+with its next connection, as in IPVS; replies of a deleted server go on, too.
+*/
+package nat
