@@ -148,9 +148,10 @@ func runOuter(dir string) (int, error) {
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
 
+	// Never given back: a signal that comes after the lab's end must not end this
+	// process before the run directory is removed.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, forwarded...)
-	defer signal.Stop(signals)
 
 	err = cmd.Start()
 	lifeline.Close()

@@ -167,7 +167,7 @@ func standIn() int {
 		return 4
 	}
 	if string(config) == "deaf" {
-		select {}
+		time.Sleep(time.Hour) // nothing else runs here: the runtime calls a select a deadlock
 	}
 	l, err := net.Listen("unix", os.Getenv("VSNAT_SOCKET"))
 	if err != nil {

@@ -200,9 +200,9 @@ func TestSessions(t *testing.T) {
 	if err := os.Symlink("/proc/"+fmt.Sprint(os.Getpid())+"/exe", filepath.Join(bin, "curl")); err != nil {
 		t.Fatal(err)
 	}
-	// A lab of its own, not the one that a user may have up. The path is short
-	// because a socket's must be.
-	run, err := os.MkdirTemp("", "readme")
+	// A lab of its own, not the one that a user may have up; in a short path,
+	// because that of a socket must be.
+	run, err := os.MkdirTemp("/tmp", "readme")
 	if err != nil {
 		t.Fatal(err)
 	}
