@@ -64,3 +64,24 @@ func ExamplePool() {
 	// 10.0.0.3:80
 	// 10.0.0.2:80
 }
+
+func ExamplePool_Explain() {
+	pool, err := sched.NewPool("wlc")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for i, addr := range []string{"10.0.0.2:80", "10.0.0.3:80"} {
+		pool.Add(sched.NewServer(netip.MustParseAddrPort(addr), 2-i))
+	}
+	for range 3 {
+		server, why := pool.Explain(&sched.Request{}, nil)
+		server.ConnOpened()
+		server.ConnActivated()
+		fmt.Println(why)
+	}
+	// Output:
+	// smallest load/weight: 10.0.0.3:80 0/1; 10.0.0.2:80 0/2 is equal but stands later
+	// smallest load/weight: 10.0.0.2:80 0/2; then 10.0.0.3:80 257/1
+	// smallest load/weight: 10.0.0.2:80 257/2; then 10.0.0.3:80 257/1
+}
