@@ -37,6 +37,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	unreachable@PORT       the next hop of the packet last forwarded did not answer
 //	flood N VERDICT PACKET      N packets, {i} in them counts from 1, {a} is a public address for each;
 //	                            VERDICT: forward, hold, pass, drop:REASON, any. What is made is only counted
+//	differ A B      two words, variables among them, are not the same
 //	answers N       packets made during the last flood
 //	drops REASON N    suppressed REASON N    entries N    removed REASON N    mapped ADDR N
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
@@ -297,6 +298,10 @@ func (s *script) step(word, rest string) {
 			if v.ServiceKey == key && got != strings.Join(w[2:], " ") {
 				s.fatal("%s", got)
 			}
+		}
+	case "differ":
+		if w = strings.Fields(s.expand(rest)); w[0] == w[1] {
+			s.fatal("both are %s", w[0])
 		}
 	case "entries":
 		s.number(rest, s.forwarder().Stats().Conns)
