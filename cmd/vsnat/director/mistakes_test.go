@@ -157,7 +157,7 @@ func TestHints(t *testing.T) {
 		{"servicse: []", "did you mean services?"},
 		{"max_conns: 5", "did you mean max-conns?"},
 		{"Interfaces: auto", "did you mean interfaces?"},
-		{"services: [{tcp: 192.0.2.1:80, scheduler: wcl}]", "did you mean wlc? one of: lc, "},
+		{"services: [{tcp: 192.0.2.1:80, scheduler: wcl}]", "did you mean wlc? one of: dh, "},
 		{"timeouts: {ESTABLISHED: 5}", "did you mean established?"},
 		{"guard: nfs", "did you mean nft? one of: auto, nft, socket, none"},
 		{"snat: [{from: 10.0.0.5/24, to: 192.0.2.1}]", "did you mean 10.0.0.0/24 (the network) or 10.0.0.5/32 (one host)?"},
