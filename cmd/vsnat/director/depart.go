@@ -81,6 +81,10 @@ func (s *shard) queue(p *port, frame []byte, off iface.Offload) {
 	if len(p.out) == cap(p.out) {
 		s.write(p)
 	}
+	if s.ports[p.index] != p {
+		s.unsent[nat.ReasonSend]++ // it failed just now
+		return
+	}
 	p.out = append(p.out, iface.Frame{Data: frame, Offload: off})
 }
 

@@ -14,8 +14,11 @@ import (
 // ip_vs_est.c). Fixed point: packets and connections have 10 fraction bits,
 // bytes 5.
 type rates struct {
-	all map[uint64]*rate // by serial; 0 is the total
+	all map[uint64]*rate // by serial
 }
+
+// totalSerial stands for the total among serials, which begin at 1.
+const totalSerial = 0
 
 type rate struct {
 	last                              nat.Counters
@@ -43,6 +46,13 @@ func (r *rates) sample(serial uint64, now nat.Counters) {
 	e.last, e.seen = now, true
 }
 
+// reset begins at zero, from the next sample on.
+func (r *rates) reset(serial uint64) {
+	if e := r.all[serial]; e != nil {
+		*e = rate{last: e.last, seen: e.seen}
+	}
+}
+
 // sweep forgets what was not sampled since the last call.
 func (r *rates) sweep() {
 	for serial, e := range r.all {
@@ -66,8 +76,6 @@ func (r *rates) of(serial uint64) control.Counters {
 	}
 }
 
-func (r *rates) total() control.Counters { return r.of(0) }
-
 // alarms are the drops that an operator wants to read of in the log.
 var alarms = map[nat.Reason]string{
 	nat.ReasonTableFull: "connection table full: raise max-conns",
@@ -77,24 +85,35 @@ var alarms = map[nat.Reason]string{
 }
 
 // sample takes the estimator's step, and tells of drops that an operator ought
-// to know of.
+// to know of. Deleted servers that may come back with their counters go on being
+// sampled.
 func (d *director) sample() {
-	s := d.stats()
-	total := s.SNAT
+	var s nat.Stats
+	var unsent [nat.NumReasons]uint64
+	if !d.shard.do(func() { s, unsent = d.shard.forwarder.Stats(), d.shard.unsent }) {
+		return
+	}
 	for _, service := range d.rules.Services() {
-		c := at(s.Services, service.Slot)
-		total.Add(c)
-		d.rates.sample(service.Serial, c)
+		d.rates.sample(service.Serial, at(s.Services, service.Slot))
 		for _, v := range service.Servers {
 			d.rates.sample(v.Serial, at(s.Servers, v.Slot))
 		}
 	}
-	d.rates.sample(0, total)
+	for _, v := range d.rules.Leaving() {
+		d.rates.sample(v.Serial, at(s.Servers, v.Slot))
+	}
+	d.rates.sample(totalSerial, totalOf(&s))
 	d.rates.sweep()
-	for reason, text := range alarms {
-		if n := s.Drops[reason] - d.drops[reason]; n > 0 {
-			d.warn(text, text, "packets dropped: "+strconv.FormatUint(n, 10))
+	for serial := range d.zero {
+		if d.rates.all[serial] == nil {
+			delete(d.zero, serial)
 		}
 	}
-	d.drops = s.Drops
+	for reason := range nat.NumReasons {
+		n := s.Drops[reason] + unsent[reason]
+		if text := alarms[reason]; text != "" && n > d.drops[reason] {
+			d.warn(text, text, "packets dropped: "+strconv.FormatUint(n-d.drops[reason], 10))
+		}
+		d.drops[reason] = n
+	}
 }

@@ -117,10 +117,10 @@ type director struct {
 	zero       map[uint64]nat.Counters // by serial of service or server: what Zero set aside
 	warned     map[string]time.Time
 
-	calls    chan func()         // for decide
+	calls    chan func()         // for decide, which the sender waits for
+	news     chan func()         // for decide, from those who must not wait; see tell
 	stopped  chan struct{}       // closed when decide has ended
 	topology chan iface.Topology // the newest one, at most
-	gone     chan int            // links whose ports failed
 	watcher  *iface.TopologyWatcher
 }
 
@@ -131,7 +131,8 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 		options: o, log: o.Log, level: level, started: time.Now(),
 		cfg: cfg, rules: nat.NewRules(),
 		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time),
-		calls: make(chan func()), stopped: make(chan struct{}), topology: make(chan iface.Topology, 1), gone: make(chan int, nat.MaxPorts),
+		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
+		stopped: make(chan struct{}), topology: make(chan iface.Topology, 1),
 	}
 	defer func() {
 		if err != nil {
@@ -149,13 +150,19 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 	if err != nil {
 		return nil, fmt.Errorf("memory for %d connections: %w (lower max-conns)", cfg.MaxConns, err)
 	}
-	if d.shard, err = newShard(forwarder, d.neighbours, d.log, d.portGone); err != nil {
+	s, err := newShard(forwarder, d.neighbours, d.portLost)
+	if err != nil {
+		_ = forwarder.Close() // the first error is the one to tell
 		return nil, err
 	}
-	go d.shard.run()
+	d.shard = s
+	go s.run()
 
 	d.world.topology, err = d.watcher.Read()
 	if err != nil {
+		return nil, err
+	}
+	if err := d.checkPlaces(cfg); err != nil {
 		return nil, err
 	}
 	if cfg.IO == IOTUN {
@@ -166,7 +173,7 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.follow(strict); err != nil {
+	if err := d.follow(); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -196,93 +203,4 @@ func (d *director) close() {
 	if d.watcher != nil {
 		_ = d.watcher.Close() // ends a watch that is still under way
 	}
-}
-
-// watch hands each new topology to decide, which takes the newest.
-func (d *director) watch(ctx context.Context) error {
-	return d.watcher.Run(ctx, func(t iface.Topology) {
-		select {
-		case <-d.topology: // not taken yet, and out of date
-		default:
-		}
-		d.topology <- t
-	})
-}
-
-const (
-	tickEvery   = time.Second
-	sampleEvery = 2 // ticks; the estimator's step
-	portsEvery  = 5 // ticks
-)
-
-// decide is the one goroutine that changes anything: calls of the control
-// socket, changes of the host, reloads and time all meet here.
-func (d *director) decide(ctx context.Context) error {
-	defer close(d.stopped)
-	ticker := time.NewTicker(tickEvery)
-	defer ticker.Stop()
-	for n := 1; ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.shard.exited:
-			return errors.New("the packet loop ended")
-		case f := <-d.calls:
-			f()
-		case t := <-d.topology:
-			if !t.Equal(d.world.topology) {
-				d.world.topology = t
-				if err := d.follow(lenient); err != nil {
-					d.log.Error("cannot follow a change of the host", "error", err)
-				}
-			}
-		case link := <-d.gone:
-			d.world.forget(link)
-			if err := d.follow(lenient); err != nil {
-				d.log.Error("cannot reopen a port", "error", err)
-			}
-		case <-d.options.Reload:
-			d.reloadNow()
-		case <-ticker.C:
-			d.tick(n)
-			n++
-		}
-	}
-}
-
-func (d *director) reloadNow() {
-	r, err := d.reload()
-	if err != nil {
-		d.log.Error("reload refused; the old configuration is in force", "error", err)
-		return
-	}
-	d.log.Info("reloaded", "changes", len(r.Changes), "need-restart", r.Restart)
-}
-
-func (d *director) tick(n int) {
-	d.rules.Tick()
-	if n == 2 {
-		d.shard.do(func() { d.neighbours.Announce(d.shard.sendNow) }) // RFC 5227, 2.3: a second time, 2 s later
-	}
-	if n%sampleEvery == 0 {
-		d.sample()
-	}
-	if n%portsEvery == 0 {
-		d.refreshPorts()
-	}
-}
-
-// portGone is called by the shard and must not wait.
-func (d *director) portGone(link int) {
-	select {
-	case d.gone <- link:
-	default: // the topology says it too
-	}
-}
-
-func (d *director) guardMethod() string {
-	if d.guard == nil {
-		return "none"
-	}
-	return d.guard.Method()
 }

@@ -15,7 +15,6 @@ package director
 
 import (
 	"encoding/binary"
-	"log/slog"
 	"runtime"
 	"time"
 
@@ -43,8 +42,6 @@ const (
 // A port is one end of the shard.
 type port struct {
 	index uint16
-	link  int // index of the link
-	name  string
 	mac   conntrack.LinkAddr
 	l3    bool
 	queue iface.Queue
@@ -56,12 +53,12 @@ type shard struct {
 	forwarder  *nat.Forwarder
 	neighbours *iface.Neighbours
 	poller     *iface.Poller
-	log        *slog.Logger
 	start      time.Time
-	gone       func(link int) // a port's link was removed; must not wait
+	lost       func(p *port, err error) // a port was closed because it failed; does not wait
 
-	mail   chan func()
-	exited chan struct{}
+	mail    chan func()
+	exited  chan struct{}
+	failure error // why run ended by itself; to be read after exited
 
 	now    conntrack.Time
 	ports  [nat.MaxPorts]*port
@@ -77,13 +74,13 @@ type shard struct {
 	sendNow       iface.SendFunc
 }
 
-func newShard(f *nat.Forwarder, n *iface.Neighbours, log *slog.Logger, gone func(int)) (*shard, error) {
+func newShard(f *nat.Forwarder, n *iface.Neighbours, lost func(*port, error)) (*shard, error) {
 	poller, err := iface.NewPoller()
 	if err != nil {
 		return nil, err
 	}
 	s := &shard{
-		forwarder: f, neighbours: n, poller: poller, log: log, start: time.Now(), gone: gone,
+		forwarder: f, neighbours: n, poller: poller, start: time.Now(), lost: lost,
 		mail: make(chan func(), 64), exited: make(chan struct{}),
 	}
 	s.sendNow = s.sendFrame
@@ -109,6 +106,11 @@ func (s *shard) do(f func()) bool {
 	case <-done:
 		return true
 	case <-s.exited:
+	}
+	select {
+	case <-done: // it was the last thing that the shard did
+		return true
+	default:
 		return false
 	}
 }
@@ -116,14 +118,15 @@ func (s *shard) do(f func()) bool {
 // run serves until something sets stop. A panic is let through: the process
 // ends, and with it all that it took from the host.
 func (s *shard) run() {
-	runtime.LockOSThread()
+	runtime.LockOSThread() // never unlocked: the thread ends with run
 	defer close(s.exited)
+	defer s.closePorts()
 	var ids [nat.MaxPorts]int
 	tick := s.clock()
 	for !s.stop {
 		n, err := s.poller.Wait(ids[:], pause)
 		if err != nil {
-			s.log.Error("cannot wait for packets", "error", err)
+			s.failure = err
 			return
 		}
 		s.now = s.clock()
@@ -137,9 +140,6 @@ func (s *shard) run() {
 			tick = s.now + conntrack.Time(pause)
 		}
 		s.read()
-	}
-	for _, p := range s.ports {
-		s.closePort(p)
 	}
 }
 
@@ -205,18 +205,21 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 			s.ignored++
 			return
 		}
-		if f.Kind != iface.Host {
-			s.ignored++
+		from := conntrack.LinkAddr(f.Data[6:12])
+		if f.Kind != iface.Host || from[0]&1 != 0 || from == p.mac {
+			s.ignored++ // answers would go to a group, or to ourselves
 			return
 		}
 		packet.Data = f.Data[etherHeaderLen:]
 		packet.Offload = fromWire(&f.Offload, etherHeaderLen)
-		packet.From = conntrack.LinkAddr(f.Data[6:12])
+		packet.From = from
 	}
 	v := s.forwarder.Forward(&packet)
 	if p.l3 && v.Action == nat.Pass {
-		// The host routed it to us and keeps no copy: what is not ours goes back.
-		v = nat.Verdict{Action: nat.Forward, Port: p.index}
+		// The host routed it to us and keeps no copy: what is not ours goes
+		// back as it came.
+		s.queue(p, f.Data, f.Offload)
+		return
 	}
 	if v.Action != nat.Forward {
 		return
@@ -249,29 +252,31 @@ func (s *shard) setPort(p *port) error {
 	return nil
 }
 
+// closePort closes a port that is in place. What still refers to it finds its
+// place empty.
 func (s *shard) closePort(p *port) {
-	if p == nil {
+	if p == nil || s.ports[p.index] != p {
 		return
 	}
-	_ = s.poller.Remove(p.queue.FD()) // it leaves by itself with its descriptor
-	if err := p.queue.Close(); err != nil {
-		s.log.Warn("port did not close cleanly", "port", p.name, "error", err)
-	}
 	s.ports[p.index] = nil
+	p.out = p.out[:0]
+	_ = s.poller.Remove(p.queue.FD()) // it leaves by itself with its descriptor
+	_ = p.queue.Close()               // there is nothing to be done about it
 	s.macs.clear()
 }
 
-// portFailed takes a port out of service that will not work again. One whose
-// link is down only waits.
-func (s *shard) portFailed(p *port, err error) {
-	switch {
-	case iface.IsDown(err):
-	case iface.IsGone(err):
+func (s *shard) closePorts() {
+	for _, p := range s.ports {
 		s.closePort(p)
-		s.gone(p.link)
-	default:
-		s.log.Error("port failed", "port", p.name, "error", err)
-		s.closePort(p)
-		s.gone(p.link)
 	}
+}
+
+// portFailed takes a port out of service that will not work again. One whose
+// link is down only waits. A port can fail several times in one batch.
+func (s *shard) portFailed(p *port, err error) {
+	if iface.IsDown(err) || s.ports[p.index] != p {
+		return
+	}
+	s.closePort(p)
+	s.lost(p, err)
 }

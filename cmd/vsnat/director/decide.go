@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/iface"
+)
+
+// The goroutine that decides, and the ways to it.
+
+const (
+	tickEvery   = time.Second
+	sampleEvery = 2 // ticks; the estimator's step
+	auditEvery  = 5 // ticks
+	// announceAgain is ANNOUNCE_INTERVAL of RFC 5227, 1.1.
+	announceAgain = 2 * time.Second
+)
+
+// decide is the one goroutine that changes anything: calls of the control
+// socket, changes of the host, reloads and time all meet here.
+func (d *director) decide(ctx context.Context) error {
+	defer close(d.stopped)
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	reloads := d.options.Reload
+	for n := 1; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.shard.exited:
+			return fmt.Errorf("the packet loop ended: %w", d.shard.failure)
+		case f := <-d.calls:
+			f()
+		case f := <-d.news:
+			f()
+		case t := <-d.topology:
+			d.hostChanged(t)
+		case _, ok := <-reloads:
+			if !ok {
+				reloads = nil // nobody is going to ask any more
+				continue
+			}
+			d.reloadNow()
+		case now := <-ticker.C:
+			d.tick(n, now)
+			n++
+		}
+	}
+}
+
+// watch hands each new topology to decide, which takes the newest.
+func (d *director) watch(ctx context.Context) error {
+	return d.watcher.Run(ctx, func(t iface.Topology) {
+		select {
+		case <-d.topology: // not taken yet, and out of date
+		default:
+		}
+		d.topology <- t
+	})
+}
+
+func (d *director) tick(n int, now time.Time) {
+	trash := len(d.rules.Leaving())
+	d.rules.Tick()
+	if len(d.rules.Leaving()) != trash {
+		d.publish() // the guard need not keep their packets away any more
+	}
+	if d.world.retry {
+		d.follow()
+	}
+	if again := d.world.announceAt; !again.IsZero() && !now.Before(again) {
+		d.world.announceAt = time.Time{}
+		d.shard.do(func() { d.neighbours.Announce(d.shard.sendNow) })
+	}
+	if n%sampleEvery == 0 {
+		d.sample()
+	}
+	if n%auditEvery == 0 {
+		d.refreshHost()
+		d.auditPorts()
+	}
+}
+
+// call runs f in decide and waits for it.
+func (d *director) call(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	select {
+	case d.calls <- func() { done <- f() }:
+		return <-done
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.stopped:
+		return control.Refuse(control.CodeUnavailable, "the director is stopping", "")
+	}
+}
+
+// change runs a change of the rules in decide, and publishes it.
+func (d *director) change(ctx context.Context, what string, f func() error) error {
+	return d.call(ctx, func() error {
+		if err := f(); err != nil {
+			return refused(err)
+		}
+		d.log.Info("changed", "what", what)
+		d.publish()
+		return nil
+	})
+}
+
+// tell has decide call f some time later, and never waits: the packet loop and
+// what it calls use it, since whoever reads the log may be slow.
+func (d *director) tell(f func()) {
+	select {
+	case d.news <- f:
+	default: // nobody counts on it: a lost port is found by auditPorts too
+	}
+}
+
+// conflict is told, with a lock held, that another station claims an address
+// of ours.
+func (d *director) conflict(port int, addr netip.Addr, mac [6]byte) {
+	d.tell(func() {
+		d.log.Warn("another station claims an address of ours", "address", addr,
+			"mac", conntrack.LinkAddr(mac).String(), "port", d.world.ports[port].name)
+	})
+}
+
+// warn logs a condition that may come often: once in ten seconds for each key.
+func (d *director) warn(key, message, detail string) {
+	if now := time.Now(); now.Sub(d.warned[key]) > 10*time.Second {
+		if len(d.warned) > 1000 {
+			clear(d.warned)
+		}
+		d.warned[key] = now
+		d.log.Warn(message, "detail", detail)
+	}
+}

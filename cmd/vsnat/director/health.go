@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"context"
+	"os"
+	"slices"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// The control socket: how it goes.
+
+// Stats implements control.Director.
+func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
+	err = d.call(ctx, func() error {
+		var unsent [nat.NumReasons]uint64
+		var packets, sent, ignored uint64
+		var s nat.Stats
+		d.shard.do(func() {
+			s = d.shard.forwarder.Stats()
+			unsent, packets, sent, ignored = d.shard.unsent, d.shard.packets, d.shard.sent, d.shard.ignored
+		})
+		out = control.Stats{
+			Total: d.shown(totalSerial, totalOf(&s)), Rate: d.rates.of(totalSerial),
+			Conns: control.ConnStats{
+				Len: s.Conns, Cap: s.MaxConns, Bytes: s.Bytes,
+				HalfOpen: s.Classes[conntrack.ClassHalfOpen], OneWay: s.Classes[conntrack.ClassOneWay], Held: s.Classes[conntrack.ClassHeld],
+			},
+			Drops:  make(map[string]uint64),
+			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": ignored},
+			Shards: []control.ShardStats{{Packets: packets, Sent: sent, Conns: s.Conns}},
+		}
+		for r := range nat.NumReasons {
+			if n := s.Drops[r] + unsent[r]; n > 0 {
+				out.Drops[r.String()] = n
+			}
+			if s.Suppressed[r] > 0 {
+				out.Events["answers-suppressed-"+r.String()] = s.Suppressed[r]
+			}
+		}
+		for r, n := range s.Removals {
+			out.Events["conns-"+conntrack.Removal(r).String()] = n
+		}
+		n := d.neighbours.Stats()
+		out.Events["arp-requests"] = n.Requests
+		out.Events["arp-replies"] = n.Replies
+		out.Events["arp-conflicts"] = n.Conflicts
+		out.Events["arp-unsolicited"] = n.Unsolicited
+		out.Events["neighbours-failed"] = n.Failed
+		return nil
+	})
+	return out, err
+}
+
+// Health implements control.Director.
+func (d *director) Health(ctx context.Context) (h control.Health, err error) {
+	err = d.call(ctx, func() error {
+		h = control.Health{
+			Status: "ok", PID: os.Getpid(), Version: d.options.Version, Started: d.started,
+			IO: string(d.cfg.IO), Guard: d.guardMethod(), Config: d.options.ConfigFile,
+		}
+		h.Problems = append(h.Problems, d.world.problems...)
+		h.Problems = append(h.Problems, d.world.unfinished...)
+		if d.guard != nil {
+			h.Problems = append(h.Problems, d.guard.Limits()...)
+		}
+		if d.tunHost != nil {
+			h.Problems = append(h.Problems, d.tunHost.Limits()...)
+		}
+		if len(h.Problems) > 0 {
+			h.Status = "degraded"
+		}
+		return nil
+	})
+	return h, err
+}
+
+// Links implements control.Director.
+func (d *director) Links(ctx context.Context) (list []control.Link, err error) {
+	err = d.call(ctx, func() error {
+		open := make(map[int]*port) // by index of the link
+		for i := range d.world.ports {
+			if w := &d.world.ports[i]; w.open != nil {
+				open[w.link] = w.open
+			}
+		}
+		for _, l := range d.world.topology.Links {
+			link := control.Link{
+				Name: l.Name, Index: l.Index, MTU: l.MTU, Up: l.Up, Addrs: l.Addrs,
+				Serving: slices.Contains(d.world.served, l.Name),
+			}
+			if l.Ethernet {
+				link.MAC = conntrack.LinkAddr(l.MAC).String()
+			}
+			if p := open[l.Index]; p != nil {
+				s := p.queue.Stats()
+				link.InPackets, link.OutPackets = s.ReceivedFrames, s.SentFrames
+				link.KernelDrop, link.SendErrors = s.KernelDrops, s.SendDrops+s.SendRefused
+			}
+			list = append(list, link)
+		}
+		return nil
+	})
+	return list, err
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// Which links are open, and under which index.
+//
+// Connections refer to a port by its index, so that an index stays with its
+// link: through a new name, and through a removal if a link of the same name
+// comes back. Only when all indices were used does a new link get that of one
+// that is gone, and the connections forget it first.
+
+// servedPort is the place of a port index.
+type servedPort struct {
+	name   string // of the link, the last one if it is gone
+	link   int    // index of the link, the last one if it is gone
+	mac    conntrack.LinkAddr
+	addrs  []netip.Prefix
+	served bool  // by the last follow
+	open   *port // nil: not open, or with io: tun
+}
+
+// index returns the index of a link, or -1 if there are too many, and whether
+// another link had it before.
+func (w *world) index(link iface.Link) (i int, reused bool) {
+	is := func(p servedPort) bool { return p.name != "" && p.link == link.Index }
+	if i := slices.IndexFunc(w.ports[:], is); i >= 0 {
+		return i, false
+	}
+	gone := func(p servedPort) bool {
+		_, there := w.topology.LinkByIndex(p.link)
+		return !there
+	}
+	cameBack := func(p servedPort) bool { return p.name == link.Name && gone(p) }
+	if i := slices.IndexFunc(w.ports[:], cameBack); i >= 0 {
+		return i, false
+	}
+	if i := slices.IndexFunc(w.ports[:], func(p servedPort) bool { return p.name == "" }); i >= 0 {
+		return i, false
+	}
+	i = slices.IndexFunc(w.ports[:], gone)
+	return i, i >= 0
+}
+
+// serve opens the ports of links, closes all others, and returns those that
+// are open, and the first failure.
+func (d *director) serve(links []iface.Link) (ports []nat.PortInfo, first error) {
+	w := &d.world
+	for i := range w.ports {
+		w.ports[i].served = false
+	}
+	w.served = nil
+	for _, link := range links {
+		i, reused := w.index(link)
+		if i < 0 {
+			d.problem(fmt.Sprintf("%s: more than %d interfaces; name those to serve under interfaces:", link.Name, nat.MaxPorts))
+			continue
+		}
+		if reused {
+			d.forgetPort(i)
+		}
+		w.served = append(w.served, link.Name)
+		p := &w.ports[i]
+		if err := d.openPort(i, link); err != nil {
+			first = cmpError(first, err)
+			d.problem(err.Error())
+			w.retry = true
+			p.name, p.link = link.Name, link.Index
+			continue
+		}
+		p.name, p.link, p.mac, p.served = link.Name, link.Index, link.MAC, true
+		p.addrs = d.addrsOf(link)
+		ports = append(ports, nat.PortInfo{
+			Index: uint16(i), Name: link.Name, MTU: link.MTU, Up: link.AdminUp, Addrs: link.Addrs,
+		})
+	}
+	d.closeUnserved()
+	return ports, first
+}
+
+// openPort opens a link's queue, unless it is open.
+func (d *director) openPort(i int, link iface.Link) error {
+	w := &d.world.ports[i]
+	if d.tunHost != nil || w.open != nil && w.link == link.Index && w.mac == conntrack.LinkAddr(link.MAC) {
+		return nil
+	}
+	queue, err := iface.OpenPacket(link, iface.PacketOptions{Filter: d.world.filter})
+	if err != nil {
+		return err
+	}
+	p := &port{index: uint16(i), mac: link.MAC, queue: queue}
+	if err := d.setPort(p); err != nil {
+		return fmt.Errorf("%s: %w", link.Name, err)
+	}
+	w.open = p
+	d.world.announce = true
+	d.log.Info("port open", "port", link.Name, "mtu", link.MTU, "kind", link.Kind)
+	return nil
+}
+
+// setPort hands a port to the shard, or closes its queue.
+func (d *director) setPort(p *port) (err error) {
+	d.shard.do(func() { err = d.shard.setPort(p) })
+	if err != nil {
+		_ = p.queue.Close() // the first error is the one to tell
+		d.world.ports[p.index].open = nil
+	}
+	return err
+}
+
+// forgetPort makes connections forget an index, a part of them between two
+// batches.
+func (d *director) forgetPort(i int) {
+	d.world.ports[i] = servedPort{}
+	for cursor := 0; cursor >= 0; {
+		if !d.shard.do(func() {
+			d.shard.closePort(d.shard.ports[i])
+			cursor = d.shard.forwarder.ForgetPort(uint16(i), cursor)
+		}) {
+			return
+		}
+	}
+}
+
+// closeUnserved closes the ports that are open and not served.
+func (d *director) closeUnserved() {
+	for i := range d.world.ports {
+		w := &d.world.ports[i]
+		if w.open == nil || w.served {
+			continue
+		}
+		p := w.open
+		w.open = nil
+		d.shard.do(func() { d.shard.closePort(p) })
+		d.log.Info("port closed", "port", w.name)
+	}
+}
+
+// portLost is called by the shard when it closed a port that failed.
+func (d *director) portLost(p *port, err error) {
+	d.tell(func() {
+		w := &d.world.ports[p.index]
+		if w.open != p {
+			return // it was replaced meanwhile
+		}
+		w.open, d.world.retry = nil, true
+		if !iface.IsGone(err) {
+			d.warn("port "+w.name, "port failed", err.Error())
+		}
+	})
+}
+
+// auditPorts finds ports whose failure was not heard of.
+func (d *director) auditPorts() {
+	var ports [nat.MaxPorts]*port
+	if d.tunHost != nil || !d.shard.do(func() { ports = d.shard.ports }) {
+		return
+	}
+	for i, p := range ports {
+		if w := &d.world.ports[i]; w.open != p {
+			w.open, d.world.retry = nil, true
+		}
+	}
+}
+
+// addrsOf returns the addresses on a link: the host's, and those of ours whose
+// network is routed there.
+func (d *director) addrsOf(link iface.Link) []netip.Prefix {
+	addrs := slices.Clone(link.Addrs)
+	for _, a := range d.cfg.Addresses {
+		for _, r := range d.cfg.Routes {
+			if r.Interface == link.Name && !r.Via.IsValid() && r.Destination.Contains(a.Addr()) {
+				addrs = append(addrs, a)
+			}
+		}
+	}
+	return addrs
+}
+
+func (d *director) neighbourPorts() []iface.NeighbourPort {
+	var list []iface.NeighbourPort
+	for i := range d.world.ports {
+		if p := &d.world.ports[i]; p.served {
+			list = append(list, iface.NeighbourPort{Port: i, MAC: p.mac, Addrs: p.addrs})
+		}
+	}
+	return list
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// Taking up a configuration file again.
+
+func (d *director) reloadNow() {
+	r, err := d.reload()
+	if err != nil {
+		d.log.Error("reload refused; the old configuration is in force", "error", err)
+		return
+	}
+	d.log.Info("reloaded", "changes", len(r.Changes), "need-restart", r.Restart)
+}
+
+// reload applies what differs between the running state and the file. Whatever
+// can be refused is refused before the first change is made: the changes are
+// tried on a copy of the rules. What the host then keeps us from (a link that
+// is not there) is a problem that Health tells of, as it is at any other time.
+func (d *director) reload() (control.Reloaded, error) {
+	file := d.options.ConfigFile
+	if file == "" || d.options.Config != nil {
+		return control.Reloaded{}, control.Refuse(control.CodeInvalid, "the director was started without a configuration file",
+			"start it with -c FILE, or change it over the control socket")
+	}
+	cfg, err := ReadConfig(file)
+	if err != nil {
+		return control.Reloaded{}, control.Refuse(control.CodeConfig, err.Error(), "")
+	}
+	changes := Diff(d.running(), cfg)
+	if err := d.try(cfg, changes); err != nil {
+		return control.Reloaded{}, control.Refuse(control.CodeConfig, file+": "+err.Error(), hintOf(err))
+	}
+
+	result := control.Reloaded{Changes: []string{}}
+	for _, c := range changes {
+		if c.Restart() {
+			result.Restart = append(result.Restart, c.Setting)
+			continue
+		}
+		if err := applyChange(d.rules, c); err != nil {
+			d.log.Error("a change that was tried before failed", "what", c.String(), "error", err)
+			continue
+		}
+		result.Changes = append(result.Changes, c.String())
+		d.log.Info("changed", "what", c.String())
+	}
+	// What needs a restart stays as it was.
+	cfg.IO, cfg.Guard, cfg.MaxConns, cfg.Control = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control
+	d.cfg = cfg
+	d.level.Set(cfg.Log.Level)
+	d.rules.SetSettings(settingsOf(cfg))
+	d.rules.SetOwned(cfg.Addresses)
+	_ = d.follow() // what fails is a problem, and tried again
+	return result, nil
+}
+
+// try tells whether changes can be made one after the other.
+func (d *director) try(cfg *Config, changes []Change) error {
+	if !slices.Equal(cfg.Interfaces, d.cfg.Interfaces) {
+		if _, err := d.world.topology.Serving(cfg.Interfaces); err != nil {
+			return err
+		}
+	}
+	if err := d.checkPlaces(cfg); err != nil {
+		return err
+	}
+	trial := nat.NewRules()
+	if err := loadRules(trial, d.running()); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := applyChange(trial, c); err != nil {
+			return fmt.Errorf("%s: %w", c, err)
+		}
+	}
+	return nil
+}
+
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+// applyChange makes one change in rules, unpublished. Settings are taken up as a
+// whole elsewhere.
+func applyChange(r *nat.Rules, c Change) error {
+	key := natKey(c.Service.ServiceKey)
+	type step struct {
+		op     Op
+		object Object
+	}
+	switch (step{c.Op, c.Object}) {
+	case step{Add, ObjectService}:
+		return r.AddService(natService(c.Service))
+	case step{Edit, ObjectService}:
+		return r.EditService(natService(c.Service))
+	case step{Delete, ObjectService}:
+		return r.DelService(key)
+	case step{Add, ObjectServer}:
+		return r.AddServer(key, natServer(c.Server))
+	case step{Edit, ObjectServer}:
+		return r.EditServer(key, natServer(c.Server))
+	case step{Delete, ObjectServer}:
+		return r.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())
+	case step{Add, ObjectSNAT}:
+		return r.AddSNAT(natSNAT(c.SNAT))
+	case step{Delete, ObjectSNAT}:
+		return r.DelSNAT(c.SNAT.From)
+	}
+	return nil
+}
+
+// refused turns an error of the rules into one of the control protocol.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, c := range []struct {
+		err  error
+		code control.Code
+		hint string
+	}{
+		{nat.ErrServiceExists, control.CodeServiceExists, "edit it, or delete it first"},
+		{nat.ErrNoService, control.CodeNoService, "`vsnat service list` shows those there are"},
+		{nat.ErrNotDefined, control.CodeNotDefined, "add the service first"},
+		{nat.ErrServerExists, control.CodeServerExists, "edit it, or delete it first"},
+		{nat.ErrNoServer, control.CodeNoServer, "`vsnat server list` shows those there are"},
+		{nat.ErrNoScheduler, control.CodeNoScheduler, ""},
+		{nat.ErrRuleExists, control.CodeRuleExists, "delete it first"},
+		{nat.ErrNoRule, control.CodeNoRule, "`vsnat snat list` shows those there are"},
+		{nat.ErrInvalid, control.CodeInvalid, ""},
+	} {
+		if errors.Is(err, c.err) {
+			return control.Refuse(c.code, err.Error(), c.hint)
+		}
+	}
+	return err
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"errors"
+
+	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// With io: tun the host routes packets to a device of ours, and routes on what
+// we give back. There is one port then, and no guard.
+
+// tunName is the device's; the kernel chooses the number.
+const tunName = "vsnat%d"
+
+// tunMTU is the device's: whatever the links can carry fits.
+const tunMTU = 65535
+
+// tunPort is the index of the only port there is with io: tun.
+const tunPort = 0
+
+// openTUN makes the device and the host's routing towards it.
+func (d *director) openTUN() error {
+	if !hasAddress(d.world.topology) {
+		return hinted{
+			errors.New("io: tun has the host route packets, and the host has no address on any link"),
+			"give it one on each side, or use io: packet, which needs none",
+		}
+	}
+	tun, err := iface.OpenTUN(tunName, tunMTU)
+	if err != nil {
+		return err
+	}
+	if err := d.setPort(&port{index: tunPort, l3: true, queue: tun}); err != nil {
+		return err
+	}
+	d.tunHost, err = iface.OpenTUNHost(tun.Name(), iface.TUNHostOptions{
+		Reaper: d.options.Reaper, State: d.options.State,
+	})
+	return err
+}
+
+// hasAddress reports whether the host has an address that others can send to.
+func hasAddress(t iface.Topology) bool {
+	for _, l := range t.Links {
+		if !l.Loopback && len(l.Addrs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// throughTUN makes one port of all: the device, which has all their addresses.
+func throughTUN(ports []nat.PortInfo) []nat.PortInfo {
+	tun := nat.PortInfo{Index: tunPort, Name: tunName, MTU: tunMTU, L3: true, Up: true}
+	for _, p := range ports {
+		tun.Addrs = append(tun.Addrs, p.Addrs...)
+	}
+	return []nat.PortInfo{tun}
+}
