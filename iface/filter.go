@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Filter says which frames the kernel copies for us: ARP, IPv4 packets to an
-// address in Ours, and IPv4 packets from a source in Inside. All else stays the
-// host's alone and costs nothing. It is a coarse sieve: the forwarder judges each
-// packet itself. IPv4 addresses count in both their 4-byte and 16-byte forms;
-// IPv6 ones are accepted and admit nothing yet. The zero Filter admits ARP only.
+// Filter says which frames the kernel copies for us: ARP and neighbour discovery
+// (on a port with link addresses), packets to an address in Ours, and packets
+// from a source in Inside. All else stays the host's alone and costs nothing. It
+// is a coarse sieve that looks at addresses only: the forwarder judges each
+// packet itself. IPv4 addresses count in both their 4-byte and 16-byte forms.
+// The zero Filter admits ARP and neighbour discovery only.
 type Filter struct {
 	Ours   []netip.Addr
 	Inside []netip.Prefix
@@ -41,21 +42,76 @@ const (
 	blockSize = 32
 
 	// maxFilter is the longest program we try, well below the kernel's
-	// BPF_MAXINSNS of 4096. Longer lists fall back to all of IPv4.
+	// BPF_MAXINSNS of 4096. Longer lists fall back to all of their family.
 	maxFilter = 1500
 )
 
-// offsets of what the filter looks at, from the first byte of the frame.
-type offsets struct{ source, destination uint32 }
+// filterFamily is where the addresses of a family are, from the first byte of
+// the frame.
+type filterFamily struct {
+	source, destination uint32
+	bits                int // of an address
+	discovery           bool
+}
+
+func filterFamilies(layer Layer) (v4, v6 filterFamily) {
+	start := uint32(0)
+	if layer == Ethernet {
+		start = ethernetHeader
+	}
+	return filterFamily{source: start + 12, destination: start + 16, bits: 32},
+		filterFamily{source: start + 8, destination: start + 24, bits: 128, discovery: layer == Ethernet}
+}
 
 // Assemble translates the filter to classic BPF for ports of a layer. Lists too
-// long for a program (about 1,350 addresses) admit all IPv4 packets, which is
-// slower, not wrong.
+// long for a program (about 1,350 IPv4 addresses, or 240 IPv6 addresses of one
+// network of 64 bits) admit all packets of their family, which is slower, not wrong.
 func (f Filter) Assemble(layer Layer) ([]bpf.RawInstruction, error) {
-	program := f.program(layer)
-	if len(program) > maxFilter {
-		program = wideProgram(layer)
+	v4, v6 := filterFamilies(layer)
+	four, six := f.section(v4), f.section(v6)
+	for len(four)+len(six) > maxFilter {
+		if len(four) > len(six) {
+			four = acceptAll()
+		} else {
+			six = acceptAll()
+		}
 	}
+	return assemble(layer, four, six)
+}
+
+// assembleWide admits what a Filter could admit at all.
+func assembleWide(layer Layer) ([]bpf.RawInstruction, error) {
+	return assemble(layer, acceptAll(), acceptAll())
+}
+
+func acceptAll() []bpf.Instruction {
+	return []bpf.Instruction{bpf.RetConstant{Val: acceptLength}}
+}
+
+// assemble puts the question for the protocol in front of the sections of the two
+// families.
+func assemble(layer Layer, four, six []bpf.Instruction) ([]bpf.RawInstruction, error) {
+	var program []bpf.Instruction
+	is4, is6 := uint32(4<<4), uint32(6<<4)
+	if layer == Network {
+		program = append(program,
+			bpf.LoadAbsolute{Off: 0, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0})
+	} else {
+		is4, is6 = unix.ETH_P_IP, unix.ETH_P_IPV6
+		program = append(program,
+			bpf.LoadAbsolute{Off: 12, Size: 2},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_ARP, SkipTrue: 1},
+			bpf.RetConstant{Val: acceptLength})
+	}
+	program = append(program,
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: is4, SkipTrue: 1},
+		bpf.Jump{Skip: uint32(len(four))})
+	program = append(program, four...)
+	program = append(program,
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: is6, SkipTrue: 1},
+		bpf.RetConstant{Val: 0})
+	program = append(program, six...)
 	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return nil, fmt.Errorf("filter: %w", err)
@@ -63,54 +119,85 @@ func (f Filter) Assemble(layer Layer) ([]bpf.RawInstruction, error) {
 	return raw, nil
 }
 
-// program is in the order of the questions: which protocol, to one of ours, from
-// inside. Any match ends it; a load beyond the frame's end rejects the frame.
-func (f Filter) program(layer Layer) []bpf.Instruction {
-	program, at := prelude(layer)
-	if hosts := f.ours(); len(hosts) > 0 {
-		program = append(program, bpf.LoadAbsolute{Off: at.destination, Size: 4})
-		program = appendMatch(program, hosts)
-	}
-	for _, group := range f.inside() {
-		if group.mask == 0 {
-			return append(program, bpf.RetConstant{Val: acceptLength})
-		}
+// section is in the order of the questions: neighbour discovery, to one of ours,
+// from inside. Any match ends it; a load beyond the frame's end rejects the
+// frame, and the first load makes sure that the addresses are there.
+func (f Filter) section(family filterFamily) []bpf.Instruction {
+	program := []bpf.Instruction{bpf.LoadAbsolute{Off: family.destination + uint32(family.bits/8) - 4, Size: 4}}
+	if family.discovery {
 		program = append(program,
-			bpf.LoadAbsolute{Off: at.source, Size: 4},
-			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: group.mask})
-		program = appendMatch(program, group.networks)
+			bpf.LoadAbsolute{Off: ethernetHeader + ipv6NextHeader, Size: 1},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6, SkipTrue: 4},
+			bpf.LoadAbsolute{Off: ethernetHeader + ipv6Header, Size: 1},
+			bpf.JumpIf{Cond: bpf.JumpLessThan, Val: ndFirst, SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: ndLast, SkipTrue: 1},
+			bpf.RetConstant{Val: acceptLength})
+	}
+	if hosts := f.ours(family.bits); len(hosts) > 0 {
+		program = append(program, match(hosts, family.destination, family.bits)...)
+	}
+	for bits, networks := range f.inside(family.bits) {
+		if bits == 0 && len(networks) > 0 {
+			return append(program, acceptAll()...)
+		}
+		if len(networks) > 0 {
+			program = append(program, match(networks, family.source, bits)...)
+		}
 	}
 	return append(program, bpf.RetConstant{Val: 0})
 }
 
-// wideProgram admits what a Filter could admit at all.
-func wideProgram(layer Layer) []bpf.Instruction {
-	program, _ := prelude(layer)
-	return append(program, bpf.RetConstant{Val: acceptLength})
-}
-
-// prelude answers for everything but IPv4 and falls through with IPv4.
-func prelude(layer Layer) ([]bpf.Instruction, offsets) {
-	if layer == Network {
-		return []bpf.Instruction{
-			bpf.LoadAbsolute{Off: 0, Size: 1},
-			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 4 << 4, SkipTrue: 1},
-			bpf.RetConstant{Val: 0},
-		}, offsets{source: 12, destination: 16}
+// match accepts when the first bits of the address at an offset are those of a
+// key, and falls through behind itself otherwise. The keys are sorted, each once,
+// and zero behind these bits. They are looked at word by word: those that share
+// a word share the question for it.
+func match(keys [][]uint32, at uint32, bits int) []bpf.Instruction {
+	program := []bpf.Instruction{bpf.LoadAbsolute{Off: at, Size: 4}}
+	if bits <= 32 {
+		if bits < 32 {
+			program = append(program, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask(bits)})
+		}
+		var values []uint32
+		for _, key := range keys {
+			values = append(values, key[0])
+		}
+		return appendMatch(program, values)
 	}
-	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: 12, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 3},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_ARP, SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: acceptLength},
-	}, offsets{source: 14 + 12, destination: 14 + 16}
+
+	var groups [][]bpf.Instruction
+	end := 0 // of all groups
+	for len(keys) > 0 {
+		word := keys[0][0]
+		var rest [][]uint32
+		for len(keys) > 0 && keys[0][0] == word {
+			rest = append(rest, keys[0][1:])
+			keys = keys[1:]
+		}
+		body := match(rest, at+4, bits-32)
+		group := []bpf.Instruction{
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: word, SkipTrue: 1},
+			bpf.Jump{Skip: uint32(len(body) + 1)},
+		}
+		group = append(group, body...)
+		groups = append(groups, group)
+		end += len(group) + 1
+	}
+	for _, group := range groups {
+		end -= len(group) + 1
+		program = append(program, group...)
+		program = append(program, bpf.Jump{Skip: uint32(end)}) // no other key has this word
+	}
+	return program
 }
 
 // appendMatch accepts when the accumulator is one of values, which are sorted and
 // without repetition, and falls through behind the match otherwise.
 func appendMatch(program []bpf.Instruction, values []uint32) []bpf.Instruction {
+	if len(values) == 1 {
+		return append(program,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: values[0], SkipTrue: 1},
+			bpf.RetConstant{Val: acceptLength})
+	}
 	end := len(program) // one past the match, where the far jumps lead
 	for block := range slices.Chunk(values, blockSize) {
 		end += len(block) + 3
@@ -130,51 +217,44 @@ func appendMatch(program []bpf.Instruction, values []uint32) []bpf.Instruction {
 	return program
 }
 
-// ours are the IPv4 addresses as numbers, sorted, each once.
-func (f Filter) ours() []uint32 {
-	var values []uint32
+// ours are the addresses of a family as words, sorted, each once.
+func (f Filter) ours(bits int) [][]uint32 {
+	var keys [][]uint32
 	for _, addr := range f.Ours {
-		if addr = addr.Unmap(); addr.Is4() {
-			values = append(values, number(addr))
+		if addr = addr.Unmap(); addr.BitLen() == bits {
+			keys = append(keys, words(addr))
 		}
 	}
-	slices.Sort(values)
-	return slices.Compact(values)
+	return unique(keys)
 }
 
-// networks of one prefix length.
-type networks struct {
-	mask     uint32
-	networks []uint32
-}
-
-// inside are the IPv4 prefixes by length, the shortest first: they cover most.
-func (f Filter) inside() []networks {
-	var byLength [33][]uint32
+// inside are the prefixes of a family by length, the shortest first: they cover
+// most.
+func (f Filter) inside(bits int) [][][]uint32 {
+	byLength := make([][][]uint32, bits+1)
 	for _, prefix := range f.Inside {
-		addr, bits := prefix.Addr(), prefix.Bits()
-		if addr.Is4In6() && bits >= 96 {
-			addr, bits = addr.Unmap(), bits-96
+		prefix = plainPrefix(prefix)
+		if prefix.IsValid() && prefix.Addr().BitLen() == bits {
+			byLength[prefix.Bits()] = append(byLength[prefix.Bits()], words(prefix.Addr()))
 		}
-		if !addr.Is4() || bits < 0 {
-			continue
-		}
-		byLength[bits] = append(byLength[bits], number(addr)&mask(bits))
 	}
-	var groups []networks
-	for bits, values := range byLength {
-		if len(values) == 0 {
-			continue
-		}
-		slices.Sort(values)
-		groups = append(groups, networks{mask: mask(bits), networks: slices.Compact(values)})
+	for i := range byLength {
+		byLength[i] = unique(byLength[i])
 	}
-	return groups
+	return byLength
 }
 
-func number(addr netip.Addr) uint32 {
-	raw := addr.As4()
-	return binary.BigEndian.Uint32(raw[:])
+func words(addr netip.Addr) []uint32 {
+	var list []uint32
+	for raw := addr.AsSlice(); len(raw) > 0; raw = raw[4:] {
+		list = append(list, binary.BigEndian.Uint32(raw))
+	}
+	return list
+}
+
+func unique(keys [][]uint32) [][]uint32 {
+	slices.SortFunc(keys, slices.Compare)
+	return slices.CompactFunc(keys, slices.Equal)
 }
 
 func mask(bits int) uint32 { return ^uint32(0) << (32 - bits) }

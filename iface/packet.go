@@ -47,10 +47,13 @@ type packetQueue struct {
 	counters
 
 	name   string
+	index  int
 	layer  Layer
 	direct bool // frames bypass the queueing discipline
 	down   bool // a read was told so and none has seen a frame since
 	gone   bool // for good
+
+	groups map[[6]byte]bool // link-layer groups that were joined
 
 	// Made once, so that failing costs no allocation either.
 	errDown, errGone, errClosed error
@@ -67,6 +70,8 @@ type packetQueue struct {
 func OpenPacket(link Link, opts PacketOptions) (Queue, error) {
 	q := &packetQueue{
 		name:      link.Name,
+		index:     link.Index,
+		groups:    map[[6]byte]bool{},
 		layer:     Network,
 		direct:    opts.Egress == EgressDirect,
 		errDown:   fmt.Errorf("port %s: %w", link.Name, ErrDown),
@@ -151,8 +156,9 @@ func (q *packetQueue) setBuffer(force, plain, size int) {
 	}
 }
 
-// SetFilter implements Queue. A host may limit the memory of filters
-// (net.core.optmem_max); then all of IPv4 is admitted.
+// SetFilter implements Queue, and joins the groups in which questions for IPv6
+// addresses in Ours are asked. A host may limit the memory of filters
+// (net.core.optmem_max); then all of IP is admitted.
 func (q *packetQueue) SetFilter(f Filter) error {
 	raw, err := f.Assemble(q.layer)
 	if err != nil {
@@ -165,14 +171,14 @@ func (q *packetQueue) SetFilter(f Filter) error {
 	defer q.release()
 	err = attach(fd, raw)
 	if err == unix.ENOMEM {
-		if raw, err = bpf.Assemble(wideProgram(q.layer)); err == nil {
+		if raw, err = assembleWide(q.layer); err == nil {
 			err = attach(fd, raw)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("port %s: attach the filter: %w", q.name, err)
 	}
-	return nil
+	return q.follow(fd, f.Ours)
 }
 
 // attach replaces the filter in one step: there is no moment without one.

@@ -13,7 +13,6 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/vsnat/vsnat/iface"
-	"github.com/vsnat/vsnat/iface/ifacetest"
 )
 
 func TestPacketSkipsWhatCannotBeSent(t *testing.T) {
@@ -88,7 +87,7 @@ func TestPacketSurvivesALinkThatGoesDown(t *testing.T) {
 }
 
 func TestPacketOpensOnALinkThatIsDown(t *testing.T) {
-	link := ifacetest.NewCable(t, "near", nil, "far")
+	link := quietCable(t)
 	if err := netlink.LinkSetDown(link); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +198,7 @@ func TestPacketGivesUpOnAFullSendBuffer(t *testing.T) {
 }
 
 func TestPacketCountsWhatTheKernelDropped(t *testing.T) {
-	link := ifacetest.NewCable(t, "near", nil, "far")
+	link := quietCable(t)
 	farLink, err := netlink.LinkByName("far")
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -30,10 +31,24 @@ type cable struct {
 	farLink   netlink.Link
 }
 
+// quietCable is a veth pair without IPv6, or the host itself would send neighbour
+// discovery, which every filter admits.
+func quietCable(t *testing.T) netlink.Link {
+	t.Helper()
+	link := ifacetest.NewCable(t, "near", nil, "far")
+	for _, name := range []string{"near", "far"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6
+			t.Fatal(err)
+		}
+	}
+	return link
+}
+
 // newCable admits everything at the far end, and packets to ours at the near one.
 func newCable(t *testing.T) cable {
 	t.Helper()
-	c := cable{link: ifacetest.NewCable(t, "near", nil, "far")}
+	c := cable{link: quietCable(t)}
 	var err error
 	if c.farLink, err = netlink.LinkByName("far"); err != nil {
 		t.Fatal(err)
@@ -185,7 +200,7 @@ func TestPacketTellsToWhomAFrameWasAddressed(t *testing.T) {
 func TestPacketDoesNotSeeItsOwnFrames(t *testing.T) {
 	for _, egress := range []iface.Egress{iface.EgressDirect, iface.EgressQueued} {
 		t.Run(fmt.Sprintf("egress %d", egress), func(t *testing.T) {
-			link := ifacetest.NewCable(t, "near", nil, "far")
+			link := quietCable(t)
 			q := open(t, link, iface.PacketOptions{Filter: everything(), Egress: egress})
 			// The kernel keeps a socket from hearing itself; the other shards' queues
 			// on the link hear it unless they ask not to.
