@@ -155,7 +155,7 @@ func (f *Forwarder) sourceFor(p *Packet, h *parsed) conntrack.Addr {
 
 // ourAddress returns an address of ours or of the host in the network that
 // peer shares with a port; failing that any on the port, and failing that any
-// of ours.
+// of ours: of the family of peer, and one that routers forward.
 func (f *Forwarder) ourAddress(in uint16, peer *conntrack.Addr) conntrack.Addr {
 	if in < MaxPorts {
 		port := &f.snap.ports[in]
@@ -169,12 +169,16 @@ func (f *Forwarder) ourAddress(in uint16, peer *conntrack.Addr) conntrack.Addr {
 				return f.snap.owned[i].addr
 			}
 		}
-		if len(port.addrs) > 0 {
-			return port.addrs[0].addr
+		for i := range port.addrs {
+			if a := &port.addrs[i].addr; a.Is4() == peer.Is4() && routable(a) {
+				return *a
+			}
 		}
 	}
-	if len(f.snap.own.entries) > 0 {
-		return f.snap.own.entries[0].addr
+	for i := range f.snap.own.entries {
+		if a := &f.snap.own.entries[i].addr; a.Is4() == peer.Is4() {
+			return *a
+		}
 	}
 	return *peer
 }
@@ -219,11 +223,12 @@ func (f *Forwarder) Unreachable(data []byte, port uint16) {
 	if v.Action != Forward {
 		return
 	}
-	if ip := ipv4Header(e.Data); ip.src() == src {
-		var none delta
+	if ip := ipHeader(e.Data); ip.src() == src {
+		var d delta
 		dst := ip.dst()
 		ours := f.ourAddress(v.Port, &dst)
-		ip.replaceSource(&ours, &none)
+		ip.replaceSource(&ours, &d)
+		icmpHeader(e.Data[h.l4:]).apply(h.proto, d)
 	}
 	f.outbox.put(n, e, v)
 }

@@ -31,7 +31,7 @@ func (f *Forwarder) leader(p *Packet, h *parsed) Verdict {
 	d := fragDecision{Action: v.Action, Reason: v.Reason, Port: v.Port, NextHop: v.NextHop, To: v.To}
 	switch v.Action {
 	case Forward:
-		ip := ipv4Header(p.Data)
+		ip := ipHeader(p.Data)
 		d.Src, d.Dst = ip.src(), ip.dst()
 		d.Server, d.Dir = f.counted.server, f.counted.dir
 	case Hold:
@@ -60,14 +60,14 @@ func (f *Forwarder) answered(h *parsed) fragDecision {
 
 // release sends a fragment that waited.
 func (f *Forwarder) release(p *Packet, data []byte, d *fragDecision) {
-	ip := ipv4Header(data)
+	ip := ipHeader(data)
 	if ip.ttl() <= 1 {
 		f.counters.drops[ReasonTTL]++
 		return
 	}
 	f.translate(ip, len(data), d)
 	if mtu := f.mtuOf(d); len(data) > mtu {
-		if ip.fragment()&ipv4DontFragment != 0 {
+		if ip.dontFragment() {
 			f.counters.drops[ReasonTooBig]++
 			return
 		}
@@ -99,7 +99,7 @@ func (f *Forwarder) follower(p *Packet, h *parsed, d *fragDecision) Verdict {
 		}
 		f.split = uint16(mtu)
 	}
-	f.translate(ipv4Header(p.Data), len(p.Data), d)
+	f.translate(ipHeader(p.Data), len(p.Data), d)
 	return d.verdict()
 }
 
@@ -118,7 +118,7 @@ func (d *fragDecision) verdict() Verdict {
 // translate rewrites what a fragment without ports has to rewrite. A datagram
 // counts as one packet with the bytes of all its fragments, one header apart:
 // the length it had before it was cut.
-func (f *Forwarder) translate(ip ipv4Header, length int, d *fragDecision) {
+func (f *Forwarder) translate(ip ipHeader, length int, d *fragDecision) {
 	var none delta
 	f.takeHop(ip, d.Port)
 	ip.replaceSource(&d.Src, &none)

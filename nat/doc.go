@@ -10,7 +10,7 @@ code.
 
 It does what IPVS does with masquerading (VS/NAT), and what netfilter does for the
 real servers' own traffic (SNAT), on TCP, UDP and ICMP echo, with the ICMP errors
-about them. It never repairs a damaged packet, never lets a private address of a
+about them, in IPv4 and in IPv6, one family on both sides. It never repairs a damaged packet, never lets a private address of a
 real server out, never grows a packet, and never allocates, locks or asks for the
 time while it forwards. What it drops, it drops for a [Reason], and counts.
 
@@ -103,6 +103,24 @@ a sequence number that may have been sent. Outer and quoted addresses are exchan
 and the quoted transport checksum is brought up to date. No error changes an entry.
 Own errors, resets and echo replies have a common limit of rate, [Settings].ICMPRate
 a second and a tenth of it at once.
+
+# IPv6
+
+The walk is one for both families: addresses have 16 bytes everywhere, and a view of
+the IP header (ipHeader) knows which family it is of. What differs is below it:
+
+	extension headers  read to find the transport, never changed: 8 of them, 512 bytes;
+	                   refused with a routing header that has segments left, a home
+	                   address, an order or form that RFC 8200 forbids
+	fragments          by (source, destination, identification); the first holds all
+	                   headers (RFC 7112); an atomic one is whole (RFC 6946)
+	size               nothing is cut: what does not fit is answered with packet too big
+	UDP checksum 0     dropped
+	ICMPv6             1 to 4 are translated, parameter problem among them; own errors
+	                   quote up to 1,280 bytes
+	what stays on its  link-local and multicast addresses, and so all of neighbour
+	link               discovery: the host's
+	broadcast          there is none: the last address of a network is a host's
 
 # When memory ends
 

@@ -274,16 +274,3 @@ func (h icmpHeader) apply(proto uint8, d delta) {
 	}
 	h.setChecksum(d.applyFull(h.checksum()))
 }
-
-// replaceID writes the identifier of an echo and keeps the checksum, which has
-// no pseudo-header.
-func (h icmpHeader) replaceID(id uint16) {
-	h.setChecksum(update16(h.checksum(), h.id(), id))
-	h.setID(id)
-}
-
-// computeChecksum writes the checksum anew; h is the whole message.
-func (h icmpHeader) computeChecksum() {
-	h.setChecksum(0)
-	h.setChecksum(^fold(sum(h, 0)))
-}

@@ -55,9 +55,9 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	}
 	f.count(c, dir, len(p.Data))
 
-	ip := ipv4Header(p.Data)
+	ip := ipHeader(p.Data)
 	f.takeHop(ip, w.port)
-	quoted := ipv4Header(p.Data[q.at:])
+	quoted := ipHeader(p.Data[q.at:])
 	var outer, inner delta
 	if dir == conntrack.Inbound {
 		ip.replaceDestination(&c.Dest.Addr, &outer)
@@ -77,12 +77,12 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 		}
 	}
 	q.apply(p.Data, inner)
-	icmpHeader(p.Data[h.l4:]).computeChecksum()
+	ip.computeICMPChecksum(h.l4)
 	return w.verdict()
 }
 
 // putBack replaces source or destination of the quoted packet.
-func (f *Forwarder) putBack(p *Packet, q *quoted, ip ipv4Header, src, dst *conntrack.Endpoint, d *delta) {
+func (f *Forwarder) putBack(p *Packet, q *quoted, ip ipHeader, src, dst *conntrack.Endpoint, d *delta) {
 	l4 := p.Data[q.l4:]
 	if src != nil {
 		ip.replaceSource(&src.Addr, d)
@@ -108,9 +108,8 @@ func (q *quoted) replacePort(l4 []byte, at int, port uint16, d *delta) {
 		}
 	case kindEcho:
 		echo := icmpHeader(l4)
-		if request := echo.icmpType() == icmpEchoRequest; request == (at == 0) {
-			d.replacePort(echo.id(), port)
-			echo.setID(port)
+		if echo.echoRequest() == (at == 0) {
+			echo.replaceEchoID(port, d)
 		}
 	}
 }
@@ -126,8 +125,7 @@ func (q *quoted) apply(data []byte, d delta) {
 	case kindUDP:
 		udpHeader(data[q.l4:]).apply(d)
 	case kindEcho:
-		echo := icmpHeader(data[q.l4:])
-		echo.setChecksum(d.applyPorts(echo.checksum()))
+		icmpHeader(data[q.l4:]).apply(q.proto, d)
 	}
 }
 

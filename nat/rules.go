@@ -241,8 +241,8 @@ func checkUnicast(what string, a netip.Addr) error {
 	if !a.IsValid() || a.Is4In6() {
 		return fmt.Errorf("%w: %s %s is not an address", ErrInvalid, what, a)
 	}
-	if !a.Is4() {
-		return fmt.Errorf("%w: %s %s: IPv6 is not served", ErrInvalid, what, a)
+	if a.Zone() != "" || a.Is6() && a.IsLinkLocalUnicast() {
+		return fmt.Errorf("%w: %s %s is good on its link only", ErrInvalid, what, a)
 	}
 	if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return fmt.Errorf("%w: %s %s is not a unicast address", ErrInvalid, what, a)
@@ -348,6 +348,9 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 	if spec.Addr == s.Addr && spec.Port == s.Port {
 		return fmt.Errorf("%w: server %s is the virtual service itself", ErrInvalid, netip.AddrPortFrom(spec.Addr, spec.Port))
 	}
+	if spec.Addr.Is4() != s.Addr.Is4() {
+		return fmt.Errorf("%w: server %s is not of the family of its service %s", ErrInvalid, spec.Addr, s.Addr)
+	}
 	addr := netip.AddrPortFrom(spec.Addr, spec.Port)
 	d := r.trash[serverKey{k, addr}]
 	if d != nil {
@@ -427,8 +430,8 @@ func (r *Rules) Tick() {
 // the longest prefix counts.
 func (r *Rules) AddSNAT(spec SNATSpec) error {
 	switch {
-	case !spec.From.IsValid() || !spec.From.Addr().Is4():
-		return fmt.Errorf("%w: SNAT network %s is not IPv4", ErrInvalid, spec.From)
+	case !spec.From.IsValid() || spec.From.Addr().Is4In6():
+		return fmt.Errorf("%w: SNAT network %s is not a network", ErrInvalid, spec.From)
 	case spec.From != spec.From.Masked():
 		return fmt.Errorf("%w: %s has host bits set; the network is %s", ErrInvalid, spec.From, spec.From.Masked())
 	case spec.MinPort > spec.MaxPort || spec.MaxPort != 0 && spec.MinPort == 0:
@@ -436,6 +439,9 @@ func (r *Rules) AddSNAT(spec SNATSpec) error {
 	}
 	if err := checkUnicast("SNAT address", spec.To); err != nil {
 		return err
+	}
+	if spec.From.Addr().Is4() != spec.To.Is4() {
+		return fmt.Errorf("%w: SNAT address %s is not of the family of %s", ErrInvalid, spec.To, spec.From)
 	}
 	for _, s := range r.snats {
 		if s.From == spec.From {

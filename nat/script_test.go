@@ -4,6 +4,7 @@ package nat
 
 import (
 	"bufio"
+	"bytes"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -49,7 +50,8 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 // next=ADDR, the next hop to resolve.
 //
 // Port 0 leads outside (192.168.88.0/24 and all else), port 1 inside
-// (10.0.0.0/24, where we are 10.0.0.1). Both have an MTU of 1500.
+// (10.0.0.0/24, where we are 10.0.0.1). Both have an MTU of 1500. In IPv6 the
+// networks are 2001:db8:88::/64 and fd00:10::/64, where we are fd00:10::1.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/scripts/*.txt")
 	if err != nil || len(files) == 0 {
@@ -92,13 +94,18 @@ func newScript(t *testing.T, file string) *script {
 	s := &script{t: t, file: file, rules: NewRules(), now: conntrack.Time(time.Hour), max: 1000, dirty: true}
 	s.ports = []PortInfo{
 		{Index: 0, Name: "outside", MTU: 1500, Up: true},
-		{Index: 1, Name: "inside", MTU: 1500, Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}},
+		{Index: 1, Name: "inside", MTU: 1500, Up: true, Addrs: []netip.Prefix{
+			netip.MustParsePrefix("fe80::1/64"), netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00:10::1/64"),
+		}},
 	}
 	s.vars = map[string]string{}
 	s.routes = []Route{
 		{Dst: netip.MustParsePrefix("10.0.0.0/24"), Port: 1},
 		{Dst: netip.MustParsePrefix("192.168.88.0/24"), Port: 0},
 		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.168.88.1"), Port: 0},
+		{Dst: netip.MustParsePrefix("fd00:10::/64"), Port: 1},
+		{Dst: netip.MustParsePrefix("2001:db8:88::/64"), Port: 0},
+		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::88:1"), Port: 0},
 	}
 	return s
 }
@@ -399,10 +406,14 @@ func (s *script) arrive(at, text string) {
 	if at != "" {
 		n, _ := strconv.Atoi(at)
 		port = uint16(n)
-	} else if src := netip.AddrFrom4([4]byte(b[12:16])); netip.MustParsePrefix("10.0.0.0/24").Contains(src) {
+	} else if bytes.HasPrefix(b[12:], []byte{10, 0, 0}) || b[0]>>4 == 6 && bytes.HasPrefix(b[8:], []byte{0xfd, 0, 0, 0x10}) {
 		port = 1
 	}
-	s.packet = Packet{Data: b, Offload: off, In: port, From: conntrack.LinkAddr{2, 0, 0, 0, byte(port), b[15]}}
+	last := b[15]
+	if b[0]>>4 == 6 {
+		last = b[23]
+	}
+	s.packet = Packet{Data: b, Offload: off, In: port, From: conntrack.LinkAddr{2, 0, 0, 0, byte(port), last}}
 	if via >= 0 {
 		s.packet.From[5] = byte(via)
 	}

@@ -54,7 +54,7 @@ func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
 
 // takeHop counts us as a hop. Not on a port without link addresses: there the
 // host routes to us and routes on what we give back, and counts itself each time.
-func (f *Forwarder) takeHop(ip ipv4Header, port uint16) {
+func (f *Forwarder) takeHop(ip ipHeader, port uint16) {
 	if !f.snap.ports[port%MaxPorts].L3 {
 		ip.decrementTTL()
 	}
@@ -62,7 +62,7 @@ func (f *Forwarder) takeHop(ip ipv4Header, port uint16) {
 
 // send rewrites a packet of c in place and says where it goes.
 func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction, w *way) Verdict {
-	ip := ipv4Header(p.Data)
+	ip := ipHeader(p.Data)
 	f.takeHop(ip, w.port)
 	var d delta
 	src, dst := &h.tuple.Src, &h.tuple.Dst
@@ -108,7 +108,9 @@ func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.
 		if !h.echoRequest() {
 			id = dst.Port
 		}
-		icmpHeader(l4).replaceID(id)
+		m := icmpHeader(l4)
+		m.replaceEchoID(id, &d)
+		m.apply(h.proto, d)
 	}
 	return w.verdict()
 }

@@ -90,9 +90,14 @@ func newPrefix(p netip.Prefix) prefix {
 	return prefix{addr: conntrack.AddrFrom(p.Masked().Addr()), bits: uint8(bits)}
 }
 
+// contains reports whether a is in the network, which is of a's family then:
+// the mapped form of IPv4 lies in no network of IPv6.
 func (p *prefix) contains(a *conntrack.Addr) bool {
 	if p.bits == 128 {
 		return p.addr == *a
+	}
+	if p.bits < 96 && a.Is4() {
+		return false
 	}
 	hi := binary.BigEndian.Uint64(p.addr[:8]) ^ binary.BigEndian.Uint64(a[:8])
 	if p.bits < 64 {
@@ -105,7 +110,7 @@ func (p *prefix) contains(a *conntrack.Addr) bool {
 // ends reports whether a is the first or the last address of an IPv4 network of
 // more than two (RFC 1122 section 3.2.1.3, RFC 3021).
 func (p *prefix) ends(a *conntrack.Addr) bool {
-	if p.bits < 96 || p.bits > 126 {
+	if p.bits > 126 || !p.addr.Is4() {
 		return false
 	}
 	all := ^uint32(0) >> (p.bits - 96)

@@ -53,6 +53,19 @@ func TestNoAllocs(t *testing.T) {
 		{"spoofed", "udp 10.0.0.7:1 > 192.168.88.23:53 data=1", "drop spoofed-source"},
 		{"no connection", "icmp 192.168.88.21 > 192.168.88.23 port-unreachable (udp 192.168.88.23:53 > 192.168.88.21:9 data=9)", "drop icmp-no-conn"},
 		{"overlap", "frag 192.168.88.21 > 192.168.88.23 proto=17 off=8 data=1480 id=9", "drop fragment-overlap"},
+		{"IPv6 TCP in", "tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 PA seq=5001 ack=7001 data=100 ext=hop,dest", expect},
+		{"IPv6 TCP out", "tcp [fd00:10::3]:80 > [2001:db8:88::21]:40000 PA seq=7001 ack=5001 data=100", expect},
+		{"IPv6 new connection", "tcp [2001:db8:88::21]:{i} > [2001:db8:88::23]:80 S seq=1", expect},
+		{"IPv6 new hairpin", "tcp [fd00:10::8]:{i} > [2001:db8:88::23]:80 S seq=1", expect},
+		{"IPv6 new ping", "icmp fd00:10::8 > 2001:db8:113::9 echo-request id={i} data=8", expect},
+		{"IPv6 error in", "icmp 2001:db8:88::21 > 2001:db8:88::23 port-unreachable (udp [2001:db8:88::23]:53 > [2001:db8:88::21]:40000 data=9)", expect},
+		{"IPv6 error out", "icmp fd00:10::2 > 2001:db8:88::21 port-unreachable (udp [2001:db8:88::21]:40000 > [fd00:10::2]:5353 data=9)", expect},
+		{"IPv6 fragment", "udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=1240 udplen=3000 mf id={i}", expect},
+		{"IPv6 fragment held", "frag 2001:db8:88::99 > 2001:db8:88::23 proto=17 off=1448 data=48 id={i}", "hold"},
+		{"IPv6 pinged", "icmp 2001:db8:88::21 > 2001:db8:88::23 echo-request id=1 data=8", "hold"},
+		{"IPv6 hop limit", "tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 A ttl=1", "drop ttl"},
+		{"IPv6 too big", "tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 PA seq=5001 data=1400", "drop too-big"},
+		{"IPv6 RST made", "tcp [2001:db8:88::21]:1 > [2001:db8:88::23]:80 A", "drop no-conn"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -63,7 +76,7 @@ func TestNoAllocs(t *testing.T) {
 			for i := range runs + 1 {
 				b, off := encodePacket(strings.ReplaceAll(test.packet, "{i}", fmt.Sprint(20000+i)))
 				p := Packet{Data: b, Offload: off, From: conntrack.LinkAddr{2, 0, 0, 0, 0, 9}}
-				if b[12] == 10 && test.name != "spoofed" {
+				if (b[0]>>4 == 4 && b[12] == 10 || b[0]>>4 == 6 && b[8] == 0xfd) && test.name != "spoofed" {
 					p.In = 1
 				}
 				packets = append(packets, p)

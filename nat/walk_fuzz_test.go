@@ -31,6 +31,9 @@ func world(t testing.TB) *script {
 		"service tcp 192.168.88.23:80 sched rr", "server 10.0.0.2:8080", "server 10.0.0.3:80",
 		"service udp 192.168.88.23:53 sched rr", "server 10.0.0.2:5353",
 		"snat 10.0.0.0/24 192.168.88.23", "own 10.0.0.1/24", "mtu 1 1400",
+		"service tcp [2001:db8:88::23]:80 sched rr", "server [fd00:10::2]:8080", "server [fd00:10::3]:80",
+		"service udp [2001:db8:88::23]:53 sched rr", "server [fd00:10::2]:5353",
+		"snat fd00:10::/64 2001:db8:88::23", "own fd00:10::1/64",
 	} {
 		word, rest, _ := strings.Cut(line, " ")
 		s.step(word, rest)
@@ -49,6 +52,11 @@ func populate(s *script) {
 		"tcp 10.0.0.7:40001 > 192.168.88.23:80 S seq=1", "tcp 10.0.0.7:7000 > 203.0.113.9:80 S seq=1",
 		"udp 192.168.88.21:40000 > 192.168.88.23:53 data=1472 udplen=3000 mf id=9",
 		"frag 192.168.88.22 > 192.168.88.23 proto=17 off=1480 data=48 id=9",
+		"tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 S seq=5000", "tcp [fd00:10::3]:80 > [2001:db8:88::21]:40000 SA seq=7000 ack=5001",
+		"udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=9", "udp [fd00:10::7]:7000 > [2001:db8:113::9]:9000 data=4",
+		"icmp fd00:10::7 > 2001:db8:113::9 echo-request id=7 data=8", "tcp [fd00:10::7]:40001 > [2001:db8:88::23]:80 S seq=1",
+		"udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=1440 udplen=3000 mf id=9",
+		"frag 2001:db8:88::22 > 2001:db8:88::23 proto=17 off=1448 data=48 id=9",
 	} {
 		s.arrive("", p)
 		s.verdict, s.made, s.madeBy = nil, nil, nil
@@ -101,6 +109,10 @@ func judge(t testing.TB, f *Forwarder, now conntrack.Time, data []byte, off Offl
 // leaves judges a packet on its way out.
 func leaves(t testing.TB, p *Packet, v *Verdict, good bool) {
 	b := p.Data
+	if b[0]>>4 == 6 {
+		leavesIPv6(t, p, v, good)
+		return
+	}
 	if len(b) < ipv4HeaderLen || slowSum(b[:int(b[0]&15)*4]) != 0xffff {
 		t.Fatalf("IP header: % x", b)
 	}
@@ -120,16 +132,37 @@ func leaves(t testing.TB, p *Packet, v *Verdict, good bool) {
 	}
 }
 
+// leavesIPv6 is leaves for IPv6.
+func leavesIPv6(t testing.TB, p *Packet, v *Verdict, good bool) {
+	b := p.Data
+	length := 40 + int(be16(b, 4))
+	if length == 40 && p.Offload.GSOType != GSONone {
+		length = len(b)
+	}
+	if length != len(b) || b[7] == 0 {
+		t.Fatalf("IP header: % x", b)
+	}
+	if v.Port >= MaxPorts || v.To == (conntrack.LinkAddr{}) && v.NextHop == (conntrack.Addr{}) {
+		t.Fatalf("leaves for nowhere: %+v", v)
+	}
+	if v.Port == 0 && b[8] == 0xfd {
+		t.Fatalf("a private source leaves: % x", b)
+	}
+	if good && !rightSum(b) {
+		t.Fatalf("the transport checksum was right: % x", b)
+	}
+}
+
 // rightSum reports whether the transport checksum of a whole packet is right,
 // or it has none.
 func rightSum(b []byte) bool {
-	n := int(b[0]&15) * 4
+	proto, n := slowChain(b)
 	switch {
-	case b[9] != protoTCP && b[9] != protoUDP && b[9] != protoICMP:
+	case proto != protoTCP && proto != protoUDP && proto != protoICMP && proto != protoICMPv6:
 		return true
-	case b[9] == protoUDP && len(b) >= n+8 && binary.BigEndian.Uint16(b[n+6:]) == 0:
+	case proto == protoUDP && len(b) >= n+8 && binary.BigEndian.Uint16(b[n+6:]) == 0:
 		return true
-	case b[9] == protoUDP && len(b) >= n+8: // its own length counts
+	case proto == protoUDP && len(b) >= n+8: // its own length counts
 		length := int(binary.BigEndian.Uint16(b[n+4:]))
 		if length != len(b)-n {
 			return false
@@ -157,7 +190,7 @@ func scriptPackets(t testing.TB) (list []Packet) {
 			rest, _, _ = strings.Cut(strings.TrimSpace(rest), " via=")
 			b, off := encodePacket(rest)
 			in := uint16(0)
-			if b[12] == 10 {
+			if b[0]>>4 == 4 && b[12] == 10 || b[0]>>4 == 6 && b[8] == 0xfd {
 				in = 1
 			}
 			list = append(list, Packet{Data: b, Offload: off, In: in})
@@ -181,6 +214,10 @@ func offloadOf(bits uint32) (o Offload) {
 // repair makes the length and the checksum of an IP header right, so that what
 // lies behind is looked at.
 func repair(b []byte) {
+	if len(b) >= ipv6HeaderLen && b[0]>>4 == 6 {
+		binary.BigEndian.PutUint16(b[4:], uint16(min(len(b)-ipv6HeaderLen, 65535)))
+		return
+	}
 	if len(b) >= ipv4HeaderLen && int(b[0]&15)*4 <= len(b) && b[0]&15 >= 5 {
 		binary.BigEndian.PutUint16(b[2:], uint16(min(len(b), 65535)))
 		fixHeader(b)

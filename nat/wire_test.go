@@ -25,6 +25,11 @@ import (
 //	frag 192.0.2.7 > 10.0.0.1 proto=17 off=1480 data=20 mf
 //	ip 192.0.2.7 > 10.0.0.1 proto=47 data=20
 //
+// IPv6 is written the same way, tcp [2001:db8::7]:40000 > [fd00::1]:80, and has
+// beside it label= and ext=NAME,…: hop, dest, routing (with 0 segments left),
+// source-route (with 1), atomic, or a protocol and
+// the HEX of its header, of which the first byte is put right: 60:0000010400000000.
+//
 // Of all: ttl= id= tos= df mf off= opts=HEX sum=ok|bad|zero|partial ipsum=bad
 // udplen=N gso=N pad=N (bytes behind the packet) mtu=N (of frag-needed) cut=N (a quotation cut
 // to N bytes) raw=HEX at=N (bytes put over the finished packet).
@@ -36,6 +41,41 @@ var icmpNames = []struct {
 	{"echo-reply", 0, 0}, {"net-unreachable", 3, 0}, {"host-unreachable", 3, 1}, {"proto-unreachable", 3, 2},
 	{"port-unreachable", 3, 3}, {"frag-needed", 3, 4}, {"source-quench", 4, 0}, {"redirect", 5, 1},
 	{"echo-request", 8, 0}, {"time-exceeded", 11, 0}, {"reassembly-exceeded", 11, 1}, {"parameter-problem", 12, 0},
+}
+
+var icmpv6Names = []struct {
+	name       string
+	kind, code uint8
+}{
+	{"echo-reply", 129, 0}, {"no-route", 1, 0}, {"address-unreachable", 1, 3}, {"port-unreachable", 1, 4},
+	{"too-big", 2, 0}, {"time-exceeded", 3, 0}, {"reassembly-exceeded", 3, 1}, {"parameter-problem", 4, 1},
+	{"unknown-error", 100, 0}, {"echo-request", 128, 0}, {"neighbour-solicitation", 135, 0}, {"redirect", 137, 0},
+}
+
+// extensionOf is an extension header by its name in scripts.
+func extensionOf(name string) extension {
+	switch name {
+	case "hop":
+		return hopByHop(5, 2, 0, 0)
+	case "dest":
+		return destination(1, 4, 0, 0, 0, 0)
+	case "routing":
+		return routing(0, 0)
+	case "source-route":
+		return routing(0, 1)
+	case "atomic":
+		return fragmentExtension(0x77, 0, false)
+	}
+	number, digits, _ := strings.Cut(name, ":")
+	proto, err := strconv.ParseUint(number, 10, 8)
+	if err != nil {
+		panic(fmt.Sprintf("ext=%s: %v", name, err))
+	}
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) < 8 {
+		panic(fmt.Sprintf("ext=%s: %v", name, err))
+	}
+	return extension{uint8(proto), b}
 }
 
 type fields map[string]string
@@ -52,11 +92,11 @@ func (f fields) num(key string, otherwise int) int {
 	return int(n)
 }
 
-// cutPacket splits the words of a packet off a line: "(…)" nests.
+// splitFields splits the words of a packet: "(…)" nests, and one that is not
+// closed is a word like others.
 func splitFields(text string) (head []string, f fields, inner string) {
 	f = fields{}
-	if i := strings.IndexByte(text, '('); i >= 0 {
-		j := strings.LastIndexByte(text, ')')
+	if i, j := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')'); i >= 0 && i < j {
 		inner = text[i+1 : j]
 		text = text[:i] + text[j+1:]
 	}
@@ -82,6 +122,9 @@ func encodePacket(text string) ([]byte, Offload) {
 		a, b := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
 		src, dst, sp, dp = a.Addr().String(), b.Addr().String(), a.Port(), b.Port()
 	}
+	if strings.Contains(src, ":") {
+		return encodeIPv6(head, f, inner, netip.AddrPortFrom(netip.MustParseAddr(src), sp), netip.AddrPortFrom(netip.MustParseAddr(dst), dp))
+	}
 	ip := &layers.IPv4{
 		Version: 4, TTL: uint8(f.num("ttl", 64)), Id: uint16(f.num("id", 1)), TOS: uint8(f.num("tos", 0)),
 		SrcIP: netip.MustParseAddr(src).AsSlice(), DstIP: netip.MustParseAddr(dst).AsSlice(),
@@ -102,34 +145,7 @@ func encodePacket(text string) ([]byte, Offload) {
 	switch proto {
 	case "tcp":
 		ip.Protocol = layers.IPProtocolTCP
-		t := &layers.TCP{
-			SrcPort: layers.TCPPort(sp), DstPort: layers.TCPPort(dp), Seq: uint32(f.num("seq", 1000)), Ack: uint32(f.num("ack", 0)),
-			Window: uint16(f.num("win", 64240)), Urgent: uint16(f.num("urg", 0)),
-		}
-		if len(head) > 4 {
-			for _, c := range head[4] {
-				switch c {
-				case 'S':
-					t.SYN = true
-				case 'A':
-					t.ACK = true
-				case 'F':
-					t.FIN = true
-				case 'R':
-					t.RST = true
-				case 'P':
-					t.PSH = true
-				case 'U':
-					t.URG = true
-				}
-			}
-		}
-		if n := f.num("mss", 0); n > 0 {
-			t.Options = append(t.Options, layers.TCPOption{OptionType: 2, OptionLength: 4, OptionData: binary.BigEndian.AppendUint16(nil, uint16(n))})
-		}
-		if _, ok := f["wscale"]; ok {
-			t.Options = append(t.Options, layers.TCPOption{OptionType: 3, OptionLength: 3, OptionData: []byte{byte(f.num("wscale", 0))}})
-		}
+		t := tcpLayer(head, f, sp, dp)
 		_ = t.SetNetworkLayerForChecksum(ip)
 		stack = append(stack, t, gopacket.Payload(data))
 		sumAt = 16
@@ -210,9 +226,45 @@ func encodePacket(text string) ([]byte, Offload) {
 	return b, off
 }
 
+// tcpLayer is the TCP header of a packet of either family.
+func tcpLayer(head []string, f fields, sp, dp uint16) *layers.TCP {
+	t := &layers.TCP{
+		SrcPort: layers.TCPPort(sp), DstPort: layers.TCPPort(dp), Seq: uint32(f.num("seq", 1000)), Ack: uint32(f.num("ack", 0)),
+		Window: uint16(f.num("win", 64240)), Urgent: uint16(f.num("urg", 0)),
+	}
+	if len(head) > 4 {
+		for _, c := range head[4] {
+			switch c {
+			case 'S':
+				t.SYN = true
+			case 'A':
+				t.ACK = true
+			case 'F':
+				t.FIN = true
+			case 'R':
+				t.RST = true
+			case 'P':
+				t.PSH = true
+			case 'U':
+				t.URG = true
+			}
+		}
+	}
+	if n := f.num("mss", 0); n > 0 {
+		t.Options = append(t.Options, layers.TCPOption{OptionType: 2, OptionLength: 4, OptionData: binary.BigEndian.AppendUint16(nil, uint16(n))})
+	}
+	if _, ok := f["wscale"]; ok {
+		t.Options = append(t.Options, layers.TCPOption{OptionType: 3, OptionLength: 3, OptionData: []byte{byte(f.num("wscale", 0))}})
+	}
+	return t
+}
+
 // decodePacket writes a packet in the notation of encodePacket, with every
 // field, and judges its checksums.
 func decodePacket(b []byte, off Offload) string {
+	if len(b) > 0 && b[0]>>4 == 6 {
+		return decodeIPv6(b, off)
+	}
 	p := gopacket.NewPacket(b, layers.LayerTypeIPv4, gopacket.NoCopy)
 	ip, ok := p.NetworkLayer().(*layers.IPv4)
 	if !ok {
