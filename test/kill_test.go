@@ -35,7 +35,10 @@ func TestKill(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, VIP %v", name, host), func(t *testing.T) {
 				for _, io := range []string{"packet", "tun"} {
-					t.Run(io, func(t *testing.T) { killUnderLoad(t, host, signal, io) })
+					t.Run(io, func(t *testing.T) {
+						t.Parallel()
+						killUnderLoad(t, host, signal, io)
+					})
 				}
 			})
 		}

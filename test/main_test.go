@@ -69,13 +69,14 @@ type cluster struct {
 }
 
 // eachIO runs scenarios on a cluster with a director, once for each way of input
-// and output. configure returns the configuration file; nil stands for site.
+// and output, the two side by side. configure returns the configuration file; nil stands for site.
 func eachIO(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster)) {
 	if configure == nil {
 		configure = site
 	}
 	for _, io := range []string{"packet", "tun"} {
 		t.Run(io, func(t *testing.T) {
+			t.Parallel()
 			c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: io}
 			text := configure(c.Cluster, io)
 			if err := tunForbidden(); io == "tun" && err != nil {

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// small is a table that a flood fills several times over.
+const small = 4096
+
+func smallTable(c *lab.Cluster, io string) string {
+	return fmt.Sprintf("max-conns: %d\n", small) + site(c, io)
+}
+
+func TestFlood(t *testing.T) {
+	eachIO(t, lab.Config{}, smallTable, func(t *testing.T, c *cluster) {
+		c.run("SYN from random sources", synFlood)
+		c.run("half datagrams", halfDatagrams)
+		c.run("table full", tableFull)
+	})
+}
+
+// synFlood sends 20,000 SYNs: connections held before go on, and of 20 new ones
+// 20 succeed.
+func synFlood(t *testing.T, c *cluster) {
+	held := c.holdEchoes(50)
+	w := c.capture(c.Client, "eth0")
+	random := rand.New(rand.NewPCG(1, 2))
+	syn := c.template(w, layers.IPProtocolTCP, &layers.TCP{SrcPort: 1, DstPort: 80, Seq: 1, SYN: true, Window: 60_000})
+	for range 20_000 {
+		// The checksums follow the source, so that the servers see right ones.
+		src := netip.AddrFrom4([4]byte{byte(11 + random.IntN(80)), byte(random.Uint32()), byte(random.Uint32()), byte(1 + random.IntN(250))})
+		syn.setSource(src, uint16(1024+random.IntN(60_000)))
+		w.send(syn.frame)
+	}
+
+	for i := range 20 {
+		if page, err := c.get(c.Client, 80); err != nil || !strings.HasPrefix(page, "this is real server") {
+			t.Errorf("new connection %d: %q, %v", i+1, page, err)
+		}
+	}
+	for i, conn := range held {
+		if err := tryEcho(conn); err != nil {
+			t.Errorf("held connection %d: %v", i+1, err)
+		}
+	}
+	s, err := c.control.Stats(c.ctx)
+	c.must(err)
+	if s.Conns.Len > small {
+		t.Errorf("%d entries in a table of %d", s.Conns.Len, small)
+	}
+	if s.Total.Conns < small {
+		t.Errorf("only %d connections were counted: that was no flood", s.Total.Conns)
+	}
+}
+
+// halfDatagrams sends 10,000 first fragments that nothing follows, from many
+// sources and as many from one: fragmented datagrams of others still get
+// through. First fragments go on to the servers, whose kernels keep 4 MiB of
+// them: they get room, since this is about the director.
+func halfDatagrams(t *testing.T, c *cluster) {
+	for _, s := range c.Servers {
+		c.must(s.SetSysctl("net.ipv4.ipfrag_high_thresh", "67108864"))
+	}
+	w := c.capture(c.Client, "eth0")
+	random := rand.New(rand.NewPCG(3, 4))
+	data := gopacket.Payload(make([]byte, 800))
+	half := c.template(w, layers.IPProtocolUDP, &layers.UDP{SrcPort: 1, DstPort: lab.EchoPort}, data)
+	half.ip()[6] |= 0x20 // more fragments
+	for i := range 10_000 {
+		src := netip.AddrFrom4([4]byte{172, 16, 5, 5})
+		if i%2 == 0 {
+			src = netip.AddrFrom4([4]byte{byte(11 + random.IntN(80)), byte(random.Uint32()), byte(random.Uint32()), 9})
+		}
+		half.ip()[4], half.ip()[5] = byte(i>>8), byte(i)
+		half.setSource(src, uint16(1024+random.IntN(60_000)))
+		w.send(half.frame)
+	}
+	// TCP gets through any queue; when it has, the queues are empty, and what is
+	// lost now is lost for good reason or none.
+	c.mustGet(c.Client, 80)
+	c.exchange(c.dialUDP(lab.EchoPort), 5, 8<<10)
+}
+
+// tableFull holds established connections until there is no room: no more come,
+// those that there are go on, and when some end there is room again.
+func tableFull(t *testing.T, c *cluster) {
+	var held []net.Conn
+	defer func() {
+		for _, conn := range held {
+			conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+		}
+	}()
+	for refused := c.drops()["table-full"]; len(held) <= small; {
+		ctx, cancel := contextWithin(c, time.Second)
+		conn, err := c.Client.Dial(ctx, "tcp4", c.virtual(lab.EchoPort).String())
+		cancel()
+		if err == nil {
+			held = append(held, conn)
+			continue
+		}
+		if c.ctx.Err() != nil || c.drops()["table-full"] > refused {
+			break
+		}
+	}
+	if len(held) > small || len(held) < small-200 {
+		t.Fatalf("%d connections fit into a table of %d", len(held), small)
+	}
+	if c.drops()["table-full"] == 0 {
+		t.Errorf("the refused connection is not counted: %v", c.drops())
+	}
+	for _, i := range []int{0, len(held) / 2, len(held) - 1} {
+		if err := tryEcho(held[i]); err != nil {
+			t.Errorf("held connection %d: %v", i+1, err)
+		}
+	}
+	c.eventually("the log tells of the full table", func() bool {
+		return strings.Contains(c.director.Logs(), "connection table full")
+	})
+
+	for _, conn := range held[:100] {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+	held = held[100:]
+	// A closed entry stays for ten seconds, in which it gives way to nobody but its
+	// own tuple; make it short, as an operator would.
+	c.must(c.control.SetTimeouts(c.ctx, control.Timeouts{Close: control.Duration(time.Second)}))
+	c.eventually("there is room again", func() bool {
+		ctx, cancel := contextWithin(c, 500*time.Millisecond)
+		defer cancel()
+		conn, err := c.Client.Dial(ctx, "tcp4", c.virtual(lab.EchoPort).String())
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// TestForged has strangers speak for others.
+func TestForged(t *testing.T) {
+	eachIO(t, lab.Config{Clients: 2}, nil, func(t *testing.T, c *cluster) {
+		c.run("blind reset", blindReset)
+		c.run("exact reset", exactReset)
+		c.run("unreachable", forgedUnreachable)
+		c.run("source of a server", serverOutside)
+	})
+}
+
+// blindReset sends resets with the tuple of a connection and sequence numbers
+// that miss its window: the entry stays as it is.
+func blindReset(t *testing.T, c *cluster) {
+	conn := c.dialTCP(lab.EchoPort)
+	c.echo(conn)
+	w := c.capture(c.Clients[1], "eth0")
+	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	rst := c.template(w, layers.IPProtocolTCP, &layers.TCP{SrcPort: 1, DstPort: lab.EchoPort, RST: true})
+	seq := c.nextSeq(conn)
+	for i := range uint32(1000) {
+		rst.setSeq(seq + 1<<28 + i*4_000_000)
+		rst.setSource(local.Addr(), local.Port())
+		w.send(rst.frame)
+	}
+	c.echo(conn)
+	c.wantState(lab.EchoPort, "ESTABLISHED")
+}
+
+// exactReset shows that the resets of blindReset would have been able to do it.
+func exactReset(t *testing.T, c *cluster) {
+	conn := c.dialTCP(lab.EchoPort)
+	c.echo(conn)
+	w := c.capture(c.Clients[1], "eth0")
+	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	rst := c.template(w, layers.IPProtocolTCP, &layers.TCP{SrcPort: 1, DstPort: lab.EchoPort, RST: true})
+	rst.setSeq(c.nextSeq(conn))
+	rst.setSource(local.Addr(), local.Port())
+	w.send(rst.frame)
+	c.eventually("the reset is believed", func() bool {
+		for _, e := range c.conns(control.ConnQuery{Service: c.virtual(lab.EchoPort)}) {
+			if e.Client == local {
+				return e.State == "CLOSE"
+			}
+		}
+		return false
+	})
+}
+
+// nextSeq is the sequence number of what the client sends next.
+func (c *cluster) nextSeq(conn net.Conn) uint32 {
+	c.t.Helper()
+	w := c.capture(c.Servers[0], "eth0")
+	others := []*wire{w, c.capture(c.Servers[1], "eth0"), c.capture(c.Servers[2], "eth0")}
+	c.echo(conn)
+	port := layers.TCPPort(conn.LocalAddr().(*net.TCPAddr).Port)
+	for end := time.Now().Add(limit / 4); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for _, w := range others {
+			for _, p := range w.seen(func(gopacket.Packet) bool { return true }) {
+				if tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP); ok && tcp.SrcPort == port && len(tcp.Payload) > 0 {
+					return tcp.Seq + uint32(len(tcp.Payload))
+				}
+			}
+		}
+	}
+	c.t.Fatal("the client's segment was not seen")
+	return 0
+}
+
+// forgedUnreachable has a third host tell the VIP that its packets to the client
+// do not arrive, quoting one that was never sent.
+func forgedUnreachable(t *testing.T, c *cluster) {
+	conn := c.dialTCP(lab.EchoPort)
+	c.echo(conn)
+	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	w := c.capture(c.Clients[1], "eth0")
+	quoted := frame(t,
+		&layers.IPv4{SrcIP: c.Config.VIP().AsSlice(), DstIP: local.Addr().AsSlice(), Protocol: layers.IPProtocolTCP},
+		&layers.TCP{SrcPort: lab.EchoPort, DstPort: layers.TCPPort(local.Port()), Seq: 77, ACK: true})
+	for code := range uint8(4) {
+		w.send(frame(t,
+			&layers.Ethernet{SrcMAC: w.mac, DstMAC: c.nextHopMAC(), EthernetType: layers.EthernetTypeIPv4},
+			&layers.IPv4{SrcIP: c.Clients[1].Addr.AsSlice(), DstIP: c.Config.VIP().AsSlice(), Protocol: layers.IPProtocolICMPv4},
+			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, code)},
+			gopacket.Payload(quoted)))
+	}
+	c.eventually("the forgeries are counted", func() bool { return c.drops()["icmp-quote"] >= 4 || c.io == "tun" && c.drops()["icmp-quote"] > 0 })
+	c.echo(conn)
+	for _, e := range c.conns(control.ConnQuery{Service: c.virtual(lab.EchoPort)}) {
+		if e.Client == local && e.State != "ESTABLISHED" {
+			t.Errorf("the connection is in state %s", e.State)
+		}
+	}
+}
+
+// serverOutside sends from the client's side what only a server may send.
+func serverOutside(t *testing.T, c *cluster) {
+	conn := c.dialTCP(lab.EchoPort)
+	c.echo(conn)
+	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	victim, w := c.capture(c.Client, "eth0"), c.capture(c.Clients[1], "eth0")
+	for i := range c.Servers {
+		w.send(frame(t,
+			&layers.Ethernet{SrcMAC: w.mac, DstMAC: c.nextHopMAC(), EthernetType: layers.EthernetTypeIPv4},
+			&layers.IPv4{SrcIP: c.Config.ServerAddr(i + 1).AsSlice(), DstIP: local.Addr().AsSlice(), Protocol: layers.IPProtocolTCP},
+			&layers.TCP{SrcPort: lab.EchoPort, DstPort: layers.TCPPort(local.Port()), Seq: 1, RST: true}))
+	}
+	if a := victim.answers(c.Config.VIP()); a.rst != 0 {
+		t.Errorf("the client got %d resets of the VIP", a.rst)
+	}
+	c.echo(conn)
+}
+
+// TestNeighbours is about the director's own ARP; with io: tun it is the host's.
+func TestNeighbours(t *testing.T) {
+	onPacket(t, lab.Config{Clients: 2}, nil, func(t *testing.T, c *cluster) {
+		c.run("forged gratuitous ARP", forgedARP)
+		c.run("a server that is not there", absentServer)
+	})
+}
+
+// forgedARP has another station say that it is a server in use, or the client.
+func forgedARP(t *testing.T, c *cluster) {
+	l := c.startLoad(6)
+	inside, outside := c.capture(c.Servers[1], "eth0"), c.capture(c.Clients[1], "eth0")
+	for range 20 {
+		for _, claim := range []struct {
+			w    *wire
+			addr netip.Addr
+		}{{inside, c.Servers[0].Addr}, {outside, c.Client.Addr}, {outside, c.Config.VIP()}, {inside, c.Config.Gateway()}} {
+			for _, op := range []uint16{layers.ARPRequest, layers.ARPReply} {
+				arp := arpRequest(claim.w.mac, claim.addr, claim.addr)
+				arp.Operation = op
+				to := layers.EthernetBroadcast
+				if op == layers.ARPReply || claim.addr == c.Config.VIP() || claim.addr == c.Config.Gateway() {
+					to = c.nextHopMAC() // to the director alone: the others' tables are their own matter
+					if claim.w == inside {
+						to = c.gatewayMAC()
+					}
+				}
+				claim.w.send(frame(t, &layers.Ethernet{SrcMAC: claim.w.mac, DstMAC: to, EthernetType: layers.EthernetTypeARP}, arp))
+			}
+		}
+		l.more(2)
+	}
+	l.end()
+	for _, w := range []*wire{inside, outside} {
+		stolen := w.seen(func(p gopacket.Packet) bool {
+			ip, ok := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+			if !ok {
+				return false
+			}
+			dst, _ := netip.AddrFromSlice(ip.DstIP.To4())
+			return dst == c.Servers[0].Addr || dst == c.Client.Addr
+		})
+		if len(stolen) > 0 {
+			t.Errorf("%d packets went to the forger, the first:\n%v", len(stolen), stolen[0])
+		}
+	}
+}
+
+// absentServer has a service whose only server does not answer ARP: its clients
+// are told within seconds, and other services do not wait meanwhile.
+func absentServer(t *testing.T, c *cluster) {
+	const port = 2300
+	for _, proto := range []string{"tcp", "udp"} {
+		c.vsnat("service", "add", proto, c.virtual(port).String())
+		c.vsnat("server", "add", proto, c.virtual(port).String(), "10.0.0.99:2300")
+	}
+	l := c.startLoad(3)
+	refused := make(chan error, 1)
+	go func() {
+		ctx, cancel := contextWithin(c, 8*time.Second)
+		defer cancel()
+		_, err := c.Client.Dial(ctx, "tcp4", c.virtual(port).String())
+		refused <- err
+	}()
+	udp := c.dialUDP(port)
+	for range 50 {
+		io.WriteString(udp, "nobody there") // an error here is one about a datagram before
+	}
+	l.more(20)
+	if err := <-refused; !errors.Is(err, unix.EHOSTUNREACH) {
+		t.Errorf("dial: %v, want host unreachable", err)
+	}
+	l.end()
+}
+
+// holdEchoes opens connections that have been used, until the end of the test.
+func (c *cluster) holdEchoes(n int) []net.Conn {
+	c.t.Helper()
+	var held []net.Conn
+	for range n {
+		conn := c.dialTCP(lab.EchoPort)
+		c.echo(conn)
+		held = append(held, conn)
+	}
+	return held
+}
