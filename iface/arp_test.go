@@ -93,8 +93,8 @@ func TestParseARP(t *testing.T) {
 }
 
 // FuzzNeighboursInput gives any frames to a Neighbours in the middle of its work:
-// it never panics, never sends anything but whole ARP from its own MAC, and never
-// unlearns what was confirmed.
+// it never panics, never sends anything but whole ARP and neighbour discovery from
+// its own MAC, and never unlearns what was confirmed.
 func FuzzNeighboursInput(f *testing.F) {
 	f.Add([]byte{}, []byte{})
 	f.Add(arpRequestFrame(), arpRequestFrame()[:41])
@@ -104,9 +104,10 @@ func FuzzNeighboursInput(f *testing.F) {
 	conflict := arpRequestFrame()
 	copy(conflict[28:], []byte{10, 0, 0, 100}) // claims the owned address
 	f.Add(conflict, claim)
+	f.Add(ndQuestion(), ndAnswer())
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		w := newWire(t)
-		w.n.SetOwned([]netip.Addr{netip.MustParseAddr("10.0.0.100")})
+		w.n.SetOwned([]netip.Addr{netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("2001:db8::1")})
 		w.learn("10.0.0.3", 3)
 		for _, frame := range [][]byte{first, second} {
 			before := bytes.Clone(frame)
@@ -117,6 +118,11 @@ func FuzzNeighboursInput(f *testing.F) {
 			w.now = w.now.add(retransTime)
 		}
 		for _, s := range w.sent {
+			if n, fault := ParseND(s.frame); fault == NDGood && [6]byte(s.frame[6:]) == station(1) {
+				if mac, ok := n.option(); ok && mac == station(1) {
+					continue
+				}
+			}
 			a, fault := ParseARP(s.frame)
 			if fault != ARPGood || len(s.frame) != arpFrameSize || a.SenderMAC() != station(1) {
 				t.Fatalf("sent %x: %v", s.frame, fault)

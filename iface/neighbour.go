@@ -2,13 +2,14 @@
 
 package iface
 
-// Neighbours: which MAC has an IPv4 address on a port, asked with ARP by us,
-// because the addresses we forward for need not be the host's.
+// Neighbours: which MAC has an address on a port, asked with ARP (IPv4) or by
+// neighbour discovery (IPv6) by us, because the addresses we forward for need not
+// be the host's. Both are one machine that speaks two languages.
 //
 // A packet on its way meets Lookup (the MAC, if known), then Resolve (a copy
-// waits in neighbour_queue.go while we ask). An ARP frame that was received
-// meets Input (neighbour_input.go): it is answered if it asks for an address of
-// ours, and learned from by strict rules. Tick (neighbour_timer.go) asks again,
+// waits in neighbour_queue.go while we ask). A frame of either protocol that was
+// received meets Input (neighbour_input.go, neighbour_nd.go): it is answered if it
+// asks for an address of ours, and learned from by strict rules. Tick (neighbour_timer.go) asks again,
 // ages, and gives up; what it asks is in neighbour_ask.go.
 //
 //	            Resolve              answer                 30 s
@@ -72,7 +73,7 @@ const (
 )
 
 // SendFunc sends one Ethernet frame on a port. The frame is borrowed until it
-// returns. off is zero for ARP.
+// returns. off is zero for questions and answers.
 type SendFunc func(port int, frame []byte, off Offload)
 
 // FailedFunc takes a frame whose next hop did not answer, as it was given to
@@ -190,8 +191,7 @@ func NewNeighbours(config NeighbourConfig) *Neighbours {
 // it with the answer, and forgets all answers of another generation.
 func (n *Neighbours) Generation() uint32 { return n.generation.Load() }
 
-// Lookup returns the MAC of an address on a port, if it is known. IPv6 is known
-// only from permanent entries.
+// Lookup returns the MAC of an address on a port, if it is known.
 func (n *Neighbours) Lookup(now Time, port int, addr netip.Addr) (mac [6]byte, ok bool) {
 	key := neighbourKey{port, addr.Unmap()}
 	n.mu.Lock()
@@ -244,7 +244,7 @@ func (n *Neighbours) Resolve(now Time, port int, addr netip.Addr, frame []byte, 
 		address(frame, mac, p.MAC)
 		return ResolveKnown
 	}
-	if !isStation(key.addr) {
+	if !isStation(key.addr) && !isStation6(key.addr) {
 		return ResolveNoPort
 	}
 

@@ -11,6 +11,10 @@ import "net/netip"
 func (n *Neighbours) askOne(now Time, e *neighbour, send SendFunc) {
 	e.asked++
 	e.next = now.add(e.interval)
+	if e.key.addr.Is6() {
+		n.solicit(e, e.mac, e.key.addr, send)
+		return
+	}
 	n.request(e, e.mac, e.mac, n.sender(n.ports[e.key.port], e.key.addr), send)
 }
 
@@ -22,9 +26,14 @@ func (n *Neighbours) askAll(now Time, e *neighbour, send SendFunc) {
 		e.moveTo(&n.asking)
 	}
 	p := n.ports[e.key.port]
-	from := n.sender(p, e.key.addr)
 	e.asked++
 	e.next = now.add(retransTime)
+	if e.key.addr.Is6() {
+		group := solicitedNode(e.key.addr)
+		n.solicit(e, groupMAC(group), group, send)
+		return
+	}
+	from := n.sender(p, e.key.addr)
 	// A host that checks the path back to the asker (rp_filter) is silent to a
 	// sender that it has no route to, but not to a probe.
 	if e.asked == maxSolicit && !onLink(p, from) {
@@ -54,8 +63,20 @@ func (n *Neighbours) sender(p NeighbourPort, target netip.Addr) netip.Addr {
 			return a.Addr()
 		}
 	}
-	best, length := netip.IPv4Unspecified(), -1
+	if a := n.nearestOwned(target); a.IsValid() {
+		return a
+	}
+	return netip.IPv4Unspecified()
+}
+
+// nearestOwned is the owned address of the family that shares the longest prefix
+// with the target; invalid if there is none.
+func (n *Neighbours) nearestOwned(target netip.Addr) netip.Addr {
+	best, length := netip.Addr{}, -1
 	for _, a := range n.ownedList {
+		if a.BitLen() != target.BitLen() {
+			continue
+		}
 		if shared := sharedBits(a, target); shared > length {
 			best, length = a, shared
 		}
@@ -63,10 +84,11 @@ func (n *Neighbours) sender(p NeighbourPort, target netip.Addr) netip.Addr {
 	return best
 }
 
-// sharedBits is the length of the prefix that two IPv4 addresses have in common.
+// sharedBits is the length of the prefix that two addresses of a family have in
+// common.
 func sharedBits(a, b netip.Addr) int {
 	length := 0
-	for length < 32 {
+	for length < a.BitLen() {
 		p, err := a.Prefix(length + 1)
 		if err != nil || !p.Contains(b) {
 			break
@@ -76,10 +98,11 @@ func sharedBits(a, b netip.Addr) int {
 	return length
 }
 
-// Announce tells every station that the owned IPv4 addresses are here (RFC 5227
-// section 2.3), each on the ports with a network that contains it, or on all
-// ports if none does. Both forms go out, since some devices believe only one. To
-// be called when addresses have come, and, as the RFC asks, 2 s later once more.
+// Announce tells every station that the owned addresses are here: IPv4 (RFC 5227
+// section 2.3) or IPv6 addresses (RFC 4861 section 7.2.6), each on the ports with
+// a network that contains it, or on all ports if none does. Of ARP both forms go
+// out, since some devices believe only one. To be called when addresses have come,
+// and, as the RFCs ask, 2 s later once more.
 func (n *Neighbours) Announce(send SendFunc) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -89,7 +112,11 @@ func (n *Neighbours) Announce(send SendFunc) {
 			somewhere = somewhere || onLink(p, addr)
 		}
 		for _, p := range n.ports {
-			if !somewhere || onLink(p, addr) {
+			switch {
+			case somewhere && !onLink(p, addr):
+			case addr.Is6():
+				n.advertise(p, addr, send)
+			default:
 				n.announce(p, addr, ARPRequest, send)
 				n.announce(p, addr, ARPReply, send)
 			}

@@ -2,19 +2,28 @@
 
 package iface
 
-// An ARP frame that was received, step by step: is it one; is it our own; does
-// it claim an address of ours; does it ask for one; what may be learned from it.
+// A frame that was received, step by step: is it ARP, or neighbour discovery
+// (neighbour_nd.go); is it our own; does it claim an address of ours; does it ask
+// for one; what may be learned from it.
 
 import "net/netip"
 
-// Input takes an untagged Ethernet frame that was received on a port. It answers
-// requests for owned addresses, learns, and sends what waited for the answer that
-// the frame brings. A frame that is no good is counted, and nothing else. frame
-// stays the caller's.
+// Input takes an untagged Ethernet frame of ARP or neighbour discovery (see IsND)
+// that was received on a port. It answers questions for owned addresses, learns,
+// and sends what waited for the answer that the frame brings. A frame that is no
+// good is counted, and nothing else. frame stays the caller's.
 func (n *Neighbours) Input(now Time, port int, frame []byte, send SendFunc) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stats.Received++
+	if IsND(frame) {
+		n.inputND(now, port, frame, send)
+		return
+	}
+	n.inputARP(now, port, frame, send)
+}
+
+func (n *Neighbours) inputARP(now Time, port int, frame []byte, send SendFunc) {
 	a, fault := ParseARP(frame)
 	if fault != ARPGood {
 		n.stats.Malformed[fault]++
@@ -25,14 +34,22 @@ func (n *Neighbours) Input(now Time, port int, frame []byte, send SendFunc) {
 		return
 	}
 	if o := n.owned[a.SenderIP()]; o != nil {
-		n.defend(now, p, o, a, send)
+		if n.dispute(now, p, o, a.SenderIP(), a.SenderMAC()) {
+			n.announce(p, a.SenderIP(), ARPRequest, send)
+		}
 		return
 	}
 	forUs := n.isForUs(p, a.TargetIP())
 	if a.Operation() == ARPRequest && n.owned[a.TargetIP()] != nil {
 		n.reply(p, a, send)
 	}
-	n.learn(now, p, a, forUs, send)
+	n.learn(now, p, claim{
+		addr: a.SenderIP(), mac: a.SenderMAC(), named: true,
+		asks: a.Operation() == ARPRequest && forUs,
+		// An answer names our MAC and the address we asked from, which may
+		// have been none.
+		answer: a.Operation() == ARPReply && a.TargetMAC() == p.MAC && (forUs || a.TargetIP().IsUnspecified()),
+	}, send)
 }
 
 // isOurs: two ports of ours may be on one link, and hear each other.
@@ -70,26 +87,35 @@ func (n *Neighbours) reply(p NeighbourPort, a ARP, send SendFunc) {
 	n.stats.Replies++
 }
 
-// defend reports that somebody claims an address of ours, and announces it anew,
-// once in defendTime (RFC 5227 section 2.4 (c): a router, or a server with a
-// well-known address, keeps it), so that two which both insist do not
-// flood the link.
-func (n *Neighbours) defend(now Time, p NeighbourPort, o *ownedAddress, a ARP, send SendFunc) {
+// dispute reports that somebody claims an address of ours, and tells whether to
+// announce it anew: once in defendTime (RFC 5227 section 2.4 (c): a router, or a
+// server with a well-known address, keeps it), so that two which both insist do
+// not flood the link.
+func (n *Neighbours) dispute(now Time, p NeighbourPort, o *ownedAddress, addr netip.Addr, mac [6]byte) bool {
 	n.stats.Conflicts++
 	if o.once && now < o.defended.add(defendTime) {
-		return
+		return false
 	}
 	o.defended, o.once = now, true
-	n.announce(p, a.SenderIP(), ARPRequest, send)
 	if n.conflict != nil {
-		n.conflict(p.Port, a.SenderIP(), a.SenderMAC())
+		n.conflict(p.Port, addr, mac)
 	}
+	return true
+}
+
+// claim is what a frame of either protocol says: a station has an address.
+type claim struct {
+	addr   netip.Addr
+	mac    [6]byte
+	named  bool // the message itself named the MAC, not only the frame's header
+	asks   bool // for an address of ours
+	answer bool // to a question from us
 }
 
 // learn applies the rules for what a frame says about its sender.
-func (n *Neighbours) learn(now Time, p NeighbourPort, a ARP, forUs bool, send SendFunc) {
-	key, mac := neighbourKey{p.Port, a.SenderIP()}, a.SenderMAC()
-	if !isStation(key.addr) || n.isForUs(p, key.addr) {
+func (n *Neighbours) learn(now Time, p NeighbourPort, c claim, send SendFunc) {
+	key, mac := neighbourKey{p.Port, c.addr}, c.mac
+	if !isStation(key.addr) && !isStation6(key.addr) || n.isForUs(p, key.addr) {
 		return
 	}
 	if _, ok := n.permanent[key]; ok {
@@ -97,18 +123,15 @@ func (n *Neighbours) learn(now Time, p NeighbourPort, a ARP, forUs bool, send Se
 	}
 	e := n.entries[key]
 	if e == nil {
-		n.meet(now, p, a, forUs)
+		n.meet(now, p, c)
 		return
 	}
-	// An answer names our MAC and the address we asked from, which may have
-	// been none.
-	answer := a.Operation() == ARPReply && a.TargetMAC() == p.MAC && (forUs || a.TargetIP().IsUnspecified())
 
 	switch {
-	case e.state == incomplete && answer && e.asked > 0:
+	case e.state == incomplete && c.answer && c.named && e.asked > 0:
 		n.confirm(now, e, mac)
 		n.release(e, mac, send)
-	case e.state == probe && answer && e.asked > 0 && e.mac == mac:
+	case e.state == probe && c.answer && e.asked > 0 && e.mac == mac:
 		n.confirm(now, e, mac)
 	case e.state == failed:
 		// It lives: the next packet for it may ask at once.
@@ -122,20 +145,23 @@ func (n *Neighbours) learn(now Time, p NeighbourPort, a ARP, forUs bool, send Se
 // meet makes an entry for a station that asked for us, since our packets to it
 // will follow. It is used as it is, and asked when it is first used. Announcements
 // make none.
-func (n *Neighbours) meet(now Time, p NeighbourPort, a ARP, forUs bool) {
-	if a.Operation() != ARPRequest || !forUs || !onLink(p, a.SenderIP()) {
+func (n *Neighbours) meet(now Time, p NeighbourPort, c claim) {
+	if !c.asks || !c.named || !onLink(p, c.addr) {
 		return
 	}
 	if n.learned.length >= maxLearned {
 		n.forget(n.learned.head)
 		n.stats.Evicted++
 	}
-	e := n.insert(neighbourKey{p.Port, a.SenderIP()}, &n.learned)
-	e.state, e.mac, e.used = stale, a.SenderMAC(), now
+	e := n.insert(neighbourKey{p.Port, c.addr}, &n.learned)
+	e.state, e.mac, e.used = stale, c.mac, now
 }
 
 // onLink tells whether an address is in a network of the port.
 func onLink(p NeighbourPort, addr netip.Addr) bool {
+	if addr.Is6() && addr.IsLinkLocalUnicast() {
+		return true
+	}
 	for _, a := range p.Addrs {
 		if a.Contains(addr) {
 			return true

@@ -97,7 +97,7 @@ func (n *Neighbours) SetOwned(addrs []netip.Addr) {
 			o = &ownedAddress{}
 		}
 		n.owned[a] = o
-		if isStation(a) {
+		if isStation(a) || isStation6(a) {
 			n.ownedList = append(n.ownedList, a)
 		}
 	}
@@ -108,14 +108,15 @@ type NeighbourStats struct {
 	Entries, Queued, QueuedBytes int
 
 	Requests, Replies, Announcements uint64 // sent
-	Received                         uint64 // ARP frames given to Input
+	Received                         uint64 // frames given to Input
 	Malformed                        [numARPFaults]uint64
-	Unsolicited                      uint64 // claims that were not believed
-	Conflicts                        uint64 // claims of owned addresses
-	Failed                           uint64 // next hops that did not answer
-	Evicted                          uint64 // entries given up for want of room
-	QueueRefused                     uint64 // frames: too many for one neighbour, or too long
-	QueueDisplaced                   uint64 // frames: pushed out by newer ones
+	MalformedND                      [numNDFaults]uint64 // without NDNone, which is no fault
+	Unsolicited                      uint64              // claims that were not believed
+	Conflicts                        uint64              // claims of owned addresses
+	Failed                           uint64              // next hops that did not answer
+	Evicted                          uint64              // entries given up for want of room
+	QueueRefused                     uint64              // frames: too many for one neighbour, or too long
+	QueueDisplaced                   uint64              // frames: pushed out by newer ones
 }
 
 // Stats returns the counters.

@@ -106,6 +106,10 @@ func (w *wire) takes() string {
 			to = "all"
 		}
 		a, fault := ParseARP(s.frame)
+		if n, fault := ParseND(s.frame); fault == NDGood {
+			lines = append(lines, describeND(s, n))
+			continue
+		}
 		switch {
 		case fault != ARPGood:
 			lines = append(lines, fmt.Sprintf("%d>%s %s", s.port, to, s.frame[12:]))
@@ -544,7 +548,7 @@ func TestSetPortsForgetsPortsThatWent(t *testing.T) {
 
 func TestNotToBeAsked(t *testing.T) {
 	w := newWire(t)
-	for _, a := range []string{"0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "2001:db8::1"} {
+	for _, a := range []string{"0.0.0.0", "255.255.255.255", "224.0.0.1", "127.0.0.1", "::", "::1", "ff02::1", "::ffff:224.0.0.1"} {
 		if got := w.resolve(a, "..a"); got != ResolveNoPort {
 			t.Errorf("%s: %d", a, got)
 		}
