@@ -18,7 +18,12 @@ func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error 
 	if err := CheckService(s); err != nil {
 		return err
 	}
-	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error { return d.rules.AddService(natService(s)) })
+	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error {
+		if err := checkFamily(s.Address.Addr()); err != nil {
+			return err
+		}
+		return d.rules.AddService(natService(s))
+	})
 }
 
 func (d *director) EditService(ctx context.Context, s control.ServiceSpec) error {
@@ -42,7 +47,7 @@ func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s contro
 	}
 	return d.change(ctx, "add server "+s.Address.String()+" of "+k.String(), func() error {
 		if err := d.checkPlace(s.Address.Addr()); err != nil {
-			return control.Refuse(control.CodeInvalid, err.Error(), hintOf(err))
+			return err
 		}
 		return d.rules.AddServer(natKey(k), natServer(s))
 	})
@@ -65,7 +70,12 @@ func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {
 	if err := CheckSNAT(s); err != nil {
 		return err
 	}
-	return d.change(ctx, "add snat "+s.From.String(), func() error { return d.rules.AddSNAT(natSNAT(s)) })
+	return d.change(ctx, "add snat "+s.From.String(), func() error {
+		if err := checkFamily(s.To); err != nil {
+			return err
+		}
+		return d.rules.AddSNAT(natSNAT(s))
+	})
 }
 
 func (d *director) DeleteSNAT(ctx context.Context, from netip.Prefix) error {

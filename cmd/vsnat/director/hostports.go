@@ -3,8 +3,6 @@
 package director
 
 import (
-	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -69,39 +67,3 @@ func (d *director) refreshHost() {
 	d.rules.SetHost(d.world.host)
 	d.publish()
 }
-
-// checkPlaces refuses servers that have an address of the host: what is sent
-// there never leaves it, and its answers never come to us.
-func (d *director) checkPlaces(cfg *Config) error {
-	for _, s := range cfg.Services {
-		for _, v := range s.Servers {
-			if err := d.checkPlace(v.Address.Addr()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (d *director) checkPlace(server netip.Addr) error {
-	for _, l := range d.world.topology.Links {
-		for _, a := range l.Addrs {
-			if a.Addr() == server {
-				return hinted{
-					fmt.Errorf("server %s is an address of this host, on %s", server, l.Name),
-					"a real server is another machine, whose answers come back through this one",
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// hinted is an error with the next step for the operator.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Hint() string  { return h.hint }
-func (h hinted) Unwrap() error { return h.error }

@@ -3,7 +3,6 @@
 package director
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -71,7 +70,7 @@ func (d *director) try(cfg *Config, changes []Change) error {
 			return err
 		}
 	}
-	if err := d.checkPlaces(cfg); err != nil {
+	if err := d.servable(cfg); err != nil {
 		return err
 	}
 	trial := nat.NewRules()
@@ -84,14 +83,6 @@ func (d *director) try(cfg *Config, changes []Change) error {
 		}
 	}
 	return nil
-}
-
-func hintOf(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		return h.Hint()
-	}
-	return ""
 }
 
 // applyChange makes one change in rules, unpublished. Settings are taken up as a
@@ -121,31 +112,4 @@ func applyChange(r *nat.Rules, c Change) error {
 		return r.DelSNAT(c.SNAT.From)
 	}
 	return nil
-}
-
-// refused turns an error of the rules into one of the control protocol.
-func refused(err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, c := range []struct {
-		err  error
-		code control.Code
-		hint string
-	}{
-		{nat.ErrServiceExists, control.CodeServiceExists, "edit it, or delete it first"},
-		{nat.ErrNoService, control.CodeNoService, "`vsnat service list` shows those there are"},
-		{nat.ErrNotDefined, control.CodeNotDefined, "add the service first"},
-		{nat.ErrServerExists, control.CodeServerExists, "edit it, or delete it first"},
-		{nat.ErrNoServer, control.CodeNoServer, "`vsnat server list` shows those there are"},
-		{nat.ErrNoScheduler, control.CodeNoScheduler, ""},
-		{nat.ErrRuleExists, control.CodeRuleExists, "delete it first"},
-		{nat.ErrNoRule, control.CodeNoRule, "`vsnat snat list` shows those there are"},
-		{nat.ErrInvalid, control.CodeInvalid, ""},
-	} {
-		if errors.Is(err, c.err) {
-			return control.Refuse(c.code, err.Error(), c.hint)
-		}
-	}
-	return err
 }

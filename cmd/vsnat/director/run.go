@@ -34,9 +34,6 @@ func Run(ctx context.Context, o Options) error {
 			}
 		}
 	}
-	if err := checkPrivileges(); err != nil {
-		return err
-	}
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.Level)
 	if o.Log == nil {
@@ -55,6 +52,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer listener.Close()
+	if err := checkPrivileges(); err != nil {
+		return err
+	}
 	if o.State == "" {
 		o.State = filepath.Join(filepath.Dir(socket), "tun-host.json")
 	}
@@ -162,7 +162,7 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.checkPlaces(cfg); err != nil {
+	if err := d.servable(cfg); err != nil {
 		return nil, err
 	}
 	if cfg.IO == IOTUN {

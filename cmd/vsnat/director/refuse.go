@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// What a director at work refuses although it is well formed (check.go judges
+// that), and how a refusal is told.
+
+// hinted is an error with the next step for the operator.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Hint() string  { return h.hint }
+func (h hinted) Unwrap() error { return h.error }
+
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+// servable refuses what no packet would ever be found for.
+func (d *director) servable(cfg *Config) error {
+	for _, s := range cfg.Services {
+		if err := checkFamily(s.Address.Addr()); err != nil {
+			return err
+		}
+		for _, v := range s.Servers {
+			if err := d.checkPlace(v.Address.Addr()); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range cfg.SNAT {
+		if err := checkFamily(s.To); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkFamily refuses IPv6, which ports and neighbours do not speak yet.
+func checkFamily(a netip.Addr) error {
+	if a.Is4() {
+		return nil
+	}
+	return hinted{fmt.Errorf("%s: IPv6 is not served", a), "give an IPv4 address; the host's own IPv6 is not touched"}
+}
+
+// checkPlace refuses a server that has an address of the host: what is sent
+// there never leaves it, and its answers never come to us.
+func (d *director) checkPlace(server netip.Addr) error {
+	for _, l := range d.world.topology.Links {
+		for _, a := range l.Addrs {
+			if a.Addr() == server {
+				return hinted{
+					fmt.Errorf("server %s is an address of this host, on %s", server, l.Name),
+					"a real server is another machine, whose answers come back through this one",
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// refused turns an error of the rules into one of the control protocol.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, c := range []struct {
+		err  error
+		code control.Code
+		hint string
+	}{
+		{nat.ErrServiceExists, control.CodeServiceExists, "edit it, or delete it first"},
+		{nat.ErrNoService, control.CodeNoService, "`vsnat service list` shows those there are"},
+		{nat.ErrNotDefined, control.CodeNotDefined, "add the service first"},
+		{nat.ErrServerExists, control.CodeServerExists, "edit it, or delete it first"},
+		{nat.ErrNoServer, control.CodeNoServer, "`vsnat server list` shows those there are"},
+		{nat.ErrNoScheduler, control.CodeNoScheduler, ""},
+		{nat.ErrRuleExists, control.CodeRuleExists, "delete it first"},
+		{nat.ErrNoRule, control.CodeNoRule, "`vsnat snat list` shows those there are"},
+		{nat.ErrInvalid, control.CodeInvalid, ""},
+	} {
+		if errors.Is(err, c.err) {
+			return control.Refuse(c.code, err.Error(), c.hint)
+		}
+	}
+	if hint := hintOf(err); hint != "" {
+		return control.Refuse(control.CodeInvalid, err.Error(), hint)
+	}
+	return err
+}
