@@ -36,6 +36,11 @@ type guardLab struct {
 func newGuardLab(t *testing.T) *guardLab {
 	t.Helper()
 	lab := &guardLab{ifacetest.NewNamespace(t), ifacetest.NewNamespace(t), ifacetest.NewNamespace(t)}
+	for _, in := range []*ifacetest.Namespace{lab.host, lab.client, lab.inside} {
+		// Link-local addresses are there at once, so that questions have a sender.
+		setSysctl(t, in, "net/ipv6/conf/all/accept_dad", "0")
+		setSysctl(t, in, "net/ipv6/conf/default/accept_dad", "0")
+	}
 	lab.cable(t, "pub", lab.client)
 	lab.cable(t, "priv", lab.inside)
 	lab.address(t, lab.host, "pub", "192.0.2.1/24", "2001:db8::1/64")

@@ -104,12 +104,14 @@ func (g *nftGuard) tables() (map[string]uint64, error) {
 }
 
 func (g *nftGuard) tryRules() error {
-	documentation := netip.MustParseAddr("192.0.2.1")
-	service := []GuardService{{unix.IPPROTO_TCP, documentation, 1}}
-	sample := GuardRules{
-		Owned: []netip.Addr{documentation}, Services: service, Servers: service, Host: []netip.Addr{documentation},
-		Inside: []netip.Prefix{netip.PrefixFrom(documentation, 24).Masked()},
-		SNAT:   []GuardPorts{{documentation, 1, 9, []uint16{5}}},
+	var sample GuardRules
+	for _, text := range []string{"192.0.2.0", "2001:db8::"} { // documentation
+		addr := netip.MustParseAddr(text)
+		service := GuardService{unix.IPPROTO_TCP, addr, 1}
+		sample.Owned, sample.Host = append(sample.Owned, addr), append(sample.Host, addr)
+		sample.Services, sample.Servers = append(sample.Services, service), append(sample.Servers, service)
+		sample.Inside = append(sample.Inside, netip.PrefixFrom(addr, 24))
+		sample.SNAT = append(sample.SNAT, GuardPorts{addr, 1, 9, []uint16{5}})
 	}
 	if err := g.Apply(sample); err != nil {
 		return err

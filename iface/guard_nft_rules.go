@@ -14,6 +14,7 @@ import (
 // The rules stand in one chain per address family, in this order:
 //
 //	destination owned                                  drop
+//	neighbour discovery                                accept (IPv6)
 //	destination and port a service                     drop
 //	destination a SNAT address, port ours              drop
 //	destination an address of the host                 accept
@@ -23,7 +24,8 @@ import (
 //	ICMP error from a real server                      drop
 //	source in an inside network                        drop
 //
-// Below the fourth line are only packets in transit.
+// Below the fifth line are only packets in transit. Neighbour discovery never is;
+// what asks an owned address alone would leave again where the host forwards.
 
 // Registers: 16 bytes each, or, numbered from 8 on, 4 bytes each. A key of an
 // address, a protocol and a port is laid out in 4-byte registers side by side.
@@ -63,6 +65,7 @@ type nftFamily struct {
 	icmpType  uint32
 	errors    [][]byte       // ICMP types that are about another packet
 	local     []netip.Prefix // destinations that nobody forwards
+	discovery bool           // has neighbour discovery
 }
 
 func nftFamilies() []nftFamily {
@@ -75,7 +78,8 @@ func nftFamilies() []nftFamily {
 		chain: "ipv6", etherType: unix.ETH_P_IPV6, is: netip.Addr.Is6, keyType: nftTypeIPv6,
 		length: 16, source: 8, target: 24,
 		icmp: unix.IPPROTO_ICMPV6, icmpType: nftTypeICMPv6, errors: [][]byte{{1}, {2}, {3}, {4}},
-		local: []netip.Prefix{netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("fe80::/10")},
+		local:     []netip.Prefix{netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("fe80::/10")},
+		discovery: true,
 	}}
 }
 
@@ -94,6 +98,13 @@ func (f nftFamily) writeRules(b *nftBatch, rules GuardRules) {
 
 	if owned := f.addrs(rules.Owned); len(owned) > 0 {
 		drop(countOwned, "owned addresses", f.load(f.target, nftRegister), b.newSet(f.keyType, nftRegister, owned))
+	}
+	if f.discovery {
+		accept("neighbour discovery", &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: nftRegister},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: []byte{f.icmp}},
+			&expr.Payload{DestRegister: nftRegister, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+			&expr.Cmp{Op: expr.CmpOpGte, Register: nftRegister, Data: []byte{ndFirst}},
+			&expr.Cmp{Op: expr.CmpOpLte, Register: nftRegister, Data: []byte{ndLast}})
 	}
 	f.writeEndpoints(b, drop, countServices, "services", f.target, targetPort, rules.Services)
 	for _, p := range rules.SNAT {

@@ -15,7 +15,8 @@ import (
 
 // GuardRules says which packets arriving on the served links the host's own
 // stack must not get. The order of its lists and repetitions have no meaning.
-// ARP and neighbour discovery are never touched, nor are frames for another
+// ARP and neighbour discovery are never touched (but for what is sent to an owned
+// address alone, and means us), nor are frames for another
 // MAC address (the host ignores them, and a macvlan on the link needs them) or
 // frames with a VLAN tag (they belong to another link).
 type GuardRules struct {
