@@ -5,11 +5,13 @@ package test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +43,20 @@ func (b built) Run() int {
 	return b.M.Run()
 }
 
+// sources are what the program is built from. go test must not take a result from
+// its cache after one of them has changed, which it can't know otherwise: it
+// notes the files that a test looks at.
+var sources = sync.OnceFunc(func() {
+	for _, dir := range []string{"../cmd", "../conntrack", "../iface", "../nat", "../sched", "../go.mod"} {
+		filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && !strings.HasSuffix(path, "_test.go") {
+				os.Stat(path)
+			}
+			return err
+		})
+	}
+})
+
 // becomeProgram is what the test binary does under the name of the program.
 func becomeProgram() int {
 	err := unix.Exec(os.Getenv(programVariable), os.Args, os.Environ())
@@ -53,6 +69,7 @@ const limit = 40 * time.Second
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()
+	sources()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	return ctx
