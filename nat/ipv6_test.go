@@ -390,6 +390,9 @@ func TestFirstFragmentHoldsAllHeaders(t *testing.T) {
 		}
 		wantReason(t, "options and TCP", fragment6Of(t, 60, 1, 0, true, options[:n]), want)
 	}
+	for _, proto := range []byte{6, 17, 58} {
+		wantReason(t, "options alone", fragment6Of(t, 60, 1, 0, true, []byte{proto, 0, 1, 4, 0, 0, 0, 0}), ReasonFragmentTiny)
+	}
 	for offset := 8; offset <= 64; offset += 8 {
 		want := ReasonNone
 		if offset < 20 {
