@@ -58,7 +58,7 @@
 // # Files
 //
 // In the order a frame meets them: filter.go, poller.go, frame.go, packet.go
-// with packet_receive.go and packet_send.go, offload.go, segment.go, tun.go.
+// with packet_group.go, packet_receive.go and packet_send.go, offload.go, segment.go, tun.go.
 // Package ifacetest has queues in memory and the helper that gives tests a
 // network namespace.
 package iface

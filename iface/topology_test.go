@@ -213,6 +213,7 @@ func TestWatchFollowsAddressesAndRoutes(t *testing.T) {
 	route("0.0.0.0/0", "192.0.2.253", netlink.Route{Priority: 50})
 	route("198.51.100.0/24", "192.0.2.9", netlink.Route{MTU: 1300, Src: net.ParseIP("192.0.2.7")})
 	route("2001:db8:5::/48", "2001:db8::9", netlink.Route{})
+	route("::/0", "fe80::9", netlink.Route{MTU: 1400})
 	route("203.0.113.0/24", "192.0.2.9", netlink.Route{Table: 77}) // not ours to follow
 	h.do(h.Handle.RouteAdd(&netlink.Route{Dst: parseNet("198.51.100.128/25"), Type: unix.RTN_BLACKHOLE}))
 	h.do(h.Handle.RouteAdd(&netlink.Route{Dst: parseNet("10.0.0.0/8"), MultiPath: []*netlink.NexthopInfo{
@@ -227,12 +228,13 @@ func TestWatchFollowsAddressesAndRoutes(t *testing.T) {
 		"0.0.0.0/0 via 192.0.2.253 link 1 mtu 0 metric 50 src invalid IP",
 		"0.0.0.0/0 via 192.0.2.254 link 1 mtu 0 metric 100 src invalid IP",
 		"2001:db8:5::/48 via 2001:db8::9 link 1 mtu 0 metric 1024 src invalid IP",
+		"::/0 via fe80::9 link 1 mtu 1400 metric 1024 src invalid IP",
 	}
 	for deadline := time.Now().Add(10 * time.Second); !slices.Equal(got, want) && time.Now().Before(deadline); {
 		h.until("a change", func(iface.Topology) bool { return true })
 		got = got[:0]
 		for _, r := range h.last.Routes {
-			if r.Dst.Addr().Is6() && r.Dst != netip.MustParsePrefix("2001:db8:5::/48") {
+			if r.Dst.Addr().Is6() && r.Gateway == (netip.Addr{}) {
 				continue // the kernel's own
 			}
 			link := 0
