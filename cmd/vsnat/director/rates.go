@@ -68,8 +68,8 @@ func (r *rates) of(serial uint64) control.Counters {
 	if e == nil {
 		return control.Counters{}
 	}
-	packets := func(v uint64) uint64 { return (v + 1<<9) >> 10 }
-	bytes := func(v uint64) uint64 { return (v + 1<<4) >> 5 }
+	packets := func(v uint64) uint64 { return (v + 0x1ff) >> 10 }
+	bytes := func(v uint64) uint64 { return (v + 0xf) >> 5 }
 	return control.Counters{
 		Conns: packets(e.cps), InPackets: packets(e.inPPS), OutPackets: packets(e.outPPS),
 		InBytes: bytes(e.inBPS), OutBytes: bytes(e.outBPS),
