@@ -124,7 +124,7 @@ func (w *wire) send(frame []byte) {
 }
 
 // answers are how many packets of each kind came from somewhere.
-type answers struct{ synAck, rst, icmp, echo, udp, arp int }
+type answers struct{ synAck, rst, icmp, echo, udp int }
 
 // answers counts all that came from addr, after waiting for stragglers.
 func (w *wire) answers(from netip.Addr) (a answers) {
@@ -159,11 +159,6 @@ func answeredPort(p gopacket.Packet) uint16 {
 }
 
 func (a *answers) count(p gopacket.Packet, from netip.Addr) {
-	if arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP); ok {
-		if s, _ := netip.AddrFromSlice(arp.SourceProtAddress); s == from && arp.Operation == layers.ARPReply {
-			a.arp++
-		}
-	}
 	if source(p) != from {
 		return
 	}
