@@ -169,11 +169,14 @@ func TestNDAnswersThatAreNone(t *testing.T) {
 			b := ndAnswer()
 			copy(b[ethernetHeader+24:], netip.MustParseAddr("2001:db8::1").AsSlice())
 			b[len(b)-ndOptionSize-1] = 3 // 2001:db8::3
+			b[11] = 9
 			b[ethernetHeader+5] = ndSize
 			w.n.Input(w.now, 1, resum(b[:len(b)-ndOptionSize]), w.send)
 		},
 		"from beyond the link": func(w *wire) {
-			b := ndAnswer()
+			b := ndFields{to: station(1), kind: NDAdvertisement, flags: ndFlagSolicited, senderMAC: station(9),
+				source: netip.MustParseAddr("2001:db8::3"), destination: netip.MustParseAddr("2001:db8::1"),
+				target: netip.MustParseAddr("2001:db8::3")}.build()
 			b[ethernetHeader+7] = 254
 			w.n.Input(w.now, 1, b, w.send)
 		},
