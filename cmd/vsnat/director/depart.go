@@ -3,6 +3,8 @@
 package director
 
 import (
+	"encoding/binary"
+
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
@@ -28,7 +30,11 @@ func (s *shard) depart(data []byte, header int, packet *nat.Packet, v *nat.Verdi
 	}
 	frame := data[header-etherHeaderLen:]
 	off := toWire(&packet.Offload, etherHeaderLen)
-	frame[12], frame[13] = etherTypeIPv4>>8, etherTypeIPv4&0xff
+	etherType := uint16(etherTypeIPv4)
+	if frame[etherHeaderLen]>>4 == 6 {
+		etherType = etherTypeIPv6
+	}
+	binary.BigEndian.PutUint16(frame[12:14], etherType)
 	to := v.To
 	if to == (conntrack.LinkAddr{}) {
 		generation := s.neighbours.Generation()

@@ -19,9 +19,7 @@ func (d *director) readHost() {
 	h := nat.HostAddresses{Busy: d.world.host.Busy, EphemeralMin: d.world.host.EphemeralMin, EphemeralMax: d.world.host.EphemeralMax}
 	for _, l := range d.world.topology.Links {
 		for _, a := range l.Addrs {
-			if a.Addr().Is4() {
-				h.Addrs = append(h.Addrs, a.Addr())
-			}
+			h.Addrs = append(h.Addrs, a.Addr())
 		}
 	}
 	if lo, hi, err := iface.EphemeralRange(); err == nil {
@@ -42,7 +40,7 @@ func (d *director) readHost() {
 func busyEndpoints(busy []iface.BusyPort, lo, hi uint16) []nat.BusyEndpoint {
 	var list []nat.BusyEndpoint
 	for _, b := range busy {
-		if b.Port >= lo && b.Port <= hi || b.Addr.IsLoopback() || !b.Addr.Is4() {
+		if b.Port >= lo && b.Port <= hi || b.Addr.IsLoopback() {
 			continue
 		}
 		list = append(list, nat.BusyEndpoint{Proto: b.Proto, Addr: b.Addr, Port: b.Port})

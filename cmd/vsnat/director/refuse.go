@@ -34,7 +34,7 @@ func hintOf(err error) string {
 // servable refuses what no packet would ever be found for.
 func (d *director) servable(cfg *Config) error {
 	for _, s := range cfg.Services {
-		if err := checkFamily(s.Address.Addr()); err != nil {
+		if err := d.checkFamily(s.Address.Addr()); err != nil {
 			return err
 		}
 		for _, v := range s.Servers {
@@ -44,19 +44,19 @@ func (d *director) servable(cfg *Config) error {
 		}
 	}
 	for _, s := range cfg.SNAT {
-		if err := checkFamily(s.To); err != nil {
+		if err := d.checkFamily(s.To); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkFamily refuses IPv6, which ports and neighbours do not speak yet.
-func checkFamily(a netip.Addr) error {
-	if a.Is4() {
+// checkFamily refuses IPv6 with io: tun, whose routing rules are IPv4's.
+func (d *director) checkFamily(a netip.Addr) error {
+	if a.Is4() || d.cfg.IO != IOTUN {
 		return nil
 	}
-	return hinted{fmt.Errorf("%s: IPv6 is not served", a), "give an IPv4 address; the host's own IPv6 is not touched"}
+	return hinted{fmt.Errorf("%s: IPv6 is not served with io: tun", a), "use io: packet, or give an IPv4 address"}
 }
 
 // checkPlace refuses a server that has an address of the host: what is sent

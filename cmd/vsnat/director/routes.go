@@ -55,17 +55,14 @@ func (d *director) routes() []nat.Route {
 }
 
 // hostRoutes converts the host's routes. One that says no (unreachable,
-// blackhole), one by a link that is not served and one by an IPv6 gateway stay
+// blackhole), one by a link that is not served and one by a gateway of the other family stay
 // as routes without a port, so that no shorter prefix takes their packets
 // elsewhere; but a usable one of the same prefix and metric comes first.
 func hostRoutes(routes []iface.Route, by func(link int) (way, bool)) []nat.Route {
 	var usable, not []nat.Route
 	for _, r := range routes {
-		if !r.Dst.Addr().Is4() {
-			continue
-		}
 		way, ok := by(r.Link)
-		if !ok || r.Link == 0 || r.Gateway.IsValid() && !r.Gateway.Is4() {
+		if !ok || r.Link == 0 || r.Gateway.IsValid() && r.Gateway.Is4() != r.Dst.Addr().Is4() {
 			not = append(not, nat.Route{Dst: r.Dst, Port: nat.NoPort, Metric: r.Metric})
 			continue
 		}

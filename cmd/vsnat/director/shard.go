@@ -7,7 +7,7 @@ package director
 //
 //	run      sleep until a queue has something, then for each such port
 //	serve      Read a batch, Begin, judge each frame, send, flush
-//	judge        link header → ARP to the neighbours, IPv4 to the Forwarder
+//	judge        link header → ARP and neighbour discovery to the neighbours, IP to the Forwarder
 //	depart       verdict → port and link address; see depart.go
 //	idle     ageing, and what other goroutines asked for, between batches
 //
@@ -27,6 +27,7 @@ const (
 	etherHeaderLen = 14
 	etherTypeIPv4  = 0x0800
 	etherTypeARP   = 0x0806
+	etherTypeIPv6  = 0x86dd
 
 	// pause is how long a shard sleeps at most: what is due by time alone is
 	// not later than this.
@@ -197,10 +198,13 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 		switch binary.BigEndian.Uint16(f.Data[12:14]) {
 		case etherTypeIPv4:
 		case etherTypeARP:
-			if f.Kind != iface.OtherHost {
-				s.neighbours.Input(iface.Time(s.now), int(p.index), f.Data, s.sendNow)
-			}
+			s.neighbour(p, f)
 			return
+		case etherTypeIPv6:
+			if iface.IsND(f.Data) {
+				s.neighbour(p, f)
+				return
+			}
 		default:
 			s.ignored++
 			return
@@ -229,6 +233,14 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 		frame = f.Data[:etherHeaderLen+len(packet.Data)]
 	}
 	s.depart(frame, len(frame)-len(packet.Data), &packet, &v)
+}
+
+// neighbour hands on what neighbours say: ARP, and IPv6 neighbour discovery,
+// which is sent to groups.
+func (s *shard) neighbour(p *port, f *iface.Frame) {
+	if f.Kind != iface.OtherHost {
+		s.neighbours.Input(iface.Time(s.now), int(p.index), f.Data, s.sendNow)
+	}
 }
 
 // idle does what time brings.
