@@ -26,8 +26,10 @@
 //
 // Subjects, one file each:
 //
+//	seed        the commands of the reference cluster, byte for byte
 //	http        round robin, half-close, RST, a thousand connections
 //	transfer    hundreds of megabytes with a digest, path MTU changes under way
+//	offload     ends that leave nothing to their links
 //	udp, icmp   datagrams, fragments, ping, traceroute, errors
 //	snat        connections of the inside hosts; hairpin
 //	host        addresses of ours on the host: one answer to each packet

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// TestWithoutOffloads switches off what the ends leave to their links: packets
+// come with checksums of their own, and none is larger than the MTU. All other
+// tests are with offloads, as veth has them.
+func TestWithoutOffloads(t *testing.T) {
+	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+		for _, n := range append([]*lab.Node{c.Client}, c.Servers...) {
+			// Transmit checksums last: without them the kernel refuses the others.
+			for _, command := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_STXCSUM} {
+				c.must(n.Do(func() error { return switchOff("eth0", command) }))
+			}
+		}
+		c.run("round robin", roundRobin)
+		c.run("upload and download", func(t *testing.T, c *cluster) {
+			c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), 4<<20))
+			c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), 4<<20))
+		})
+		c.run("datagrams", func(t *testing.T, c *cluster) {
+			for _, size := range []int{10, 1472, 8 << 10} {
+				c.exchange(c.dialUDP(lab.EchoPort), 3, size)
+			}
+		})
+		c.run("SNAT", func(t *testing.T, c *cluster) { snatPeer(t, c, c.Client) })
+	})
+}
+
+// switchOff gives a command of ethtool that takes a value the value 0
+// (include/uapi/linux/ethtool.h, struct ethtool_value).
+func switchOff(link string, command uint32) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	value := struct{ command, data uint32 }{command: command}
+	request := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:], link)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
