@@ -121,7 +121,7 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 		}
 		addr := e.addr.Netip()
 		for _, b := range r.host.Busy {
-			if b.Addr == addr || b.Addr.IsUnspecified() {
+			if b.Addr == addr || b.Addr.IsUnspecified() && b.Addr.Is4() == addr.Is4() {
 				p.add(b.Proto, b.Port)
 			}
 		}

@@ -129,7 +129,6 @@ func TestReloadRefused(t *testing.T) {
 		"no such link":     "interfaces: [none0]\n" + small,
 		"server is host":   strings.Replace(small, "10.0.0.3", "10.0.0.77", 1),
 		"IPv6 service":     small + "  - from: 10.8.0.0/24\n    to: 192.168.88.23\nicmp-rate: 5\n" + "addresses: []\n",
-		"IPv6 after all":   strings.Replace(small, "services:\n", "services:\n  - tcp: '[2001:db8::1]:80'\n", 1),
 		"service twice":    strings.Replace(small, "services:\n", "services:\n  - tcp: 192.168.88.23:80\n", 1),
 		"weight":           strings.Replace(small, "10.0.0.2:80,", "{address: 10.0.0.2:80, weight: 65536},", 1),
 		"unknown schedule": strings.Replace(small, "rr", "rrr", 1),
@@ -180,9 +179,15 @@ func waitFor(t *testing.T, d *director, f func() bool) {
 	t.Fatal("it does not come to pass")
 }
 
-// IPv6 is refused with a hint, whichever way it comes in.
+// With io: tun IPv6 is refused with a hint, whichever way it comes in.
 func TestIPv6Refused(t *testing.T) {
 	d, _ := startDirector(t, small)
+	must(t, d.call(t.Context(), func() error {
+		cfg := *d.cfg
+		cfg.IO = IOTUN // all that the refusal asks for
+		d.cfg = &cfg
+		return nil
+	}))
 	before := d.config(t)
 	key := control.ServiceKey{Proto: control.TCP, Address: netip.MustParseAddrPort("[2001:db8::1]:80")}
 	for name, err := range map[string]error{

@@ -40,7 +40,8 @@ func TestIndexStays(t *testing.T) {
 		{"removed and created", []iface.Link{link(2, "c"), link(4, "a"), link(9, "b")}, link(9, "b"), 1, false},
 		{"names exchanged", []iface.Link{link(2, "a"), link(4, "c"), link(9, "b")}, link(2, "a"), 0, false},
 		{"names exchanged, the other", []iface.Link{link(2, "a"), link(4, "c"), link(9, "b")}, link(4, "c"), 2, false},
-		{"a new one while others are gone", []iface.Link{link(10, "d")}, link(10, "d"), 3, false},
+		{"the name of one that has another now", []iface.Link{link(2, "q"), link(4, "c"), link(9, "b"), link(11, "a")}, link(11, "a"), 3, false},
+		{"a new one while others are gone", []iface.Link{link(12, "d")}, link(12, "d"), 4, false},
 	} {
 		w.topology = iface.Topology{Links: r.links}
 		if i, reused := take(r.take); i != r.index || reused != r.reused {
@@ -85,7 +86,7 @@ func TestHostRoutes(t *testing.T) {
 		{"by an IPv6 gateway", []iface.Route{{Dst: p("10.7.0.0/16"), Gateway: a("fe80::1"), Link: 2}}, []nat.Route{{Dst: p("10.7.0.0/16"), Port: nat.NoPort}}},
 		{"two next hops, one usable", []iface.Route{{Dst: p("10.8.0.0/16"), Link: 8}, {Dst: p("10.8.0.0/16"), Link: 2}},
 			[]nat.Route{{Dst: p("10.8.0.0/16"), Port: 0}, {Dst: p("10.8.0.0/16"), Port: nat.NoPort}}},
-		{"IPv6", []iface.Route{{Dst: p("2001:db8::/32"), Link: 2}}, nil},
+		{"IPv6", []iface.Route{{Dst: p("2001:db8::/32"), Gateway: a("fe80::1"), Link: 2}}, []nat.Route{{Dst: p("2001:db8::/32"), Gateway: a("fe80::1"), Port: 0}}},
 	} {
 		if got := hostRoutes(r.in, by); !reflect.DeepEqual(got, r.want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", r.what, got, r.want)
@@ -178,7 +179,7 @@ func TestBusyEndpoints(t *testing.T) {
 		{Proto: 6, Addr: a("0.0.0.0"), Port: 22}, {Proto: 6, Addr: a("127.0.0.1"), Port: 25}, {Proto: 17, Addr: a("192.0.2.1"), Port: 40000},
 		{Proto: 17, Addr: a("192.0.2.1"), Port: 60000}, {Proto: 6, Addr: a("::"), Port: 443},
 	}, 32768, 59999)
-	want := []nat.BusyEndpoint{{Proto: 6, Addr: a("0.0.0.0"), Port: 22}, {Proto: 17, Addr: a("192.0.2.1"), Port: 60000}}
+	want := []nat.BusyEndpoint{{Proto: 6, Addr: a("0.0.0.0"), Port: 22}, {Proto: 17, Addr: a("192.0.2.1"), Port: 60000}, {Proto: 6, Addr: a("::"), Port: 443}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
