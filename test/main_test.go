@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,27 +20,7 @@ import (
 	"github.com/vsnat/vsnat/test/lab"
 )
 
-// programVariable tells the processes of the lab where the program was built.
-const programVariable = "VSNAT_TEST_PROGRAM"
-
-func TestMain(m *testing.M) { os.Exit(lab.Main(built{m}, becomeProgram)) }
-
-// built is the tests with the program they test.
-type built struct{ *testing.M }
-
-// Run builds the program, inside of the lab and in its run directory, so that
-// it goes away with it, and runs the tests.
-func (b built) Run() int {
-	file := filepath.Join(lab.RunDir(), "vsnat.program")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", file, "../cmd/vsnat")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build ../cmd/vsnat: %v\n%s", err, out)
-		return 1
-	}
-	os.Setenv(programVariable, file)
-	return b.M.Run()
-}
+func TestMain(m *testing.M) { os.Exit(lab.MainBuilt(m, "../cmd/vsnat")) }
 
 // sources are what the program is built from. go test must not take a result from
 // its cache after one of them has changed, which it can't know otherwise: it
@@ -56,13 +35,6 @@ var sources = sync.OnceFunc(func() {
 		})
 	}
 })
-
-// becomeProgram is what the test binary does under the name of the program.
-func becomeProgram() int {
-	err := unix.Exec(os.Getenv(programVariable), os.Args, os.Environ())
-	fmt.Fprintln(os.Stderr, "start the built program:", err)
-	return 1
-}
 
 // limit ends a test that hangs. Nothing in a test takes half as long.
 const limit = 40 * time.Second
