@@ -25,4 +25,73 @@
 // is what a reload applies.
 //
 // reference.yaml documents every key where it stands.
+//
+// # At work
+//
+// [Run] starts three goroutines and a thread:
+//
+//	decide    decide.go   owns all that is configured; the only one that changes it
+//	watch     decide.go   reads links, addresses and routes when the kernel says that they changed
+//	control   control/    serves the socket; each request is a goroutine that asks decide
+//	shard     shard.go    reads, judges and sends packets; a thread of its own
+//
+// and every piece of state has one owner:
+//
+//	nat.Rules, Config, world, guard, rates, zero points   decide
+//	queues, nat.Forwarder, batch, MAC cache               shard
+//	Neighbours                                            a mutex; the shard, and decide when the host changes
+//	the published snapshot of the rules                   immutable; decide stores it, the shard loads it once a batch
+//
+// There are four ways between them, and no other. Into decide: calls, which the
+// caller waits for, and tell, which never waits and may forget. Into the shard:
+// do, a function that is called between two batches and waited for, and the
+// snapshot. The shard waits for nobody. In particular it writes no log: what it
+// has to say goes by tell, so that a log nobody reads holds up decide at most,
+// and what tell forgets (a port that failed) is found by auditPorts.
+//
+// The packet's way is in shard.go and depart.go, in the order in which a frame
+// meets it. A frame is borrowed from Read until the next Read of its port; what
+// leaves is written before that.
+//
+// # Start and stop
+//
+// A start makes all that can fail before it says ready: control socket (so that
+// a second director is refused by name), rules, topology, connection table,
+// guard, ports, the first publish; then it gives up its capabilities but two.
+// What fails there ends it, and everything made so far is given back.
+//
+// A stop is the context's end, or the end of any of the four. decide refuses
+// what is still asked, the shard ends after the batch at hand and closes its
+// ports, the host's routing is put back, and the guard goes last: as long as
+// there are connections to be let go of, the host must not answer for them.
+//
+// # Changes
+//
+//	a call of the socket    change: checked, made in the rules, publish
+//	a reload                tried on a copy of the rules; only if each step is
+//	                        accepted are they made, and then published as one
+//	the host                hostChanged, follow: ports, routes, addresses,
+//	                        neighbours; then publish
+//	the host's sockets      refreshHost every 5 s, if an address is shared
+//	a port that failed      portLost; follow with the next tick
+//	time                    tick: deleted servers, announcements, estimator
+//
+// All end in publish, whose order matters: the guard learns of the new rules
+// before the shard does, so that the host never answers for what is about to be
+// ours; then the snapshot, then the filters; new addresses are announced when
+// all of it is in force, and again 2 s later (RFC 5227, 2.3). What was accepted
+// stays accepted: a guard that fails, or a port that does not open, is a problem
+// that Health tells of, that is tried again each second, and that goes away when
+// it is over.
+//
+// # The host
+//
+// An index stands for a link in connections, so that it stays with the link
+// through a new name, and with the name through a new link; see ports.go. Routes
+// that say no, and those by links that are not served, are kept as routes
+// without a port: what they match must not leave by a wider one.
+//
+// With io: tun there is one port, the device that the host routes to. The host
+// sends, so that all its links count as ways out, and what is none of ours goes
+// back to it as it came.
 package director
