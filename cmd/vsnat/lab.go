@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +20,18 @@ type labOptions struct {
 	oneArm    bool
 	router    bool
 	far       bool
+	ipv6      bool
 	scheduler string
 	io        string
 	empty     bool // lab up only
+}
+
+// pageURL is where the page at a node's or the virtual address is found.
+func pageURL(addr netip.Addr) string {
+	if addr.Is6() {
+		return fmt.Sprintf("http://[%v]/", addr)
+	}
+	return fmt.Sprintf("http://%v/", addr)
 }
 
 // config returns the cluster that the flags describe.
@@ -47,6 +57,7 @@ func (o labOptions) config() (lab.Config, error) {
 		OneArm:  o.oneArm,
 		Router:  o.router,
 		Far:     o.far,
+		IPv6:    o.ipv6,
 	}, nil
 }
 
@@ -67,7 +78,8 @@ func (o *labOptions) register(cmd *cobra.Command) {
 		"where the director's host has the VIP: none (vsnat owns it), nic, lo, or bare (the host has no address at all)")
 	f.BoolVar(&o.oneArm, "one-arm", false, "all nodes on one link, the director with one NIC")
 	f.BoolVar(&o.router, "router", false, "a router between client and director")
-	f.BoolVar(&o.far, "far", false, "one more host, 203.0.113.9, behind the client")
+	f.BoolVar(&o.far, "far", false, "one more host behind the client, 203.0.113.9 or 2001:db8:113::9")
+	f.BoolVar(&o.ipv6, "ipv6", false, "the same cluster in IPv6")
 }
 
 // registerDirector adds the flags about the lab's director.
@@ -93,6 +105,7 @@ server to the outside, prints what ipvsadm says, and removes everything.
 "vsnat lab down".`,
 		Example: `  vsnat lab
   vsnat lab --servers 5 --scheduler wlc
+  vsnat lab --ipv6
   vsnat lab up
   vsnat lab exec client -- curl -s http://192.168.88.23/
   vsnat lab exec director -- ipvsadm -L -n

@@ -110,7 +110,7 @@ func buildCluster(ctx context.Context, s *labSteps, place lab.Place, config lab.
 	}
 	return c, s.do("serve the web pages", func() (string, error) {
 		for i, n := range c.Servers {
-			page, err := n.Get(ctx, fmt.Sprintf("http://%v/", n.Addr))
+			page, err := n.Get(ctx, pageURL(n.Addr))
 			if err != nil {
 				return "", err
 			}
@@ -137,7 +137,7 @@ func startDirector(ctx context.Context, s *labSteps, c *lab.Cluster, o lab.Direc
 // requests asks the VIP from the client, one connection a request.
 func (d *labDemo) requests(ctx context.Context) error {
 	c := d.cluster
-	url := fmt.Sprintf("http://%v/", c.Config.VIP())
+	url := pageURL(c.Config.VIP())
 	d.section("%s %v asks %s", c.Client.Name, c.Client.Addr, url)
 	return d.do("requests", func() (string, error) {
 		total := demoRounds * len(c.Servers)
@@ -196,9 +196,10 @@ func judgeAnswers(scheduler string, servers int, answers []string) (string, erro
 func (d *labDemo) outbound(ctx context.Context) error {
 	c := d.cluster
 	from, to := c.Servers[0], c.Client
-	d.section("%s %v opens a connection to %v:%d", from.Name, from.Addr, to.Addr, lab.WhoPort)
+	peer := netip.AddrPortFrom(to.Addr, lab.WhoPort)
+	d.section("%s %v opens a connection to %v", from.Name, from.Addr, peer)
 	return d.do("outbound connection", func() (string, error) {
-		seen, err := from.Get(ctx, fmt.Sprintf("http://%v:%d/", to.Addr, lab.WhoPort))
+		seen, err := from.Get(ctx, fmt.Sprintf("http://%v/", peer))
 		if err != nil {
 			return "", err
 		}

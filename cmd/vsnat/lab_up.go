@@ -30,7 +30,8 @@ func newLabUpCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			if _, err := o.config(); err != nil {
+			config, err := o.config()
+			if err != nil {
 				return err
 			}
 			args := []string{"lab", "hold"}
@@ -42,13 +43,17 @@ func newLabUpCommand() *cobra.Command {
 			if err := lab.Up(ctx, cmd.OutOrStdout(), args...); err != nil {
 				return err
 			}
-			fmt.Fprint(cmd.OutOrStdout(), `
+			url := pageURL(config.VIP())
+			if config.IPv6 {
+				url = "-g '" + url + "'" // brackets mean something to shells and to curl
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), `
 The lab is up:
-  vsnat lab exec client -- curl -s http://192.168.88.23/
+  vsnat lab exec client -- curl -s %s
   vsnat lab exec director -- ipvsadm -L -n
   vsnat lab status
   vsnat lab down
-`)
+`, url)
 			return nil
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 )
 
 // A Cluster is a built lab. Its fields do not change until Close; Far, Router are
@@ -38,8 +39,6 @@ type route struct {
 	to   netip.Prefix
 	via  netip.Addr
 }
-
-var everywhere = netip.MustParsePrefix("0.0.0.0/0")
 
 // Build makes the cluster and starts the services of its nodes. The process must
 // be inside a lab (see Enter), whose run directory place names. The caller ends it
@@ -78,6 +77,9 @@ func (c *Cluster) build() error {
 	if err := c.Routes(); err != nil {
 		return err
 	}
+	if err := c.settle(); err != nil {
+		return err
+	}
 	for _, n := range c.nodes {
 		n.path = bin
 		n.env = []string{"VSNAT_SOCKET=" + c.Socket()}
@@ -86,12 +88,13 @@ func (c *Cluster) build() error {
 }
 
 func (c *Cluster) makeNodes() (err error) {
+	p := c.Config.plan()
 	add := func(name string, addr netip.Addr) *Node {
 		if err != nil {
 			return nil
 		}
 		var n *Node
-		if n, err = newNode(name); err == nil {
+		if n, err = newNode(name, p.version); err == nil {
 			n.Addr = addr
 			c.nodes = append(c.nodes, n)
 		}
@@ -103,10 +106,10 @@ func (c *Cluster) makeNodes() (err error) {
 	}
 	c.Client = c.Clients[0]
 	if c.Config.Far {
-		c.Far = add("far", farHost)
+		c.Far = add("far", p.farHost)
 	}
 	if c.Config.Router {
-		c.Router = add("router", routerInside)
+		c.Router = add("router", p.routerInside)
 	}
 	c.Director = add("director", firstAddr(c.Config.outsidePrefixes()))
 	for i := 1; i <= c.Config.Servers; i++ {
@@ -117,20 +120,21 @@ func (c *Cluster) makeNodes() (err error) {
 
 // makeSegments joins the nodes: far – client – (router) – director – servers.
 func (c *Cluster) makeSegments() error {
-	clientNet := outside
+	p := c.Config.plan()
+	clientNet := p.outside
 	if c.Config.Router {
-		clientNet = behindRouter
+		clientNet = p.behindRouter
 	}
 	var wan, lan, beyond []end
 	for _, n := range c.Clients {
 		wan = append(wan, end{n, "eth0", []netip.Prefix{on(n.Addr, clientNet)}})
 	}
 	if c.Config.Router {
-		beyond = append(wan, end{c.Router, "eth0", []netip.Prefix{on(routerOutside, behindRouter)}})
-		wan = []end{{c.Router, "eth1", []netip.Prefix{on(routerInside, outside)}}}
+		beyond = append(wan, end{c.Router, "eth0", []netip.Prefix{on(p.routerOutside, p.behindRouter)}})
+		wan = []end{{c.Router, "eth1", []netip.Prefix{on(p.routerInside, p.outside)}}}
 	}
 	for _, n := range c.Servers {
-		lan = append(lan, end{n, "eth0", []netip.Prefix{on(n.Addr, inside)}})
+		lan = append(lan, end{n, "eth0", []netip.Prefix{on(n.Addr, p.inside)}})
 	}
 
 	if c.Config.OneArm {
@@ -142,12 +146,12 @@ func (c *Cluster) makeSegments() error {
 		lan = append([]end{{c.Director, "eth1", c.Config.insidePrefixes()}}, lan...)
 	}
 	if c.Config.Host == HostVIPOnLoopback {
-		if err := c.Director.AddAddr("lo", netip.PrefixFrom(vip, 32)); err != nil {
+		if err := c.Director.AddAddr("lo", netip.PrefixFrom(p.vip, p.vip.BitLen())); err != nil {
 			return err
 		}
 	}
 
-	plan := []struct {
+	networks := []struct {
 		name   string
 		ends   []end
 		bridge **Node
@@ -157,17 +161,17 @@ func (c *Cluster) makeSegments() error {
 		{"beyond", beyond, new(*Node)},
 		{"far", c.farEnds(), new(*Node)},
 	}
-	for _, p := range plan {
-		if len(p.ends) == 0 {
+	for _, network := range networks {
+		if len(network.ends) == 0 {
 			continue
 		}
-		s, err := newSegment(p.name, c.Config.MTU, p.ends)
+		s, err := newSegment(network.name, c.Config.MTU, network.ends)
 		if err != nil {
 			return err
 		}
 		c.segments = append(c.segments, s)
 		if s.bridge != nil {
-			*p.bridge = s.bridge
+			*network.bridge = s.bridge
 			c.nodes = append(c.nodes, s.bridge)
 		}
 	}
@@ -178,13 +182,18 @@ func (c *Cluster) farEnds() []end {
 	if c.Far == nil {
 		return nil
 	}
+	p := c.Config.plan()
 	return []end{
-		{c.Far, "eth0", []netip.Prefix{on(farHost, farNet)}},
-		{c.Client, "eth1", []netip.Prefix{on(farGateway, farNet)}},
+		{c.Far, "eth0", []netip.Prefix{on(p.farHost, p.farNet)}},
+		{c.Client, "eth1", []netip.Prefix{on(p.farGateway, p.farNet)}},
 	}
 }
 
 func (c *Cluster) setForwarding() error {
+	key := "net.ipv4.ip_forward"
+	if c.Config.IPv6 {
+		key = "net.ipv6.conf.all.forwarding"
+	}
 	for _, f := range []struct {
 		node *Node
 		on   bool
@@ -192,7 +201,7 @@ func (c *Cluster) setForwarding() error {
 		if f.node == nil || !f.on {
 			continue
 		}
-		if err := f.node.SetSysctl("net.ipv4.ip_forward", "1"); err != nil {
+		if err := f.node.SetSysctl(key, "1"); err != nil {
 			return err
 		}
 	}
@@ -200,30 +209,31 @@ func (c *Cluster) setForwarding() error {
 }
 
 func (c *Cluster) planRoutes() {
+	p := c.Config.plan()
 	add := func(n *Node, to netip.Prefix, via netip.Addr) {
 		c.routes = append(c.routes, route{n, to, via})
 	}
 
 	for _, n := range c.Servers {
-		add(n, everywhere, gateway)
+		add(n, p.everywhere, p.gateway)
 	}
-	outward := firstClient
+	outward := c.Client.Addr
 	if c.Config.Router {
-		outward = routerInside
+		outward = p.routerInside
 		for _, n := range c.Clients {
-			add(n, everywhere, routerOutside)
+			add(n, p.everywhere, p.routerOutside)
 		}
 	}
 	if c.Far != nil {
-		add(c.Far, everywhere, farGateway)
+		add(c.Far, p.everywhere, p.farGateway)
 		if c.Router != nil {
-			add(c.Router, farNet, c.Client.Addr)
+			add(c.Router, p.farNet, c.Client.Addr)
 		}
 	}
 	// A client of the outside network itself needs no route: what it talks to is
 	// the VIP. Without addresses the director's host can't have one.
 	if c.Config.Host != HostBare && (c.Config.Router || c.Config.Far) {
-		add(c.Director, everywhere, outward)
+		add(c.Director, p.everywhere, outward)
 	}
 }
 
@@ -237,8 +247,32 @@ func (c *Cluster) Routes() error {
 	return nil
 }
 
+// settleWithin is how long the links of a cluster may take until they work.
+const settleWithin = 5 * time.Second
+
+// settle waits for the links of an IPv6 cluster to have their link-local addresses,
+// without which nothing is forwarded to a neighbour that has to be asked for first.
+func (c *Cluster) settle() error {
+	if !c.Config.IPv6 {
+		return nil
+	}
+	end := time.Now().Add(settleWithin)
+	for _, s := range c.segments {
+		for _, e := range s.ends {
+			for !e.node.hasLinkLocal(e.link) {
+				if time.Now().After(end) {
+					return fmt.Errorf("node %s: link %s has no link-local address after %v", e.node.Name, e.link, settleWithin)
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	return nil
+}
+
 // RestoreLink makes a link anew that DeleteLink removed, with its addresses and
-// routes. MAC and index are new ones.
+// routes. MAC and index are new ones, and the others know no longer who had the
+// addresses: in IPv6 no request of the new owner would tell them.
 func (c *Cluster) RestoreLink(node *Node, link string) error {
 	for _, s := range c.segments {
 		for _, e := range s.ends {
@@ -248,7 +282,12 @@ func (c *Cluster) RestoreLink(node *Node, link string) error {
 			if err := s.restore(node, link); err != nil {
 				return err
 			}
-			return c.Routes()
+			for _, other := range s.ends {
+				if err := other.node.forget(e.addrs); err != nil {
+					return err
+				}
+			}
+			return errors.Join(c.Routes(), c.settle())
 		}
 	}
 	return fmt.Errorf("node %s has no link %s", node.Name, link)

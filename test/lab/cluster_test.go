@@ -24,12 +24,12 @@ func routed(t *testing.T, config Config) *Cluster {
 	config.Forward = true
 	c := Start(t, config)
 	if !config.Router {
-		if err := c.Client.AddRoute(inside, c.Director.Addr); err != nil {
+		if err := c.Client.AddRoute(c.Config.Inside(), c.Director.Addr); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if c.Router != nil {
-		if err := c.Router.AddRoute(inside, c.Director.Addr); err != nil {
+		if err := c.Router.AddRoute(c.Config.Inside(), c.Director.Addr); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,12 +37,17 @@ func routed(t *testing.T, config Config) *Cluster {
 }
 
 func TestServices(t *testing.T) {
-	c := routed(t, Config{})
+	t.Run("IPv4", func(t *testing.T) { services(t, Config{}, "10.0.0.2", "10.0.0.3", "10.0.0.4") })
+	t.Run("IPv6", func(t *testing.T) { services(t, Config{IPv6: true}, "fd00:10::2", "fd00:10::3", "fd00:10::4") })
+}
+
+func services(t *testing.T, config Config, addrs ...string) {
+	c := routed(t, config)
 	ctx := t.Context()
 	for i, n := range c.Servers {
-		want := fmt.Sprintf("this is real server %d (10.0.0.%d)", i+1, i+2)
-		for _, port := range []int{80, 8080} {
-			got, err := c.Client.Get(ctx, fmt.Sprintf("http://%v:%d/", n.Addr, port))
+		want := fmt.Sprintf("this is real server %d (%s)", i+1, addrs[i])
+		for _, port := range []uint16{80, 8080} {
+			got, err := c.Client.Get(ctx, fmt.Sprintf("http://%v/", netip.AddrPortFrom(n.Addr, port)))
 			if err != nil || got != want {
 				t.Errorf("page: got %q, %v, want %q", got, err, want)
 			}
@@ -57,18 +62,21 @@ func TestServices(t *testing.T) {
 	if err := c.Client.Download(ctx, netip.AddrPortFrom(server.Addr, SourcePort), size); err != nil {
 		t.Error(err)
 	}
-	for _, network := range []string{"tcp4", "udp4"} {
-		if got := exchange(t, c.Client, network, fmt.Sprintf("%v:%d", server.Addr, EchoPort), "hello"); got != "hello" {
+	for _, network := range []string{"tcp", "udp"} {
+		echo := netip.AddrPortFrom(server.Addr, EchoPort).String()
+		if got := exchange(t, c.Client, network, echo, "hello"); got != "hello" {
 			t.Errorf("%s echo: got %q", network, got)
 		}
 	}
 
-	seen, err := server.Get(ctx, fmt.Sprintf("http://%v:%d/", c.Client.Addr, WhoPort))
-	if err != nil || !strings.HasPrefix(seen, "10.0.0.3:") {
-		t.Errorf("client sees %q, %v, want 10.0.0.3", seen, err)
+	who := netip.AddrPortFrom(c.Client.Addr, WhoPort).String()
+	seen, err := server.Get(ctx, "http://"+who+"/")
+	if host, _, _ := net.SplitHostPort(seen); err != nil || host != addrs[1] {
+		t.Errorf("client sees %q, %v, want %s", seen, err, addrs[1])
 	}
-	if seen := exchange(t, server, "udp4", fmt.Sprintf("%v:%d", c.Client.Addr, WhoPort), "?"); !strings.HasPrefix(seen, "10.0.0.3:") {
-		t.Errorf("client sees %q over UDP, want 10.0.0.3", seen)
+	seen = exchange(t, server, "udp", who, "?")
+	if host, _, _ := net.SplitHostPort(seen); host != addrs[1] {
+		t.Errorf("client sees %q over UDP, want %s", seen, addrs[1])
 	}
 }
 
@@ -145,6 +153,31 @@ func TestEveryLinkConnects(t *testing.T) {
 		{"far", Config{Far: true}, []pair{{"far", "192.168.88.20"}, {"director", "203.0.113.9"}, {"far", "192.168.88.21"}}},
 		{"far and router", Config{Far: true, Router: true, MTU: 1400}, []pair{{"far", "192.168.88.20"}, {"director", "203.0.113.9"}}},
 		{"forwarding", Config{Forward: true}, []pair{{"rs1", "192.168.88.20"}}},
+		{"IPv6", Config{IPv6: true}, []pair{
+			{"client", "2001:db8:88::20"}, {"rs1", "fd00:10::1"}, {"rs3", "fd00:10::1"},
+			{"director", "fd00:10::2"}, {"director", "fd00:10::4"}, {"director", "2001:db8:88::21"}, {"rs1", "fd00:10::3"},
+		}},
+		{"IPv6, one server", Config{IPv6: true, Servers: 1, MTU: 1280}, []pair{{"director", "fd00:10::2"}, {"rs1", "fd00:10::1"}}},
+		{"IPv6, VIP on NIC", Config{IPv6: true, Host: HostVIPOnNIC}, []pair{{"client", "2001:db8:88::23"}, {"rs2", "2001:db8:88::23"}}},
+		// The kernel answers solicitations for the addresses of the link only.
+		{"IPv6, VIP on loopback", Config{IPv6: true, Host: HostVIPOnLoopback}, []pair{
+			{"rs1", "2001:db8:88::23"}, {"client", "2001:db8:88::20"},
+		}},
+		{"IPv6, bare", Config{IPv6: true, Host: HostBare, Servers: 4}, []pair{{"rs1", "fd00:10::5"}}},
+		{"IPv6, clients", Config{IPv6: true, Clients: 3}, []pair{
+			{"client3", "2001:db8:88::20"}, {"client2", "2001:db8:88::21"}, {"client", "2001:db8:88::24"},
+		}},
+		{"IPv6, one arm", Config{IPv6: true, OneArm: true}, []pair{
+			{"client", "2001:db8:88::20"}, {"rs1", "fd00:10::1"}, {"rs2", "fd00:10::4"}, {"director", "fd00:10::3"},
+		}},
+		{"IPv6, router", Config{IPv6: true, Router: true}, []pair{{"client", "2001:db8:88::20"}, {"director", "2001:db8:100::21"}}},
+		{"IPv6, far", Config{IPv6: true, Far: true}, []pair{
+			{"far", "2001:db8:88::20"}, {"director", "2001:db8:113::9"}, {"far", "2001:db8:88::21"},
+		}},
+		{"IPv6, far and router", Config{IPv6: true, Far: true, Router: true}, []pair{
+			{"far", "2001:db8:88::20"}, {"director", "2001:db8:113::9"},
+		}},
+		{"IPv6, forwarding", Config{IPv6: true, Forward: true}, []pair{{"rs1", "2001:db8:88::20"}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			c := Start(t, row.config)
@@ -158,7 +191,7 @@ func TestEveryLinkConnects(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := exchange(t, from, "tcp4", p.to+":4000", "ping"); got != "ping" {
+				if got := exchange(t, from, "tcp", net.JoinHostPort(p.to, "4000"), "ping"); got != "ping" {
 					t.Errorf("%s to %s: got %q", p.from, p.to, got)
 				}
 			}
@@ -167,15 +200,18 @@ func TestEveryLinkConnects(t *testing.T) {
 }
 
 func TestTheDirectorsKernelDoesNotForward(t *testing.T) {
-	c := Start(t, Config{})
-	if err := c.Client.AddRoute(inside, directorOwn); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if conn, err := c.Client.Dial(ctx, "tcp4", "10.0.0.2:80"); err == nil {
-		conn.Close()
-		t.Error("a connection went through the director")
+	for _, config := range []Config{{Servers: 1}, {Servers: 1, IPv6: true}} {
+		c := Start(t, config)
+		if err := c.Client.AddRoute(c.Config.Inside(), c.Director.Addr); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		page := netip.AddrPortFrom(c.Servers[0].Addr, PagePort).String()
+		if conn, err := c.Client.Dial(ctx, "tcp", page); err == nil {
+			conn.Close()
+			t.Errorf("a connection to %s went through the director", page)
+		}
 	}
 }
 
@@ -188,6 +224,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{Config{Servers: 201}, "1 to 200"},
 		{Config{Clients: 9}, "clients"},
 		{Config{MTU: 100}, "MTU 100"},
+		{Config{MTU: 1279, IPv6: true}, "1280"},
 		{Config{Host: 9}, "unknown"},
 		{Config{OneArm: true, Router: true}, "router"},
 	} {
@@ -207,12 +244,12 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestLinksComeAndGo(t *testing.T) {
-	for _, config := range []Config{{}, {Servers: 1}} {
+	for _, config := range []Config{{}, {Servers: 1}, {IPv6: true}, {Servers: 1, IPv6: true}} {
 		c := routed(t, config)
 		server := c.Servers[0]
 		works := func(when string) {
 			t.Helper()
-			if _, err := c.Client.Get(t.Context(), fmt.Sprintf("http://%v/", server.Addr)); err != nil {
+			if _, err := c.Client.Get(t.Context(), fmt.Sprintf("http://%v/", netip.AddrPortFrom(server.Addr, PagePort))); err != nil {
 				t.Errorf("%s: %v", when, err)
 			}
 		}

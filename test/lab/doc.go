@@ -13,8 +13,18 @@
 //     checksum that the director rewrote.
 //
 // It does not try to hide the host: the file system is the host's, and so are
-// the programs in it. IPv6 is switched off on the links of the lab, so that
-// they are silent until somebody sends.
+// the programs in it.
+//
+// # Addresses
+//
+// A cluster is IPv4 or, with Config.IPv6, IPv6, with the same nodes in the same
+// places (addresses.go). In an IPv4 cluster IPv6 is switched off, so that its
+// links are silent until somebody sends. In an IPv6 cluster nodes have besides
+// the link-local addresses that their kernel makes; no address is detected to be a
+// duplicate of another, router advertisements are not listened to, and addresses
+// stay when a link is off. One thing is IPv6's own: a kernel does not answer
+// solicitations at a link for an address of lo (HostVIPOnLoopback), as it answers
+// ARP. Who forwards for such a host must answer them.
 //
 // # Processes
 //

@@ -26,6 +26,7 @@ func Draw(config Config) (string, error) {
 		return "", err
 	}
 
+	a := c.plan()
 	clients := row(c.Clients, func(i int) cell {
 		return cell{numbered("client", i), c.ClientAddr(i).String()}
 	})
@@ -36,18 +37,18 @@ func Draw(config Config) (string, error) {
 	p := picture{axis: max(len(clients)*cellWidth, len(servers)*cellWidth, 4+textWidth(box...)) / 2}
 
 	if c.Far {
-		p.nodes([]cell{{"far", farHost.String()}})
-		p.wire(farNet)
+		p.nodes([]cell{{"far", a.farHost.String()}})
+		p.wire(a.farNet)
 	}
 	p.nodes(clients)
 	p.comb(len(clients), "└┴┘", "┬")
 	if c.Router {
-		p.wire(behindRouter)
-		p.nodes([]cell{{"router", fmt.Sprintf("%v / %v", routerOutside, routerInside)}})
+		p.wire(a.behindRouter)
+		p.nodes([]cell{{"router", fmt.Sprintf("%v / %v", a.routerOutside, a.routerInside)}})
 	}
-	p.wire(outside)
+	p.wire(a.outside)
 	p.box("director", box)
-	p.wire(inside)
+	p.wire(a.inside)
 	p.comb(len(servers), "┌┬┐", "┴")
 	p.nodes(servers)
 	return p.String(), nil
@@ -67,13 +68,15 @@ func directorBox(c Config) []string {
 		HostBare:          {place{}, place{"vsnat", "VIP"}, place{"vsnat", "gateway"}},
 	}[c.Host]
 
+	a := c.plan()
+	width := len(a.vip.String()) + 1 // no address is longer
 	var lines []string
 	for _, l := range []struct {
 		place
 		addr netip.Addr
-	}{{places.own, directorOwn}, {places.vip, vip}, {places.gateway, gateway}} {
+	}{{places.own, a.directorOwn}, {places.vip, a.vip}, {places.gateway, a.gateway}} {
 		if l.link != "" {
-			lines = append(lines, fmt.Sprintf("%-6s %-14v %-7s", l.link, l.addr, l.note))
+			lines = append(lines, fmt.Sprintf("%-6s %-*v %-7s", l.link, width, l.addr, l.note))
 		}
 	}
 	return lines

@@ -45,6 +45,11 @@ func TestDrawShowsAll(t *testing.T) {
 		{Config{Host: HostVIPOnNIC}, []string{"eth0   192.168.88.23  VIP"}, []string{"192.168.88.20"}},
 		{Config{Host: HostVIPOnLoopback}, []string{"lo     192.168.88.23  VIP", "eth0   192.168.88.20"}, nil},
 		{Config{Host: HostBare}, []string{"vsnat  192.168.88.23  VIP", "vsnat  10.0.0.1       gateway"}, []string{"eth"}},
+		{Config{IPv6: true, Router: true, Far: true, Servers: 200}, []string{
+			"2001:db8:113::9", "2001:db8:100::21", "2001:db8:100::1 / 2001:db8:88::1",
+			"│ eth0   2001:db8:88::20          │", "│ vsnat  2001:db8:88::23  VIP     │",
+			"│ eth1   fd00:10::1       gateway │", "fd00:10::/64", "fd00:10::c9",
+		}, []string{"192.168", "10.0.0"}},
 		{Config{OneArm: true}, []string{"eth0   10.0.0.1       gateway"}, []string{"eth1"}},
 	} {
 		got, err := Draw(row.config)
@@ -82,6 +87,17 @@ snat:
 	if got := (Config{Servers: 2}).DirectorConfig("wrr", "packet"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	const wantIPv6 = `services:
+  - tcp: "[2001:db8:88::23]:80"
+    servers:
+      - "[fd00:10::2]:80"
+snat:
+  - from: fd00:10::/64
+    to: 2001:db8:88::23
+`
+	if got := (Config{Servers: 1, IPv6: true}).DirectorConfig("", ""); got != wantIPv6 {
+		t.Errorf("IPv6: got\n%s\nwant\n%s", got, wantIPv6)
+	}
 	if got := (Config{}).EmptyDirectorConfig(""); got != "services: []\n" {
 		t.Errorf("empty: got %q", got)
 	}
@@ -95,5 +111,16 @@ services: []
 `
 	if got := (Config{Host: HostBare}).EmptyDirectorConfig(""); got != bare {
 		t.Errorf("bare: got %q", got)
+	}
+	const bareIPv6 = `addresses: [2001:db8:88::23/64, fd00:10::1/64]
+routes:
+  - dst: 2001:db8:88::/64
+    interface: eth0
+  - dst: fd00:10::/64
+    interface: eth0
+services: []
+`
+	if got := (Config{Host: HostBare, OneArm: true, IPv6: true}).EmptyDirectorConfig(""); got != bareIPv6 {
+		t.Errorf("bare, IPv6: got %q", got)
 	}
 }

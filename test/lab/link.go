@@ -3,11 +3,14 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // SetUp switches a link of the node on. Routes that were on it do not come back
@@ -51,7 +54,11 @@ func (n *Node) Interface(link string) (*net.Interface, error) {
 // AddAddr gives a link of the node an address.
 func (n *Node) AddAddr(link string, addr netip.Prefix) error {
 	return n.change(addr.String(), link, func(l netlink.Link) error {
-		return n.links.AddrAdd(l, &netlink.Addr{IPNet: ipNet(addr)})
+		a := &netlink.Addr{IPNet: ipNet(addr)}
+		if addr.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD // usable at once, whatever the settings are
+		}
+		return n.links.AddrAdd(l, a)
 	})
 }
 
@@ -70,6 +77,36 @@ func (n *Node) AddRoute(to netip.Prefix, via netip.Addr) error {
 	}
 	if err := n.links.RouteReplace(route); err != nil {
 		return fmt.Errorf("node %s: route %v via %v: %w", n.Name, to, via, err)
+	}
+	return nil
+}
+
+// hasLinkLocal reports whether a link of the node has a link-local IPv6 address that
+// can be used.
+func (n *Node) hasLinkLocal(link string) bool {
+	l, err := n.links.LinkByName(link)
+	if err != nil {
+		return false
+	}
+	addrs, err := n.links.AddrList(l, netlink.FAMILY_V6)
+	return err == nil && slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+		return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0
+	})
+}
+
+// forget removes what the node knows about the MACs of IPv6 addresses.
+func (n *Node) forget(addrs []netip.Prefix) error {
+	known, err := n.links.NeighList(0, netlink.FAMILY_V6)
+	if err != nil {
+		return fmt.Errorf("node %s: neighbours: %w", n.Name, err)
+	}
+	for _, k := range known {
+		if !slices.ContainsFunc(addrs, func(a netip.Prefix) bool { return k.IP.Equal(a.Addr().AsSlice()) }) {
+			continue
+		}
+		if err := n.links.NeighDel(&k); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("node %s: neighbour %v: %w", n.Name, k.IP, err)
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -30,10 +32,13 @@ type Node struct {
 	Name string     // "client", "client2", "director", "rs1", "far", "router", "lan", "wan"
 	Addr netip.Addr // its first address; invalid if it has none
 
-	fd    int             // of the namespace
-	links *netlink.Handle // a route netlink socket in the namespace
-	env   []string        // added to the environment of commands
-	path  string          // put before PATH of commands
+	version string          // of IP, "4" or "6": that of its services, and the other one is off
+	fd      int             // of the namespace
+	links   *netlink.Handle // a route netlink socket in the namespace
+	env     []string        // added to the environment of commands
+	path    string          // put before PATH of commands
+
+	made atomic.Int32 // links, for their indexes
 
 	mu      sync.Mutex
 	servers []closer // what listens here, closed first
@@ -41,8 +46,32 @@ type Node struct {
 
 type closer interface{ Close() error }
 
-// newNode makes a namespace. Its loopback is up and IPv6 off.
-func newNode(name string) (*Node, error) {
+// quiet is what the settings of a new node are. IPv6 is off, so that its links
+// are silent until somebody sends.
+var quiet = map[string]string{
+	"net.ipv6.conf.all.disable_ipv6":     "1",
+	"net.ipv6.conf.default.disable_ipv6": "1",
+	"net.ipv4.conf.all.rp_filter":        "0",
+	"net.ipv4.conf.default.rp_filter":    "0",
+	"net.ipv4.ip_forward":                "0",
+}
+
+// quietIPv6 are the settings of a node of an IPv6 cluster, each for all links and
+// for those to come. Addresses are those that are given, usable at once and kept
+// when a link is off, as in IPv4.
+var quietIPv6 = map[string]string{
+	"disable_ipv6":         "0",
+	"accept_dad":           "0",
+	"dad_transmits":        "0",
+	"accept_ra":            "0",
+	"autoconf":             "0",
+	"router_solicitations": "0",
+	"keep_addr_on_down":    "1",
+	"forwarding":           "0",
+}
+
+// newNode makes a namespace for a version of IP, "4" or "6". Its loopback is up.
+func newNode(name, version string) (*Node, error) {
 	type made struct {
 		fd  int
 		err error
@@ -64,7 +93,7 @@ func newNode(name string) (*Node, error) {
 		return nil, fmt.Errorf("node %s: %w", name, explain(m.err))
 	}
 
-	n := &Node{Name: name, fd: m.fd}
+	n := &Node{Name: name, version: version, fd: m.fd}
 	// Not netlink.NewHandleAt, which looks for this process's number in /proc and
 	// finds another's where /proc is the host's (see privateMounts).
 	err := n.Do(func() (err error) {
@@ -75,13 +104,14 @@ func newNode(name string) (*Node, error) {
 		unix.Close(m.fd)
 		return nil, fmt.Errorf("node %s: netlink: %w", name, err)
 	}
-	for key, value := range map[string]string{
-		"net.ipv6.conf.all.disable_ipv6":     "1",
-		"net.ipv6.conf.default.disable_ipv6": "1",
-		"net.ipv4.conf.all.rp_filter":        "0",
-		"net.ipv4.conf.default.rp_filter":    "0",
-		"net.ipv4.ip_forward":                "0",
-	} {
+	settings := maps.Clone(quiet)
+	if version == "6" {
+		for key, value := range quietIPv6 {
+			settings["net.ipv6.conf.all."+key] = value
+			settings["net.ipv6.conf.default."+key] = value
+		}
+	}
+	for key, value := range settings {
 		// A kernel without IPv6 has nothing to switch off. Where the settings are out
 		// of reach (a container's read-only /proc/sys), those of the host must do.
 		err := n.SetSysctl(key, value)

@@ -4,28 +4,30 @@ package lab
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
 // DirectorConfig returns the configuration file of the reference cluster: the
-// service 192.168.88.23:80 with the given scheduler and all real servers, and
+// service at port 80 of the VIP with the given scheduler and all real servers, and
 // SNAT of their network to the VIP. io is the way of input and output; empty
 // leaves both to the director's defaults.
 func (c Config) DirectorConfig(scheduler, io string) string {
 	if full, err := c.complete(); err == nil {
 		c = full
 	}
+	p := c.plan()
 	var b strings.Builder
 	b.WriteString(c.directorBasics(io))
-	fmt.Fprintf(&b, "services:\n  - tcp: %v:%d\n", vip, PagePort)
+	fmt.Fprintf(&b, "services:\n  - tcp: %s\n", yamlEndpoint(p.vip, PagePort))
 	if scheduler != "" {
 		fmt.Fprintf(&b, "    scheduler: %q\n", scheduler)
 	}
 	b.WriteString("    servers:\n")
 	for i := 1; i <= c.Servers; i++ {
-		fmt.Fprintf(&b, "      - %v:%d\n", c.ServerAddr(i), PagePort)
+		fmt.Fprintf(&b, "      - %s\n", yamlEndpoint(c.ServerAddr(i), PagePort))
 	}
-	fmt.Fprintf(&b, "snat:\n  - from: %v\n    to: %v\n", inside, vip)
+	fmt.Fprintf(&b, "snat:\n  - from: %v\n    to: %v\n", p.inside, p.vip)
 	return b.String()
 }
 
@@ -46,8 +48,19 @@ func (c Config) directorBasics(io string) string {
 		if c.OneArm {
 			inner = "eth0"
 		}
-		fmt.Fprintf(&b, "addresses: [%v, %v]\n", on(vip, outside), on(gateway, inside))
-		fmt.Fprintf(&b, "routes:\n  - dst: %v\n    interface: eth0\n  - dst: %v\n    interface: %s\n", outside, inside, inner)
+		p := c.plan()
+		fmt.Fprintf(&b, "addresses: [%v, %v]\n", on(p.vip, p.outside), on(p.gateway, p.inside))
+		fmt.Fprintf(&b, "routes:\n  - dst: %v\n    interface: eth0\n  - dst: %v\n    interface: %s\n", p.outside, p.inside, inner)
 	}
 	return b.String()
+}
+
+// yamlEndpoint writes an endpoint as a YAML scalar. The bracket before an IPv6
+// address would open a list, if it were not quoted.
+func yamlEndpoint(addr netip.Addr, port uint16) string {
+	e := netip.AddrPortFrom(addr, port).String()
+	if addr.Is6() {
+		return fmt.Sprintf("%q", e)
+	}
+	return e
 }

@@ -32,7 +32,7 @@ const bridgeLink = "br0"
 func newSegment(name string, mtu int, ends []end) (*segment, error) {
 	s := &segment{ends: ends, mtu: mtu}
 	if len(ends) > 2 {
-		bridge, err := newNode(name)
+		bridge, err := newNode(name, "4")
 		if err != nil {
 			return nil, err
 		}
@@ -84,10 +84,16 @@ func (s *segment) makeBridge() error {
 	return s.bridge.SetUp(bridgeLink)
 }
 
-// veth makes a pair of links between two nodes.
+// firstIndex is the index that a node's first link gets, if it was not made as the
+// other end of another's.
+const firstIndex = 1001
+
+// veth makes a pair of links between two nodes. Their indexes differ: the kernel is
+// in no hurry, up to a second, to let a link work that has the index of its peer.
 func (s *segment) veth(a *Node, linkA string, b *Node, linkB string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Namespace = linkA, s.mtu, netlink.NsFd(a.fd)
+	attrs.Index = firstIndex + int(a.made.Add(1)) - 1
 	err := a.links.LinkAdd(&netlink.Veth{
 		LinkAttrs:     attrs,
 		PeerName:      linkB,

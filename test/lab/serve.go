@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -163,8 +164,8 @@ func (s *server) report() *Report {
 	return r
 }
 
-// linkTexts describes the links of a node with their addresses, without lo if it
-// has only its own.
+// linkTexts describes the links of a node with their addresses, without the
+// kernel's own (loopback and link-local), and without lo if it has no other.
 func (n *Node) linkTexts() []string {
 	var texts []string
 	n.Do(func() error {
@@ -179,7 +180,8 @@ func (n *Node) linkTexts() []string {
 			}
 			words := []string{l.Name}
 			for _, a := range addrs {
-				if a.String() != "127.0.0.1/8" {
+				p, err := netip.ParsePrefix(a.String())
+				if err != nil || !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
 					words = append(words, a.String())
 				}
 			}

@@ -71,7 +71,7 @@ func (c *Cluster) startServices() error {
 // ServeHTTP serves HTTP at a TCP port of the node until the cluster is closed.
 // Each request has a connection of its own.
 func (n *Node) ServeHTTP(port int, handler http.Handler) error {
-	l, err := n.Listen("tcp4", fmt.Sprintf(":%d", port))
+	l, err := n.Listen("tcp"+n.version, fmt.Sprintf(":%d", port))
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
@@ -85,7 +85,7 @@ func (n *Node) ServeHTTP(port int, handler http.Handler) error {
 // ServeTCP calls serve for each connection to a TCP port of the node, in a
 // goroutine of its own, until the cluster is closed. serve closes the connection.
 func (n *Node) ServeTCP(port int, serve func(*net.TCPConn)) error {
-	l, err := n.Listen("tcp4", fmt.Sprintf(":%d", port))
+	l, err := n.Listen("tcp"+n.version, fmt.Sprintf(":%d", port))
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
@@ -109,7 +109,7 @@ func (n *Node) ServeTCP(port int, serve func(*net.TCPConn)) error {
 // ServeUDP answers each datagram to a UDP port of the node with what reply
 // returns, until the cluster is closed. Nil is no answer.
 func (n *Node) ServeUDP(port int, reply func(from net.Addr, datagram []byte) []byte) error {
-	c, err := n.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+	c, err := n.ListenPacket("udp"+n.version, fmt.Sprintf(":%d", port))
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}

@@ -90,7 +90,7 @@ func (n *Node) Download(ctx context.Context, addr netip.AddrPort, size int64) er
 
 // transfer opens a connection that ends with ctx, and after a minute at most.
 func (n *Node) transfer(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
-	c, err := n.Dial(ctx, "tcp4", addr.String())
+	c, err := n.Dial(ctx, "tcp", addr.String())
 	if err != nil {
 		return nil, err
 	}
