@@ -38,4 +38,5 @@
 //	flood       exhaustion: SYN flood, half datagrams, full table, forgeries
 //	links       links that go, come, and change
 //	tun         what io: tun does to the host
+//	ipv6        the same subjects in an IPv6 cluster
 package test

@@ -148,7 +148,7 @@ func oneCopy(t *testing.T, c *cluster) {
 
 // hostsOwn are connections that the director's host opens itself.
 func hostsOwn(t *testing.T, c *cluster) {
-	page, err := c.Director.Get(c.ctx, fmt.Sprintf("http://%v:%d/", c.Client.Addr, lab.WhoPort))
+	page, err := c.Director.Get(c.ctx, fmt.Sprintf("http://%v/", at(c.Client, lab.WhoPort)))
 	c.must(err)
 	if from := netip.MustParseAddrPort(page).Addr(); from != c.Director.Addr {
 		t.Errorf("the client sees the director's host as %v, want %v", from, c.Director.Addr)
@@ -156,7 +156,7 @@ func hostsOwn(t *testing.T, c *cluster) {
 	c.whoUDP(c.Director, nil, c.Client)
 	c.mustPing(c.Director, c.Client.Addr, 9, 56)
 	// A health check is one, too.
-	if page, err := c.Director.Get(c.ctx, fmt.Sprintf("http://%v/", c.Servers[0].Addr)); err != nil || page != c.Config.ServerPage(1) {
+	if page, err := c.Director.Get(c.ctx, fmt.Sprintf("http://%v/", at(c.Servers[0], lab.PagePort))); err != nil || page != c.Config.ServerPage(1) {
 		t.Errorf("the host itself asks server 1: %q, %v", page, err)
 	}
 	c.mustPing(c.Director, c.Servers[0].Addr, 9, 56)

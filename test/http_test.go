@@ -147,8 +147,8 @@ func (c *cluster) wantState(port int, want string) {
 // refusedByServer has a service whose server does not listen.
 func refusedByServer(t *testing.T, c *cluster) {
 	c.vsnat("service", "add", "tcp", c.virtual(2004).String())
-	c.vsnat("server", "add", "tcp", c.virtual(2004).String(), "10.0.0.2:2004")
-	if _, err := c.Client.Dial(c.ctx, "tcp4", c.virtual(2004).String()); !errors.Is(err, unix.ECONNREFUSED) {
+	c.vsnat("server", "add", "tcp", c.virtual(2004).String(), at(c.Servers[0], 2004).String())
+	if _, err := c.Client.Dial(c.ctx, "tcp", c.virtual(2004).String()); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("dial: %v, want refused", err)
 	}
 }
@@ -239,13 +239,13 @@ func (c *cluster) serveTCP(port int, serve func(*net.TCPConn)) {
 	c.t.Helper()
 	c.must(c.Servers[0].ServeTCP(port, serve))
 	c.vsnat("service", "add", "tcp", c.virtual(port).String())
-	c.vsnat("server", "add", "tcp", c.virtual(port).String(), fmt.Sprintf("%v:%d", c.Servers[0].Addr, port))
+	c.vsnat("server", "add", "tcp", c.virtual(port).String(), at(c.Servers[0], port).String())
 }
 
 // dialTCP connects the client to a port of the VIP until the end of the test.
 func (c *cluster) dialTCP(port int) *net.TCPConn {
 	c.t.Helper()
-	conn, err := c.Client.Dial(c.ctx, "tcp4", c.virtual(port).String())
+	conn, err := c.Client.Dial(c.ctx, "tcp", c.virtual(port).String())
 	c.must(err)
 	c.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(limit / 2))

@@ -15,6 +15,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 
 	"github.com/vsnat/vsnat/test/lab"
 )
@@ -189,14 +190,20 @@ func (c *cluster) mustPing(n *lab.Node, to netip.Addr, seq, size int) {
 
 // ping sends an echo request and waits for a second for its reply.
 func (c *cluster) ping(n *lab.Node, to netip.Addr, seq, size int) error {
-	conn, err := n.ListenPacket("ip4:icmp", "0.0.0.0")
+	network, any, proto := "ip4:icmp", "0.0.0.0", 1
+	var ask, answer icmp.Type = ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
+	if to.Is6() {
+		network, any, proto = "ip6:ipv6-icmp", "::", 58
+		ask, answer = ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply
+	}
+	conn, err := n.ListenPacket(network, any)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	id := os.Getpid()&0xff00 | seq
 	echo := &icmp.Echo{ID: id, Seq: seq, Data: bytes.Repeat([]byte{'v'}, size)}
-	request, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: echo}).Marshal(nil)
+	request, err := (&icmp.Message{Type: ask, Body: echo}).Marshal(nil)
 	if err != nil {
 		return err
 	}
@@ -210,12 +217,12 @@ func (c *cluster) ping(n *lab.Node, to netip.Addr, seq, size int) error {
 		if err != nil {
 			return fmt.Errorf("ping of %v by %s: %w", to, n.Name, err)
 		}
-		m, err := icmp.ParseMessage(1, buffer[:k])
+		m, err := icmp.ParseMessage(proto, buffer[:k])
 		if err != nil {
 			return err
 		}
 		reply, ok := m.Body.(*icmp.Echo)
-		if m.Type != ipv4.ICMPTypeEchoReply || !ok || reply.ID != id || from.String() != to.String() {
+		if m.Type != answer || !ok || reply.ID != id || from.String() != to.String() {
 			continue
 		}
 		if reply.Seq != seq || !bytes.Equal(reply.Data, echo.Data) {

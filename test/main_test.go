@@ -57,6 +57,9 @@ type cluster struct {
 	control  *control.Client
 }
 
+// A runner is eachIO or onPacket.
+type runner func(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster))
+
 // eachIO runs scenarios on a cluster with a director, once for each way of input
 // and output, the two side by side. configure returns the configuration file; nil stands for site.
 func eachIO(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster)) {
@@ -163,6 +166,9 @@ func (c *cluster) virtual(port int) netip.AddrPort {
 	return netip.AddrPortFrom(c.Config.VIP(), uint16(port))
 }
 
+// at is a port of a node.
+func at(n *lab.Node, port int) netip.AddrPort { return netip.AddrPortFrom(n.Addr, uint16(port)) }
+
 // conns lists the connections that q selects.
 func (c *cluster) conns(q control.ConnQuery) []control.Conn {
 	c.t.Helper()
@@ -194,11 +200,14 @@ func (c *cluster) eventually(what string, ok func() bool) {
 // port 80 and SNAT, and one service for each of the servers' other ports.
 func site(c *lab.Cluster, io string) string {
 	var b strings.Builder
-	for _, s := range []string{"tcp 7", "udp 7", "tcp 9", "tcp 19", "tcp 8080"} {
-		proto, port, _ := strings.Cut(s, " ")
-		fmt.Fprintf(&b, "  - %s: %v:%s\n    scheduler: rr\n    servers:\n", proto, c.Config.VIP(), port)
-		for i := range c.Servers {
-			fmt.Fprintf(&b, "      - %v:%s\n", c.Config.ServerAddr(i+1), port)
+	for _, s := range []struct {
+		proto string
+		port  int
+	}{{"tcp", 7}, {"udp", 7}, {"tcp", 9}, {"tcp", 19}, {"tcp", 8080}} {
+		vip := netip.AddrPortFrom(c.Config.VIP(), uint16(s.port))
+		fmt.Fprintf(&b, "  - %s: %q\n    scheduler: rr\n    servers:\n", s.proto, vip)
+		for _, n := range c.Servers {
+			fmt.Fprintf(&b, "      - %q\n", at(n, s.port))
 		}
 	}
 	return strings.Replace(c.Config.DirectorConfig("rr", io), "snat:\n", b.String()+"snat:\n", 1)

@@ -43,7 +43,7 @@ func TestSNAT(t *testing.T) {
 func snatPeer(t *testing.T, c *cluster, peer *lab.Node) {
 	vip := c.Config.VIP().String()
 	for _, server := range c.Servers {
-		page, err := server.Get(c.ctx, fmt.Sprintf("http://%v:%d/", peer.Addr, lab.WhoPort))
+		page, err := server.Get(c.ctx, fmt.Sprintf("http://%v/", at(peer, lab.WhoPort)))
 		c.must(err)
 		if host, _, _ := net.SplitHostPort(page); host != vip {
 			t.Errorf("%s sees TCP of %s come from %s, want %s", peer.Name, server.Name, page, vip)
@@ -145,7 +145,7 @@ func (c *cluster) whoUDP(n *lab.Node, local *net.UDPAddr, peer *lab.Node) netip.
 	if local != nil {
 		from = local
 	}
-	conn, err := n.DialFrom(c.ctx, "udp4", from, netip.AddrPortFrom(peer.Addr, lab.WhoPort).String())
+	conn, err := n.DialFrom(c.ctx, "udp", from, at(peer, lab.WhoPort).String())
 	c.must(err)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(limit / 4))

@@ -46,12 +46,13 @@ func TestTransfer(t *testing.T) {
 	})
 }
 
-// pathMTU is the MTU that a link on the way gets during a transfer.
-const pathMTU = 1000
-
 // TestPathMTU lowers the MTU of a link during a transfer through it. The sender
 // must learn of it, and go on with smaller segments.
-func TestPathMTU(t *testing.T) {
+func TestPathMTU(t *testing.T) { shrinkEachLink(t, eachIO, lab.Config{Servers: 1, Router: true}, 1000) }
+
+// shrinkEachLink gives each link on the way an MTU in turn, on clusters that run
+// makes.
+func shrinkEachLink(t *testing.T, run runner, config lab.Config, mtu int) {
 	for _, test := range []struct {
 		name   string
 		upload bool
@@ -63,17 +64,17 @@ func TestPathMTU(t *testing.T) {
 		{"upload, router before the director", true, func(c *cluster) (*lab.Node, string) { return c.Router, "eth1" }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			eachIO(t, lab.Config{Servers: 1, Router: true}, nil, func(t *testing.T, c *cluster) {
+			run(t, config, nil, func(t *testing.T, c *cluster) {
 				node, link := test.link(c)
-				shrinkDuringTransfer(t, c, test.upload, func() { c.must(node.SetMTU(link, pathMTU)) })
+				shrinkDuringTransfer(t, c, test.upload, mtu, func() { c.must(node.SetMTU(link, mtu)) })
 			})
 		})
 	}
 }
 
 // shrinkDuringTransfer calls shrink when a part of a transfer is over, and wants
-// the sender to learn of it while it sends, and all to arrive.
-func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, shrink func()) {
+// the sender to learn of the new path MTU while it sends, and all to arrive.
+func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, mtu int, shrink func()) {
 	const port, part = 2100, 1 << 20
 	accepted := make(chan *net.TCPConn, 1)
 	c.serveTCP(port, func(conn *net.TCPConn) { accepted <- conn })
@@ -86,8 +87,8 @@ func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, shrink func()) 
 	if upload {
 		from, to = client, server
 	}
-	if mtu := pathMTUOf(t, from); mtu != 1500 {
-		t.Fatalf("the sender starts with a path MTU of %d", mtu)
+	if got := pathMTUOf(t, from); got != 1500 {
+		t.Fatalf("the sender starts with a path MTU of %d", got)
 	}
 	type outcome struct {
 		lab.Digest
@@ -109,7 +110,7 @@ func shrinkDuringTransfer(t *testing.T, c *cluster, upload bool, shrink func()) 
 	send()
 	shrink()
 	// The director hears of a change of its links a moment later.
-	c.eventually("the sender knows the path MTU", func() bool { send(); return pathMTUOf(t, from) == pathMTU })
+	c.eventually("the sender knows the path MTU", func() bool { send(); return pathMTUOf(t, from) == mtu })
 	send()
 	c.must(from.CloseWrite())
 	got := <-arrived
@@ -126,8 +127,12 @@ func pathMTUOf(t *testing.T, conn *net.TCPConn) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	level, option := unix.IPPROTO_IP, unix.IP_MTU
+	if conn.LocalAddr().(*net.TCPAddr).IP.To4() == nil {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
 	var mtu int
-	e := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
+	e := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), level, option) })
 	if e != nil || err != nil {
 		t.Fatal(e, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"syscall"
 	"testing"
@@ -38,18 +39,19 @@ func TestUDP(t *testing.T) {
 
 // udpFlows go to the servers in turn, and each stays with its own.
 func udpFlows(t *testing.T, c *cluster) {
-	var servers []string
+	var servers []netip.Addr
 	for range 6 {
 		conn := c.dialUDP(lab.EchoPort)
 		c.exchange(conn, 3, 100)
 		local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 		for _, e := range c.conns(control.ConnQuery{Proto: control.UDP, Service: c.virtual(lab.EchoPort)}) {
 			if e.Client == local {
-				servers = append(servers, e.Server.Addr().String())
+				servers = append(servers, e.Server.Addr())
 			}
 		}
 	}
-	if want := []string{"10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.4", "10.0.0.3", "10.0.0.2"}; !slices.Equal(servers, want) {
+	third, second, first := c.Servers[2].Addr, c.Servers[1].Addr, c.Servers[0].Addr
+	if want := []netip.Addr{third, second, first, third, second, first}; !slices.Equal(servers, want) {
 		t.Errorf("servers %v, want %v", servers, want)
 	}
 }
@@ -166,7 +168,7 @@ func udpNoServer(t *testing.T, c *cluster) {
 func (c *cluster) serviceUDP(port int) {
 	c.t.Helper()
 	c.vsnat("service", "add", "udp", c.virtual(port).String())
-	c.vsnat("server", "add", "udp", c.virtual(port).String(), fmt.Sprintf("%v:%d", c.Servers[0].Addr, port))
+	c.vsnat("server", "add", "udp", c.virtual(port).String(), at(c.Servers[0], port).String())
 }
 
 // dialUDP makes a socket of the client, connected to a port of the VIP.
@@ -175,7 +177,7 @@ func (c *cluster) dialUDP(port int) interface {
 	net.PacketConn
 } {
 	c.t.Helper()
-	conn, err := c.Client.Dial(c.ctx, "udp4", c.virtual(port).String())
+	conn, err := c.Client.Dial(c.ctx, "udp", c.virtual(port).String())
 	c.must(err)
 	c.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(limit / 4))

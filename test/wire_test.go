@@ -169,6 +169,14 @@ func (a *answers) count(p gopacket.Packet, from netip.Addr) {
 			a.icmp++
 		}
 	}
+	if e, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok {
+		switch kind := e.TypeCode.Type(); {
+		case kind == layers.ICMPv6TypeEchoReply:
+			a.echo++
+		case kind < layers.ICMPv6TypeEchoRequest: // all others are of neighbour discovery
+			a.icmp++
+		}
+	}
 	switch l := p.TransportLayer().(type) {
 	case *layers.TCP:
 		switch {
@@ -182,13 +190,15 @@ func (a *answers) count(p gopacket.Packet, from netip.Addr) {
 	}
 }
 
-// source is the IPv4 source of a packet.
+// source is the IP source of a packet.
 func source(p gopacket.Packet) netip.Addr {
-	ip, ok := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-	if !ok {
-		return netip.Addr{}
+	var a netip.Addr
+	switch ip := p.NetworkLayer().(type) {
+	case *layers.IPv4:
+		a, _ = netip.AddrFromSlice(ip.SrcIP.To4())
+	case *layers.IPv6:
+		a, _ = netip.AddrFromSlice(ip.SrcIP)
 	}
-	a, _ := netip.AddrFromSlice(ip.SrcIP.To4())
 	return a
 }
 
