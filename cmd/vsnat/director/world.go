@@ -127,7 +127,7 @@ func (d *director) publish() error {
 	var ours, owned []netip.Addr
 	for _, a := range own {
 		ours = append(ours, a.Addr)
-		if !a.OnHost {
+		if !a.OnHost || w.hidden(a.Addr) {
 			owned = append(owned, a.Addr)
 		}
 	}
@@ -196,4 +196,13 @@ func inside(r *nat.Rules) []netip.Prefix {
 		host(v.Addr)
 	}
 	return list
+}
+
+// hidden reports whether the host has an IPv6 address that it does not answer
+// neighbour solicitations for where packets come in: unlike with ARP, an address
+// answers only on the link that has it, and lo has no neighbours.
+func (w *world) hidden(addr netip.Addr) bool {
+	return addr.Is6() && !slices.ContainsFunc(w.topology.Links, func(l iface.Link) bool {
+		return slices.Contains(w.served, l.Name) && slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr() == addr })
+	})
 }

@@ -203,3 +203,20 @@ func TestThroughTUN(t *testing.T) {
 		}
 	}
 }
+
+// An IPv6 address of the host that sits where no neighbour asks, such as lo, is
+// answered for by us; IPv4's is answered for by the host wherever it sits.
+func TestHiddenAddresses(t *testing.T) {
+	p, a := netip.MustParsePrefix, netip.MustParseAddr
+	w := &world{served: []string{"eth0"}, topology: iface.Topology{Links: []iface.Link{
+		{Name: "lo", Addrs: []netip.Prefix{p("2001:db8::23/128"), p("192.0.2.23/32")}},
+		{Name: "eth0", Addrs: []netip.Prefix{p("2001:db8::20/64")}},
+	}}}
+	for addr, want := range map[string]bool{
+		"2001:db8::23": true, "2001:db8::20": false, "192.0.2.23": false,
+	} {
+		if got := w.hidden(a(addr)); got != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+	}
+}
