@@ -38,6 +38,14 @@ func (o *outbox) room(n int) []byte {
 	return o.memory[at : at+n : at+n]
 }
 
+// outboxMark is a state of the outbox to go back to.
+type outboxMark struct{ packets, used int }
+
+func (o *outbox) mark() outboxMark { return outboxMark{len(o.list), o.used} }
+
+// backTo takes back what was put since a mark.
+func (o *outbox) backTo(m outboxMark) { o.list, o.used = o.list[:m.packets], m.used }
+
 // put adds the packet that was built in the first n bytes of room.
 func (o *outbox) put(n int, p Packet, v Verdict) {
 	end := o.used + Headroom + n

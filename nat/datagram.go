@@ -2,8 +2,11 @@
 
 package nat
 
-// The way of a fragment. The first one, which has the ports, goes the way of a
-// whole packet; what comes of it holds for the others, which follow or wait.
+import "github.com/vsnat/vsnat/conntrack"
+
+// The way of a datagram in fragments. They wait until it is whole. Then the
+// leader, which has the ports, goes the way of a whole packet, and the others
+// follow it, in the order in which they came: all of them, or none.
 
 // fragment decides about a part of a datagram.
 func (f *Forwarder) fragment(p *Packet, h *parsed) Verdict {
@@ -11,136 +14,176 @@ func (f *Forwarder) fragment(p *Packet, h *parsed) Verdict {
 		f.snap.inner.find(&h.tuple.Src.Addr) < 0 {
 		return Verdict{Action: Pass} // nothing of ours, and not worth remembering
 	}
-	o := f.frags.add(f.now, h, p.Data)
+	o := f.frags.add(f.now, h, p)
 	switch o.state {
 	case fragHeld:
 		return Verdict{Action: Hold}
-	case fragKnown:
-		return f.follower(p, h, o.decision)
-	case fragFirst:
-		return f.leader(p, h)
+	case fragDead:
+		f.counters.drops[o.reason] += uint64(o.lost)
+		return drop(o.reason)
 	}
-	return drop(o.reason)
+	if h.fragOffset == 0 {
+		return f.datagram(p, h, nil, &o)
+	}
+	leader := Packet{Data: o.held.next(), In: o.in, From: o.from}
+	if r := f.leader.parse(&leader); r != ReasonNone {
+		f.counters.drops[ReasonFragmentLate] += uint64(o.held.drop())
+		return drop(r) // it was sound when it came
+	}
+	return f.datagram(&leader, &f.leader, p, &o)
 }
 
-// leader decides about a datagram by its first fragment, and lets those go
-// that came before it.
-func (f *Forwarder) leader(p *Packet, h *parsed) Verdict {
-	key := *h // the addresses as they came: the rewrite changes the packet
+// datagram decides about a whole datagram by its leader p, parsed as h. last is
+// the fragment that completed it, nil if that is the leader; the verdict is
+// about it.
+func (f *Forwarder) datagram(p *Packet, h *parsed, last *Packet, o *fragOutcome) Verdict {
+	h.ttl, h.solid = o.ttl, o.solid // no fragment may end here while the others go on
+	mark := f.outbox.mark()
 	v := f.whole(p, h)
-	d := fragDecision{Action: v.Action, Reason: v.Reason, Port: v.Port, NextHop: v.NextHop, To: v.To}
+	var d following
 	switch v.Action {
+	case Pass:
+		f.handBack(p, last, &o.held)
+		return v
+	case Drop:
+		f.counters.drops[ReasonFragmentLate] += uint64(o.held.drop())
+		return v
 	case Forward:
 		ip := ipHeader(p.Data)
-		d.Src, d.Dst = ip.src(), ip.dst()
-		d.Server, d.Dir = f.counted.server, f.counted.dir
+		d = following{verdict: v, src: ip.src(), dst: ip.dst(), mtu: f.mtu, counted: f.counted}
+		v = f.sendLeader(p, last, v)
 	case Hold:
-		d = f.answered(&key)
+		d, v = f.answered(h, mark)
 	}
-	held := f.frags.decide(f.now, &key, d)
-	for data := held.next(); data != nil; data = held.next() {
-		f.release(p, data, &d)
+	for v.Action != Drop {
+		data := o.held.next()
+		if data == nil {
+			break
+		}
+		v = f.release(data, p.In, &d, v)
+	}
+	if last != nil && v.Action != Drop {
+		v = f.release(last.Data, p.In, &d, v)
+	}
+	if v.Action == Drop {
+		f.outbox.backTo(mark)
+		f.counters.drops[ReasonFragmentLate] += uint64(o.held.drop())
 	}
 	return v
 }
 
-// answered decides about the rest of a datagram whose first fragment was
-// answered: a ping's goes back as well, so that the echo is whole.
-func (f *Forwarder) answered(h *parsed) fragDecision {
-	n := len(f.outbox.list)
-	if h.kind != kindEcho || n == f.outbox.taken {
-		return fragDecision{Action: Drop, Reason: ReasonFragmentLate}
+// sendLeader sends the leader after whole has rewritten it: in place if it is the
+// packet at hand and not to be cut, else through the outbox.
+func (f *Forwarder) sendLeader(p, last *Packet, v Verdict) Verdict {
+	switch {
+	case f.split != 0:
+		return f.cut(p, v)
+	case last == nil:
+		return v
 	}
-	v := &f.outbox.list[n-1].Verdict
-	return fragDecision{
-		Action: Forward, Src: h.tuple.Dst.Addr, Dst: h.tuple.Src.Addr,
-		Port: v.Port, To: v.To, NextHop: v.NextHop, Uncounted: true,
-	}
+	return f.putCopy(p.Data, p.In, v)
 }
 
-// release sends a fragment that waited.
-func (f *Forwarder) release(p *Packet, data []byte, d *fragDecision) {
-	ip := ipHeader(data)
-	if ip.ttl() <= 1 {
-		f.counters.drops[ReasonTTL]++
-		return
-	}
-	f.translate(ip, len(data), d)
-	if mtu := f.mtuOf(d); len(data) > mtu {
-		if ip.dontFragment() {
-			f.counters.drops[ReasonTooBig]++
-			return
-		}
-		if v := f.cutTo(&Packet{Data: data, In: p.In}, d.verdict(), mtu); v.Action == Drop {
-			f.counters.drops[v.Reason]++
-		}
-		return
-	}
+// putCopy puts a copy of a fragment into the outbox.
+func (f *Forwarder) putCopy(data []byte, in uint16, v Verdict) Verdict {
 	b := f.outbox.room(len(data))
 	if b == nil {
-		f.counters.drops[ReasonOutboxFull]++
+		return drop(ReasonOutboxFull)
+	}
+	f.outbox.put(copy(b, data), Packet{In: in}, v)
+	return Verdict{Action: Hold}
+}
+
+// handBack gives the fragments of a datagram that is the host's back as they
+// came, to a host that has no copy: one that has routed them to us by a port
+// without link addresses. The packet at hand goes back by its verdict.
+func (f *Forwarder) handBack(p, last *Packet, held *heldFragments) {
+	if !f.snap.ports[p.In%MaxPorts].L3 {
+		held.drop()
 		return
 	}
-	copy(b, data)
-	f.outbox.put(len(b), Packet{In: p.In}, d.verdict())
-}
-
-// follower sends a fragment after the first one.
-func (f *Forwarder) follower(p *Packet, h *parsed, d *fragDecision) Verdict {
-	if d.Action != Forward {
-		return Verdict{Action: d.Action, Reason: d.Reason}
+	v := Verdict{Action: Forward, Port: p.In, NextHop: ipHeader(p.Data).dst()}
+	data := p.Data
+	if last == nil {
+		data = held.next()
 	}
-	if h.ttl <= 1 {
-		return drop(ReasonTTL)
-	}
-	if mtu := f.mtuOf(d); len(p.Data) > mtu {
-		if h.dontFragment {
-			return drop(ReasonTooBig)
+	for ; data != nil; data = held.next() {
+		if v := f.putCopy(data, p.In, v); v.Action == Drop {
+			f.counters.drops[v.Reason]++
 		}
-		f.split = uint16(mtu)
 	}
-	f.translate(ipHeader(p.Data), len(p.Data), d)
-	return d.verdict()
 }
 
-// mtuOf returns the largest packet that leaves the way of a datagram.
-func (f *Forwarder) mtuOf(d *fragDecision) int {
-	if h := f.hops.lookup(&f.snap.routes, &d.Dst); h.port == d.Port {
-		return int(h.mtu)
-	}
-	return min(f.snap.ports[d.Port%MaxPorts].MTU, 0xffff)
+// following is what the other fragments of a datagram take from its leader.
+type following struct {
+	verdict  Verdict // Forward
+	src, dst conntrack.Addr
+	mtu      int
+	answer   bool // the leader is a ping that we have answered
+	counted  counted
 }
 
-func (d *fragDecision) verdict() Verdict {
-	return Verdict{Action: Forward, Port: d.Port, To: d.To, NextHop: d.NextHop}
+// answered decides about the rest of a ping, whose leader was answered behind
+// mark: it goes back as well, so that the echo is whole.
+func (f *Forwarder) answered(h *parsed, mark outboxMark) (following, Verdict) {
+	if len(f.outbox.list) == mark.packets {
+		return following{}, drop(ReasonNoRoute)
+	}
+	v := f.outbox.list[mark.packets].Verdict
+	return following{
+		verdict: v, src: h.tuple.Dst.Addr, dst: h.tuple.Src.Addr,
+		mtu: min(f.snap.ports[v.Port%MaxPorts].MTU, 0xffff), answer: true,
+	}, Verdict{Action: Hold}
+}
+
+// release sends a fragment behind its leader. It returns so, the verdict until
+// then, or a drop.
+func (f *Forwarder) release(data []byte, in uint16, d *following, so Verdict) Verdict {
+	f.translate(ipHeader(data), len(data), d)
+	v := Verdict{Action: Hold}
+	switch {
+	case len(data) <= d.mtu:
+		v = f.putCopy(data, in, d.verdict)
+	case ipHeader(data).dontFragment():
+		v = drop(ReasonTooBig)
+	default:
+		v = f.cutTo(&Packet{Data: data, In: in}, d.verdict, d.mtu)
+	}
+	if v.Action == Drop {
+		return v
+	}
+	return so
 }
 
 // translate rewrites what a fragment without ports has to rewrite. A datagram
 // counts as one packet with the bytes of all its fragments, one header apart:
 // the length it had before it was cut.
-func (f *Forwarder) translate(ip ipHeader, length int, d *fragDecision) {
+func (f *Forwarder) translate(ip ipHeader, length int, d *following) {
 	var none delta
-	f.takeHop(ip, d.Port)
-	ip.replaceSource(&d.Src, &none)
-	ip.replaceDestination(&d.Dst, &none)
-	if !d.Uncounted {
-		f.add(d.Server, d.Dir, 0, length-ip.headerLen())
+	if d.answer {
+		ip.renewTTL()
+	} else {
+		f.takeHop(ip, d.verdict.Port)
+		f.add(d.counted.server, d.counted.dir, 0, length-ip.headerLen())
 	}
+	ip.replaceSource(&d.src, &none)
+	ip.replaceDestination(&d.dst, &none)
 }
 
 // cut sends a packet as fragments that fit the way out.
 func (f *Forwarder) cut(p *Packet, v Verdict) Verdict { return f.cutTo(p, v, int(f.split)) }
 
+// cutTo puts the fragments of a packet into the outbox, all or none.
 func (f *Forwarder) cutTo(p *Packet, v Verdict, mtu int) Verdict {
 	parts, r := newSplitter(p, mtu)
 	if r != ReasonNone {
 		return drop(r)
 	}
-	list, used := len(f.outbox.list), f.outbox.used
+	mark := f.outbox.mark()
 	for {
 		b := f.outbox.room(mtu)
-		if b == nil { // all of it or nothing
-			f.outbox.list, f.outbox.used = f.outbox.list[:list], used
+		if b == nil {
+			f.outbox.backTo(mark)
 			return drop(ReasonOutboxFull)
 		}
 		n := parts.next(b)

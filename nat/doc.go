@@ -14,8 +14,8 @@ about them, in IPv4 and in IPv6, one family on both sides. It never repairs a da
 real server out, never grows a packet, and never allocates, locks or asks for the
 time while it forwards. What it drops, it drops for a [Reason], and counts.
 
-It does not look into payloads (no FTP), does not reassemble, and does not verify
-transport checksums: a rewrite keeps their error.
+It does not look into payloads (no FTP), does not put fragments together, and does
+not verify transport checksums: a rewrite keeps their error.
 
 # Who does what
 
@@ -34,7 +34,8 @@ that the snapshot does not have yet is passed over for one that it has.
 	parse       header lengths, IP checksum, options, source, geometry of fragments,
 	            offload; the tuple of the packet
 	icmpError   an error: found by the packet it quotes
-	fragment    a part: decided with its first part
+	fragment    a part: waits until its datagram is whole, which is then decided
+	            about by its first part
 	Lookup      an entry, from either side
 	follow      there is one: port and server checked, TTL, way out, MTU, state,
 	            window, deadline, counters
@@ -88,12 +89,23 @@ one goes on.
 
 # Fragments
 
-Addresses change in each, ports and checksum in the first. Later ones follow the
-decision about the first by (source, destination, identification, protocol); early
-ones wait, 30 s at most. Overlap kills the datagram. 4,096 datagrams are known, 256
-of one source; 2 MiB wait, 256 KiB of one source; the oldest give way. A datagram
-counts as one packet of its whole length. What is larger than its way out is cut if
-it may be, a fragment too.
+All fragments of a datagram wait until it is whole, 30 s at most; then the first,
+which has the ports, is decided about as a whole packet is, and all go or none: the
+first in front, the others in the order in which they came. Addresses change in
+each, ports and checksum in the first. So no half of a datagram reaches a real
+server, whose memory for reassembly a flood of halves would fill (4 MiB in Linux,
+which then refuses everybody's); and an overlap kills the datagram before anything
+of it has left. What never becomes whole is dropped without an answer.
+
+They belong together by (source, destination, identification, protocol). 4,096
+datagrams are known, 256 of one source; 1,024 slots of 2 KiB wait, 128 of one
+source, so that a datagram has 128 fragments at most; the oldest give way. The
+smallest time to live counts for all, and the largest fragment that must not be cut
+is measured for all; what else is larger than the way out is cut. A datagram counts
+as one packet of its whole length. What is dropped with the fragment that completed
+or killed its datagram is counted too: as fragment-refused, or for that fragment's
+reason. A datagram that the host has routed to us and that is its own goes back
+whole.
 
 # ICMP
 
@@ -149,7 +161,8 @@ not count as heard from both sides.
 	server without an entry    its address leaks              dropped, RST to the server
 	ICMP from it, no entry     its address leaks              dropped
 	quoted UDP checksum        left wrong                     right
-	fragments                  reassembled, cut again         follow the first, no wait when in order
+	fragments                  reassembled, cut again         wait until all are there, and go on as they came;
+	                                                          of a flood the oldest give way, not the newest
 	frag-needed, time-exceeded TTL of the quotation minus 1   quoted as it came
 	ICMP about TCP             any                            sequence number judged (RFC 5927)
 	table full                 grows to the end of memory     fixed, evicts what is not held

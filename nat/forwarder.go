@@ -56,9 +56,11 @@ type Forwarder struct {
 
 	// Scratch of the packet at hand.
 	parsed  parsed
+	leader  parsed // of the datagram that a fragment completes
 	quote   quoted
 	spec    conntrack.Conn // the entry about to be inserted
 	request sched.Request  // to the scheduler
+	mtu     int            // of the way out
 	split   uint16         // MTU that the packet is to be cut to, or 0
 
 	counted counted

@@ -4,24 +4,26 @@ package nat
 
 import "github.com/vsnat/vsnat/conntrack"
 
-// Only the first fragment of a datagram has ports. What was decided about it
-// is remembered by (source, destination, identification, protocol), in
-// IPv6 without the protocol (RFC 8200 section 4.5), and the later fragments follow. Those that come early wait for it. Nothing is
-// reassembled: the change of a transport checksum is additive, so that the
-// first fragment carries it alone.
+// Only the first fragment of a datagram, its leader, has ports. All are kept by
+// (source, destination, identification, protocol), in IPv6 without the protocol
+// (RFC 8200 section 4.5), until the last that was missing is there; then the
+// leader is decided about and all of them go, one by one as they came. A part of
+// a datagram never reaches a real server alone, whose own memory for
+// reassembly a flood of halves would fill. Nothing is put together: the change
+// of a transport checksum is additive, so that the leader carries it alone.
 //
 // A datagram lives 30 s from its first packet (RFC 1122 section 3.3.2 asks for
 // 60 to 120 s of the final host; Linux takes 30), 1 s once it is whole, so that
 // its identification may come again. What is known of a datagram:
 //
-//	waiting   its first fragment is not there; others are held
-//	decided   the first was there; others pass
+//	waiting   something is missing; what came is held
+//	gone      it was whole and has left; what comes again is dropped
 //	dead      fragments overlapped, or were too many; all others are dropped
 //
 // The ranges seen are kept as disjoint runs. A fragment inside a run is a
 // duplicate and is dropped alone; one that overlaps a run in part, or that
-// contradicts the end of the datagram, kills the datagram (RFC 5722 in spirit):
-// a receiver never sees a mixture.
+// contradicts the end of the datagram, kills the datagram before anything of it
+// has left (RFC 5722): a receiver sees neither a mixture nor a torso.
 //
 // All memory is fixed. Three lists by age keep a flood from starving others:
 // all datagrams, those that hold fragments, and those of one source. A source
@@ -44,37 +46,27 @@ const (
 	completeLife = conntrack.Time(1e9)
 )
 
-// fragDecision is what was decided about the first fragment of a datagram and
-// holds for all of it.
-type fragDecision struct {
-	Action   Action // Forward, Pass or Drop
-	Reason   Reason // with Drop
-	Src, Dst conntrack.Addr
-	Port     uint16 // egress port
-	NextHop  conntrack.Addr
-	To       conntrack.LinkAddr
-
-	// To whom the rest of the datagram is counted.
-	Uncounted bool
-	Server    uint32
-	Dir       conntrack.Direction
-}
-
 // fragState is what became of a fragment.
 type fragState uint8
 
 const (
-	fragFirst fragState = iota // the first of its datagram: decide, then tell decide
-	fragKnown                  // the decision about the first holds for it
-	fragHeld                   // kept; the caller may reuse its memory
+	fragHeld  fragState = iota // kept; the caller may reuse its memory
+	fragWhole                  // the last that was missing: the datagram is to go
 	fragDead                   // to be dropped
 )
 
 // fragOutcome is the answer of add.
 type fragOutcome struct {
-	state    fragState
-	reason   Reason        // with fragDead
-	decision *fragDecision // with fragKnown; valid until the next call
+	state  fragState
+	reason Reason // with fragDead
+	lost   int    // with fragDead: held fragments of the datagram that died with it
+
+	// With fragWhole, about all fragments together.
+	held  heldFragments // all but the one at hand, to be taken or dropped before the next call
+	ttl   uint8         // the smallest
+	solid int           // bytes of the largest that must not be cut, the leader apart
+	in    uint16        // port that the leader came in by
+	from  conntrack.LinkAddr
 }
 
 type fragKey struct {
@@ -91,7 +83,7 @@ type datagramState uint8
 const (
 	datagramFree datagramState = iota
 	datagramWaiting
-	datagramDecided
+	datagramGone
 	datagramDead
 )
 
@@ -99,7 +91,6 @@ const (
 type datagram struct {
 	key      fragKey
 	state    datagramState
-	decision fragDecision
 	deadline conntrack.Time
 
 	runs    [maxRuns]run // ascending, disjoint, not adjacent
@@ -110,11 +101,17 @@ type datagram struct {
 	hashNext uint16
 	source   uint16 // list that it is in
 	all      links
-	holding  links // only while first != 0
+	holding  links // only while firstSlot != 0
 	ofSource links
 
 	held                uint16 // slots
-	firstSlot, lastSlot uint16 // chain of held fragments in order of arrival
+	firstSlot, lastSlot uint16 // chain of held fragments: the leader, the others in order of arrival
+
+	// See fragOutcome.
+	ttl   uint8
+	solid uint16
+	in    uint16
+	from  conntrack.LinkAddr
 }
 
 // heldSlot is what is kept of a fragment, or of a part of one that is longer.
@@ -155,18 +152,17 @@ func newFragments(seed uint64) *fragments {
 	return &fragments{seed: seed, numFreeSlots: maxHeldSlots}
 }
 
-// add notes a fragment, parsed as p, whose bytes are data, and says what
-// becomes of it.
-func (t *fragments) add(now conntrack.Time, p *parsed, data []byte) fragOutcome {
+// add notes a fragment, parsed as p, and says what becomes of it.
+func (t *fragments) add(now conntrack.Time, p *parsed, pkt *Packet) fragOutcome {
 	key := fragKey{p.tuple.Src.Addr, p.tuple.Dst.Addr, p.id, p.fragProto}
 	i := t.find(&key)
 	if i != 0 && t.rows[i].deadline <= now {
 		t.evicted += t.remove(i)
 		i = 0
 	}
-	if i != 0 && t.rows[i].whole && p.fragOffset == 0 {
+	if i != 0 && t.rows[i].state == datagramGone && p.fragOffset == 0 {
 		// The next datagram of that identification, or a duplicate of the
-		// first fragment: harmless, for the rest of it is gone.
+		// leader, which will wait for the rest in vain.
 		t.remove(i)
 		i = 0
 	}
@@ -179,62 +175,51 @@ func (t *fragments) add(now conntrack.Time, p *parsed, data []byte) fragOutcome 
 		return fragOutcome{state: fragDead, reason: ReasonFragmentLate}
 	}
 	if r := d.see(p); r != ReasonNone {
+		o := fragOutcome{state: fragDead, reason: r}
 		if r != ReasonFragmentDuplicate {
-			t.kill(i)
+			o.lost = t.kill(i)
 		}
-		return fragOutcome{state: fragDead, reason: r}
+		return o
 	}
-	if d.whole && d.state == datagramDecided {
-		d.deadline = now + completeLife
+	d.ttl = min(d.ttl, p.ttl)
+	if p.fragOffset == 0 {
+		d.in, d.from = pkt.In, pkt.From
+	} else if p.dontFragment {
+		d.solid = max(d.solid, uint16(min(len(pkt.Data), 0xffff)))
 	}
-	switch {
-	case p.fragOffset == 0:
-		return fragOutcome{state: fragFirst}
-	case d.state == datagramDecided && d.decision.Action == Drop:
-		return fragOutcome{state: fragDead, reason: ReasonFragmentLate}
-	case d.state == datagramDecided:
-		return fragOutcome{state: fragKnown, decision: &d.decision}
+	if !d.whole {
+		if !t.hold(i, p, pkt.Data) {
+			return fragOutcome{state: fragDead, reason: ReasonFragmentLimit, lost: t.kill(i)}
+		}
+		return fragOutcome{state: fragHeld}
 	}
-	if !t.hold(i, data) {
-		t.kill(i)
-		return fragOutcome{state: fragDead, reason: ReasonFragmentLimit}
+	d.state, d.deadline = datagramGone, now+completeLife
+	return fragOutcome{
+		state: fragWhole, held: heldFragments{table: t, row: i},
+		ttl: d.ttl, solid: int(d.solid), in: d.in, from: d.from,
 	}
-	return fragOutcome{state: fragHeld}
 }
 
-// decide tells what was decided about the first fragment p, for the rest of
-// its datagram. It returns the fragments that were held, to be sent on in the
-// order of their arrival: there are none unless the decision is Forward.
-func (t *fragments) decide(now conntrack.Time, p *parsed, d fragDecision) heldFragments {
-	key := fragKey{p.tuple.Src.Addr, p.tuple.Dst.Addr, p.id, p.fragProto}
-	i := t.find(&key)
-	if i == 0 || t.rows[i].state != datagramWaiting {
-		return heldFragments{}
-	}
-	r := &t.rows[i]
-	r.state, r.decision = datagramDecided, d
-	if r.whole {
-		r.deadline = now + completeLife
-	}
-	if d.Action != Forward {
-		t.drop(i)
-	}
-	return heldFragments{table: t, row: i}
-}
-
-// heldFragments walks over the held fragments of a datagram and lets them go.
+// heldFragments walks over the held fragments of a datagram that is whole, the
+// leader first, and lets them go.
 type heldFragments struct {
 	table *fragments
 	row   uint16
+	taken int
 }
+
+// drop lets those go that were not taken. It returns how many fragments were
+// held, the taken ones among them.
+func (h *heldFragments) drop() int { return h.taken + h.table.drop(h.row) }
 
 // next returns the bytes of the next fragment as it came, or nil. They are
 // valid, and may be rewritten in place, until the following call on the table.
-// The walk is to be finished before add is called again.
+// The walk is to be finished, or the rest dropped, before add is called again.
 func (h *heldFragments) next() []byte {
-	if h.table == nil || h.table.rows[h.row].firstSlot == 0 {
+	if h.table.rows[h.row].firstSlot == 0 {
 		return nil
 	}
+	h.taken++
 	return h.table.takeHeld(h.row)
 }
 

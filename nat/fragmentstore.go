@@ -10,7 +10,7 @@ import (
 )
 
 // The storage of the fragment table: rows in hash chains and lists by age,
-// and slots that hold copies of early fragments. Rows and slots are numbered
+// and slots that hold copies of fragments. Rows and slots are numbered
 // from 1, so that 0 can mean none.
 
 // find returns the row of a key, or 0.
@@ -34,7 +34,7 @@ func (t *fragments) insert(key *fragKey, now conntrack.Time) uint16 {
 	}
 	i := t.takeRow()
 	d := &t.rows[i]
-	*d = datagram{key: *key, state: datagramWaiting, deadline: now + datagramLife, source: source}
+	*d = datagram{key: *key, state: datagramWaiting, deadline: now + datagramLife, source: source, ttl: 0xff}
 	b := &t.buckets[t.hash(key)&(datagramBuckets-1)]
 	d.hashNext, *b = *b, i
 	t.push(&t.all, i, allLinks)
@@ -83,15 +83,17 @@ func (t *fragments) remove(i uint16) int {
 	return lost
 }
 
-// kill has the rest of a datagram dropped.
-func (t *fragments) kill(i uint16) {
-	t.evicted += t.drop(i)
+// kill has the rest of a datagram dropped, and returns how many held fragments
+// were dropped with it.
+func (t *fragments) kill(i uint16) int {
 	t.rows[i].state = datagramDead
+	return t.drop(i)
 }
 
-// hold keeps a copy of a fragment. It reports false if the datagram itself is
-// what fills the share of its source.
-func (t *fragments) hold(i uint16, data []byte) bool {
+// hold keeps a copy of a fragment, parsed as p: the leader in front of the
+// others, any other behind them. It reports false if the datagram itself is what
+// fills the share of its source.
+func (t *fragments) hold(i uint16, p *parsed, data []byte) bool {
 	need := (len(data) + heldSlotLen - 1) / heldSlotLen
 	d := &t.rows[i]
 	s := &t.sources[d.source]
@@ -122,6 +124,21 @@ func (t *fragments) hold(i uint16, data []byte) bool {
 	d.held += uint16(need)
 	s.slots += uint16(need)
 	t.numFreeSlots -= need
+	first, last := t.fill(data)
+	switch {
+	case d.firstSlot == 0:
+		d.firstSlot, d.lastSlot = first, last
+	case p.fragOffset == 0:
+		t.slots[last].next, d.firstSlot = d.firstSlot, first
+	default:
+		t.slots[d.lastSlot].next, d.lastSlot = first, last
+	}
+	return true
+}
+
+// fill copies a fragment into slots, of which there are enough, and returns the
+// ends of their chain.
+func (t *fragments) fill(data []byte) (first, last uint16) {
 	for len(data) > 0 {
 		k := t.takeSlot()
 		slot := &t.slots[k]
@@ -129,14 +146,14 @@ func (t *fragments) hold(i uint16, data []byte) bool {
 		n := copy(slot.data[:], data)
 		data = data[n:]
 		slot.length, slot.continues = uint16(n), len(data) > 0
-		if d.lastSlot == 0 {
-			d.firstSlot = k
+		if last == 0 {
+			first = k
 		} else {
-			t.slots[d.lastSlot].next = k
+			t.slots[last].next = k
 		}
-		d.lastSlot = k
+		last = k
 	}
-	return true
+	return first, last
 }
 
 // takeHeld gives the first held fragment of a row out and frees its slots.

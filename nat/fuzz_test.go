@@ -57,7 +57,8 @@ func exerciseAnswers(t *testing.T, pkt *Packet, p *parsed) {
 	}
 	echo := bytes.Clone(pkt.Data)
 	if makeEchoReply(echo, p, 1) {
-		if r := reasonOf(echo); r != ReasonNone && r != ReasonSource {
+		var q parsed
+		if r := q.parse(&Packet{Data: echo, Offload: pkt.Offload}); r != ReasonNone && r != ReasonSource {
 			t.Fatalf("our own echo reply: %v in % x", r, echo)
 		}
 	}
@@ -80,20 +81,34 @@ func exerciseFragments(t *testing.T, table *fragments, pkt *Packet, p *parsed) {
 	if !p.isFragment() {
 		return
 	}
-	table.add(0, p, pkt.Data)
+	held := table.add(0, p, pkt).held // alone, it completes nothing
 	if h := ipHeader(pkt.Data); h.headerLen() != p.headerLen {
 		t.Fatalf("header of %d bytes, want %d", h.headerLen(), p.headerLen)
 	}
-	first := *p
-	first.fragOffset, first.moreFragments = 0, true
-	if p.fragOffset > 0 {
-		table.add(0, &first, pkt.Data)
+	if held.table != nil {
+		t.Fatal("a fragment alone is a datagram")
 	}
-	held := table.decide(0, &first, fragDecision{Action: Forward})
+	// All that is missing, in front of it and behind.
+	rest := *p
+	if rest.moreFragments {
+		rest.fragOffset += p.totalLen - p.headerLen
+		rest.moreFragments = false
+		held = table.add(0, &rest, pkt).held
+	}
+	if p.fragOffset > 0 {
+		rest = *p
+		rest.fragOffset, rest.moreFragments = 0, true
+		rest.totalLen = p.headerLen + p.fragOffset
+		held = table.add(0, &rest, pkt).held
+	}
+	n := 0
 	for b := held.next(); b != nil; b = held.next() {
-		if !bytes.Equal(b, pkt.Data) {
+		if n++; !bytes.Equal(b, pkt.Data) {
 			t.Fatal("held fragment changed")
 		}
+	}
+	if n == 0 {
+		t.Fatal("the datagram is not whole")
 	}
 	if table.sweep(datagramLife); table.numRows != 0 || table.numFreeSlots != maxHeldSlots {
 		t.Fatal("something is left in the table")
@@ -232,6 +247,10 @@ func FuzzParse(f *testing.F) {
 	// The offload of no protocol we know points at the IP header.
 	f.Add(serialize(f, ipLayer(47), gopacket.Payload(pattern(9))), true, uint16(0), uint16(0), uint8(0), uint16(0))
 	f.Add(udpPacket(f, 100, nil), true, uint16(40), uint16(16), uint8(0), uint16(0)) // tunnel
+
+	long := icmpPacket(f, 8, 0, 0x4d0001, pattern(8)) // a super-packet that cannot say its length
+	long[2], long[3] = 0, 0
+	f.Add(fixHeader(long), false, uint16(0), uint16(0), GSOUDP, uint16(8))
 
 	table := newFragments(1)
 	f.Fuzz(func(t *testing.T, b []byte, needs bool, start, offset uint16, gso uint8, size uint16) {

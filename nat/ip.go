@@ -62,6 +62,17 @@ func (h ipHeader) decrementTTL() {
 	ipv4Header(h).decrementTTL()
 }
 
+// renewTTL gives a packet that goes back as ours the time to live of one that we
+// made.
+func (h ipHeader) renewTTL() {
+	if h.is6() {
+		ipv6Header(h).setHopLimit(generatedTTL)
+		return
+	}
+	ipv4Header(h).setTTL(generatedTTL)
+	ipv4Header(h).computeChecksum()
+}
+
 // replaceSource writes the source address, which is of the packet's family,
 // keeps the header checksum if there is one, and notes the change for the
 // transport checksum.

@@ -35,6 +35,7 @@ type parsed struct {
 	dontFragment  bool // always in IPv6
 	moreFragments bool
 	fragOffset    int // bytes; not zero: there is no transport header
+	solid         int // of a leader with its datagram whole: bytes of the largest other fragment that must not be cut
 
 	// partial says that the transport checksum field at l4 holds the sum of
 	// the pseudo-header only (Offload.NeedsChecksum). An offload that points

@@ -26,8 +26,8 @@ const (
 	ReasonFragmentTiny      // headers split over fragments
 	ReasonFragmentOverlap   // overlaps another fragment of its datagram
 	ReasonFragmentLimit     // too many fragments waiting
-	ReasonFragmentTimeout   // its first fragment never came
-	ReasonFragmentLate      // the datagram was refused
+	ReasonFragmentTimeout   // its datagram never became whole
+	ReasonFragmentLate      // its datagram was refused
 	ReasonFragmentDuplicate // came already
 
 	// What is wrong with the transport header.

@@ -36,17 +36,19 @@ func (f *Forwarder) way(c *conntrack.Conn, dir conntrack.Direction) way {
 }
 
 // fits reports whether a packet can leave by w. If not, its sender has been
-// told and the verdict is final. A super-packet fits if its segments do.
+// told and the verdict is final. A super-packet fits if its segments do, the
+// leader of a datagram if the other fragments do.
 func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
 	f.split = 0 // of an earlier choice
 	if w.port == NoPort {
 		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
 	}
-	if h.gsoFits(p, int(w.mtu)) {
+	f.mtu = int(w.mtu)
+	if h.gsoFits(p, f.mtu) && h.solid <= f.mtu {
 		return Verdict{}, true
 	}
-	if h.dontFragment || p.Offload.GSOType != GSONone && p.Offload.GSOType != GSOUDP {
-		return f.unreachable(p, h, fragNeeded(int(w.mtu)), ReasonTooBig), false
+	if h.dontFragment || h.solid > f.mtu || p.Offload.GSOType != GSONone && p.Offload.GSOType != GSOUDP {
+		return f.unreachable(p, h, fragNeeded(f.mtu), ReasonTooBig), false
 	}
 	f.split = w.mtu
 	return Verdict{}, true
