@@ -11,12 +11,12 @@ package iface
 // milliseconds, so what is oldest waits for one that most likely does not.
 //
 // A frame leaves by an answer (release), by silence (fail), or by being pushed
-// out. Whoever wants the frames of one neighbour walks the queue: 256 at most,
+// out. Whoever wants the frames of one neighbour walks the queue: maxQueued at most,
 // once per answer.
 
 const (
-	maxQueuedEach  = 3
-	maxQueued      = 256
+	maxQueuedEach  = 48 // a datagram of 64 KiB in Ethernet frames, which come at once, is 45
+	maxQueued      = 1024
 	maxQueuedBytes = 4 << 20
 
 	// Buffers come in two sizes: for ordinary frames, and for super-packets.
