@@ -70,7 +70,7 @@ func (f *Forwarder) noService(p *Packet, h *parsed, e *ownEntry, own int32) Verd
 func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 	svc := &f.snap.service[slot]
 	f.request = sched.Request{
-		Proto:   h.tuple.Proto, Now: int64(f.now),
+		Proto: h.tuple.Proto, Now: int64(f.now),
 		Client:  netip.AddrPortFrom(h.tuple.Src.Addr.Netip(), h.tuple.Src.Port),
 		Virtual: netip.AddrPortFrom(h.tuple.Dst.Addr.Netip(), h.tuple.Dst.Port),
 	}
