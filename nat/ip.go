@@ -25,14 +25,6 @@ func (h ipHeader) dst() conntrack.Addr {
 	return ipv4Header(h).dst()
 }
 
-// ttl is the hop limit of IPv6.
-func (h ipHeader) ttl() uint8 {
-	if h.is6() {
-		return ipv6Header(h).hopLimit()
-	}
-	return ipv4Header(h).ttl()
-}
-
 // headerLen is the length of what each fragment of a datagram repeats: the
 // header with its options, or with the extension headers up to that of the
 // fragment, in bytes.
