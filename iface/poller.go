@@ -18,9 +18,11 @@ import (
 type Poller struct {
 	epoll  int
 	events [BatchSize]unix.EpollEvent
+	count  [8]byte // of wakes, as last read
 
 	mu   sync.Mutex // keeps Wake off a descriptor that Close has closed
 	wake int        // eventfd, -1 once closed
+	one  [8]byte    // what Wake writes
 }
 
 // wakeID marks the eventfd among the ids in the kernel's table; ids of callers
@@ -39,6 +41,7 @@ func NewPoller() (*Poller, error) {
 		return nil, fmt.Errorf("poller: eventfd: %w", err)
 	}
 	p := &Poller{epoll: epoll, wake: wake}
+	binary.NativeEndian.PutUint64(p.one[:], 1)
 	if err := p.add(wake, wakeID); err != nil {
 		p.Close()
 		return nil, err
@@ -114,15 +117,12 @@ func (p *Poller) Wake() {
 	if p.wake < 0 {
 		return
 	}
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
 	// EAGAIN means that the counter is full: a wake is pending already.
-	unix.Write(p.wake, one[:])
+	unix.Write(p.wake, p.one[:])
 }
 
 func (p *Poller) drain() {
-	var count [8]byte
-	unix.Read(p.wake, count[:])
+	unix.Read(p.wake, p.count[:])
 }
 
 // Close releases the poller's own descriptors, not the queues'. Wait must not be
