@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -132,18 +133,14 @@ they talk to the lab's director.`,
   vsnat lab exec director -- ipvsadm -L -n`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cmd.SilenceUsage = true
-			r, err := lab.Open()
-			if err != nil {
-				return err
-			}
-			defer r.Close()
 			node, argv := args[0], args[1:]
 			if argv[0] == "--" {
 				argv = argv[1:]
 			}
-			status, err := r.Exec(node, argv)
-			return withStatus(status, err)
+			return withLab(cmd, func(r *lab.Remote) error {
+				status, err := r.Exec(node, argv)
+				return withStatus(status, err)
+			})
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows NODE is the command's
@@ -158,29 +155,27 @@ func newLabStatusCommand() *cobra.Command {
 		Example: "  vsnat lab status",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SilenceUsage = true
-			r, err := lab.Open()
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			report, err := r.Report()
-			if err != nil {
-				return err
-			}
-			picture, err := lab.Draw(report.Config)
-			if err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "up for %v\n\n%s\n", time.Since(report.Started).Round(time.Second), picture)
-			fmt.Fprintf(out, "director  %s\nsocket    %s\n\n", report.Director, report.Socket)
-			for _, n := range report.Nodes {
-				fmt.Fprintf(out, "%-10s%s\n", n.Name, strings.Join(n.Links, ", "))
-			}
-			return nil
+			return withLab(cmd, func(r *lab.Remote) error { return showLab(cmd.OutOrStdout(), r) })
 		},
 	}
+}
+
+// showLab draws the lab and lists its nodes.
+func showLab(out io.Writer, r *lab.Remote) error {
+	report, err := r.Report()
+	if err != nil {
+		return err
+	}
+	picture, err := lab.Draw(report.Config)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "up for %v\n\n%s\n", time.Since(report.Started).Round(time.Second), picture)
+	fmt.Fprintf(out, "director  %s\nsocket    %s\n\n", report.Director, report.Socket)
+	for _, n := range report.Nodes {
+		fmt.Fprintf(out, "%-10s%s\n", n.Name, strings.Join(n.Links, ", "))
+	}
+	return nil
 }
 
 // newLabDownCommand is `vsnat lab down`.
@@ -191,13 +186,18 @@ func newLabDownCommand() *cobra.Command {
 		Example: "  vsnat lab down",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SilenceUsage = true
-			r, err := lab.Open()
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			return r.Down()
+			return withLab(cmd, (*lab.Remote).Down)
 		},
 	}
+}
+
+// withLab runs f on the lab that is up.
+func withLab(cmd *cobra.Command, f func(*lab.Remote) error) error {
+	cmd.SilenceUsage = true
+	r, err := lab.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return f(r)
 }
