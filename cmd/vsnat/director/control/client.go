@@ -65,7 +65,28 @@ func (c *Client) Path() string { return c.path }
 
 func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTime}
-	return d.DialContext(ctx, "unix", c.path)
+	conn, err := d.DialContext(ctx, "unix", c.path)
+	if err != nil {
+		return nil, err
+	}
+	return &unheard{Conn: conn}, nil
+}
+
+// unheard is a connection that was cut, not ended, if its other end closes
+// before it has said anything. net/http tells the two apart by when it looks,
+// and has an error that cannot be recognised for the one it saw too early.
+type unheard struct {
+	net.Conn
+	heard bool // by the one goroutine that reads
+}
+
+func (u *unheard) Read(b []byte) (int, error) {
+	n, err := u.Conn.Read(b)
+	u.heard = u.heard || n > 0
+	if err == io.EOF && !u.heard {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // explain turns trouble on the way into words.
