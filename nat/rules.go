@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/sched"
 )
 
@@ -34,110 +33,6 @@ var (
 	ErrNoRule        = errors.New("No such SNAT rule")
 	ErrInvalid       = errors.New("Invalid operation")
 )
-
-// NoServer is what a client gets for a new connection when no server is
-// available.
-type NoServer uint8
-
-const (
-	// NoServerICMP answers with ICMP port unreachable, as IPVS does.
-	NoServerICMP NoServer = iota
-	// NoServerReset answers TCP with a RST.
-	NoServerReset
-)
-
-func (n NoServer) String() string {
-	if n == NoServerReset {
-		return "reset"
-	}
-	return "icmp"
-}
-
-// A ServiceKey names a virtual service.
-type ServiceKey struct {
-	Proto uint8
-	Addr  netip.Addr
-	Port  uint16
-}
-
-func (k ServiceKey) String() string {
-	return protoName(k.Proto) + " " + netip.AddrPortFrom(k.Addr, k.Port).String()
-}
-
-func protoName(p uint8) string {
-	switch p {
-	case ProtoICMP:
-		return "icmp"
-	case ProtoTCP:
-		return "tcp"
-	case ProtoUDP:
-		return "udp"
-	}
-	return fmt.Sprintf("proto %d", p)
-}
-
-// A ServiceSpec describes a virtual service.
-type ServiceSpec struct {
-	ServiceKey
-	Scheduler string // a name that sched knows
-	NoServer  NoServer
-}
-
-// A ServerSpec describes a real server of a service.
-type ServerSpec struct {
-	Addr         netip.Addr
-	Port         uint16
-	Weight       int // 0…65535; 0: quiesced, keeps its connections and gets no new ones
-	Upper, Lower int // connection thresholds, 0: none
-}
-
-// An SNATSpec says which address the traffic of a network leaves with.
-type SNATSpec struct {
-	From netip.Prefix
-	To   netip.Addr
-	// MinPort and MaxPort narrow the ports to choose from. Both 0: the class
-	// of the source port, as netfilter has it (1–511, 600–1023, 1024–65535).
-	MinPort, MaxPort uint16
-}
-
-// HostAddresses is what the host has for itself.
-type HostAddresses struct {
-	Addrs []netip.Addr
-	// Busy are the endpoints that sockets of the host are bound to. An
-	// unspecified address stands for all of them.
-	Busy []BusyEndpoint
-	// EphemeralMin and EphemeralMax bound the ports that the host takes for
-	// its own connections (net.ipv4.ip_local_port_range); both 0: none.
-	EphemeralMin, EphemeralMax uint16
-}
-
-// A BusyEndpoint is one that a socket of the host holds.
-type BusyEndpoint struct {
-	Proto uint8
-	Addr  netip.Addr
-	Port  uint16
-}
-
-// Settings are the numbers that an operator may change.
-type Settings struct {
-	Timeouts conntrack.Timeouts
-	// ICMPRate bounds the ICMP errors, echo replies and RSTs that the
-	// director makes itself, per second and Forwarder.
-	ICMPRate int
-}
-
-// DefaultSettings returns IPVS's timeouts and 1000 answers a second.
-func DefaultSettings() Settings {
-	return Settings{Timeouts: conntrack.DefaultTimeouts(), ICMPRate: 1000}
-}
-
-// An OwnAddress is an address that vsnat takes packets for.
-type OwnAddress struct {
-	Addr    netip.Addr
-	OnHost  bool // the host has it too: what is not ours on it stays the host's
-	Service bool
-	SNAT    bool
-}
 
 // Rules holds what is configured: services, servers, SNAT rules, addresses,
 // ports and routes. One goroutine owns it; no method may run beside another,
@@ -257,7 +152,32 @@ func checkService(s ServiceSpec) error {
 	if s.Port == 0 {
 		return fmt.Errorf("%w: port 0", ErrInvalid)
 	}
+	if err := notYet(s); err != nil {
+		return err
+	}
 	return checkUnicast("virtual address", s.Addr)
+}
+
+// notYet refuses what a Forwarder cannot do.
+func notYet(s ServiceSpec) error {
+	what := ""
+	switch {
+	case s.Mark != 0:
+		what = "services by mark"
+	case s.Persistence.Timeout != 0:
+		what = "persistence"
+	case s.OnePacket:
+		what = "one-packet scheduling"
+	case s.Helper != NoHelper:
+		what = "helpers"
+	case s.OnServerDown != ServerDownKeep:
+		what = "on-server-down"
+	case s.Idle != 0:
+		what = "idle time-outs of a service"
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: no %s", ErrInvalid, what)
 }
 
 // AddService adds a service without servers.
@@ -272,6 +192,7 @@ func (r *Rules) AddService(spec ServiceSpec) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoScheduler, err)
 	}
+	pool.SetOptions(r.options(spec))
 	s := &service{ServiceSpec: spec, pool: pool, serial: r.nextSerial()}
 	s.slot = r.services.put(s)
 	r.byKey[spec.ServiceKey] = s
@@ -291,8 +212,14 @@ func (r *Rules) EditService(spec ServiceSpec) error {
 	if err := s.pool.SetScheduler(spec.Scheduler); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoScheduler, err)
 	}
+	s.pool.SetOptions(r.options(spec))
 	s.ServiceSpec = spec
 	return nil
+}
+
+// options are what a service asks of its scheduler.
+func (r *Rules) options(spec ServiceSpec) sched.Options {
+	return sched.Options{Flags: spec.Flags}
 }
 
 // DelService deletes a service with its servers. Connections that are there
@@ -328,6 +255,8 @@ func checkServer(s ServerSpec) error {
 		return fmt.Errorf("%w: negative threshold", ErrInvalid)
 	case s.Upper != 0 && s.Lower > s.Upper:
 		return fmt.Errorf("%w: lower threshold %d is above the upper one, %d", ErrInvalid, s.Lower, s.Upper)
+	case s.Method != Masquerade:
+		return fmt.Errorf("%w: no direct routing and no tunnels", ErrInvalid)
 	}
 	return checkUnicast("server", s.Addr)
 }

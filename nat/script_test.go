@@ -244,7 +244,7 @@ func (s *script) step(word, rest string) {
 		s.dirty = true
 	case "busy":
 		k := s.key(w[0], w[1])
-		s.host.Busy = append(s.host.Busy, BusyEndpoint(k))
+		s.host.Busy = append(s.host.Busy, BusyEndpoint{k.Proto, k.Addr, k.Port})
 		s.dirty = true
 	case "own":
 		s.owned = append(s.owned, netip.MustParsePrefix(w[0]))
