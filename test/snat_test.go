@@ -58,12 +58,16 @@ func snatPeer(t *testing.T, c *cluster, peer *lab.Node) {
 	}
 }
 
+// keptPort and those after it are taken by the tests alone: the hosts' own
+// sockets get ports from 32768 on, and a mapping outlives its socket.
+const keptPort = 21_000
+
 // twoHostsOnePort keeps connections apart that differ in nothing but the host
 // that opened them.
 func twoHostsOnePort(t *testing.T, c *cluster) {
-	local := &net.UDPAddr{Port: 41_000}
+	local := &net.UDPAddr{Port: keptPort}
 	first, second := c.whoUDP(c.Servers[0], local, c.Far), c.whoUDP(c.Servers[1], local, c.Far)
-	if first.Port() != 41_000 {
+	if first.Port() != keptPort {
 		t.Errorf("the port was free, and became %v", first)
 	}
 	if second == first {
@@ -76,9 +80,11 @@ func twoHostsOnePort(t *testing.T, c *cluster) {
 
 // onePortTwoPeers: one inside endpoint is one outside endpoint to everybody.
 func onePortTwoPeers(t *testing.T, c *cluster) {
-	local := &net.UDPAddr{Port: lab.EchoPort + 42_000}
+	local := &net.UDPAddr{Port: keptPort + 1}
 	// Taken by another host, so that the port must change.
-	c.whoUDP(c.Servers[2], local, c.Far)
+	if other := c.whoUDP(c.Servers[2], local, c.Far); int(other.Port()) != local.Port {
+		t.Errorf("the port was free, and became %v", other)
+	}
 	a, b := c.whoUDP(c.Servers[1], local, c.Far), c.whoUDP(c.Servers[1], local, c.Client)
 	if a != b || int(a.Port()) == local.Port {
 		t.Errorf("one endpoint is %v to one peer and %v to another", a, b)
@@ -88,9 +94,9 @@ func onePortTwoPeers(t *testing.T, c *cluster) {
 // portOfService is never handed out: here it is the one that a host asks for.
 func portOfService(t *testing.T, c *cluster) {
 	const port = 8080
-	who := c.whoUDP(c.Servers[0], &net.UDPAddr{Port: 43_000}, c.Far) // a port of no service is kept
-	if who.Port() != 43_000 {
-		t.Errorf("port 43000 became %v", who)
+	who := c.whoUDP(c.Servers[0], &net.UDPAddr{Port: keptPort + 2}, c.Far) // a port of no service is kept
+	if who.Port() != keptPort+2 {
+		t.Errorf("port %d became %v", keptPort+2, who)
 	}
 	c.vsnat("service", "add", "udp", c.virtual(port).String())
 	if who := c.whoUDP(c.Servers[0], &net.UDPAddr{Port: port}, c.Far); who.Port() == port {
