@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 )
 
 func newConfigCommand(r *remote) *cobra.Command {
@@ -27,9 +27,9 @@ func newConfigInitCommand() *cobra.Command {
 		Example: "  vsnat config init > vsnat.yaml\n  vsnat config init --reference | less",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			text := director.Minimal()
+			text := config.Minimal()
 			if o.reference {
-				text = director.Reference()
+				text = config.Reference()
 			}
 			_, err := io.WriteString(c.OutOrStdout(), text)
 			return err
@@ -65,15 +65,15 @@ if it is right and 1 if not.`,
 }
 
 // readConfig reads a file, or standard input for "-".
-func readConfig(c *cobra.Command, path string) (*director.Config, error) {
+func readConfig(c *cobra.Command, path string) (*config.Config, error) {
 	if path != "-" {
-		return director.ReadConfig(path)
+		return config.Read(path)
 	}
-	data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), director.MaxFile+1))
+	data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), config.MaxFile+1))
 	if err != nil {
 		return nil, err
 	}
-	return director.Parse("standard input", data)
+	return config.Parse("standard input", data)
 }
 
 func newConfigDiffCommand(r *remote) *cobra.Command {
@@ -93,11 +93,11 @@ file. Nothing is changed. It prints nothing if there is no difference.`,
 			if err != nil {
 				return err
 			}
-			running, err := director.Parse("the running configuration", []byte(text))
+			running, err := config.Parse("the running configuration", []byte(text))
 			if err != nil {
 				return err
 			}
-			for _, change := range director.Diff(running, wanted) {
+			for _, change := range config.Diff(running, wanted) {
 				note := ""
 				if change.Restart() {
 					note = " (needs a restart)"

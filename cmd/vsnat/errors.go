@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
 
@@ -72,13 +72,13 @@ func execute(ctx context.Context, root *cobra.Command, args []string, std stream
 
 // report tells an error and its hint.
 func report(w io.Writer, err error) {
-	var config *director.ConfigError
-	if errors.As(err, &config) {
-		for _, p := range config.Problems {
+	var wrong *config.Error
+	if errors.As(err, &wrong) {
+		for _, p := range wrong.Problems {
 			say(w, p.String(), p.Hint)
 		}
-		if config.More > 0 {
-			say(w, fmt.Sprintf("and %d more", config.More), "")
+		if wrong.More > 0 {
+			say(w, fmt.Sprintf("and %d more", wrong.More), "")
 		}
 		return
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
@@ -44,13 +44,13 @@ func (o labOptions) config() (lab.Config, error) {
 	if o.servers < 1 || o.clients < 1 {
 		return lab.Config{}, fmt.Errorf("a lab needs a real server and a client at least")
 	}
-	if host == lab.HostBare && o.io == string(director.IOTUN) {
+	if host == lab.HostBare && o.io == string(config.IOTUN) {
 		return lab.Config{}, hinted{
 			fmt.Errorf("--io tun needs a host with addresses: with --vip bare it has none to route by"),
 			"leave out one of the two",
 		}
 	}
-	if o.ipv6 && o.io == string(director.IOTUN) {
+	if o.ipv6 && o.io == string(config.IOTUN) {
 		return lab.Config{}, hinted{
 			fmt.Errorf("--io tun has IPv4 only"),
 			"leave out one of --io tun and --ipv6",

@@ -15,7 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control/controltest"
 )
@@ -57,9 +57,9 @@ func directorCommand(ts *testscript.TestScript, neg bool, args []string) {
 	d := &controltest.Director{
 		State:       control.Health{Status: "ok", PID: 4242, Version: "v1", Started: time.Now().Add(-90 * time.Minute), IO: "packet", Guard: "nft"},
 		Text:        "services: []\n",
-		Check:       director.CheckService,
-		CheckServer: director.CheckServer,
-		CheckSNAT:   director.CheckSNAT,
+		Check:       config.CheckService,
+		CheckServer: config.CheckServer,
+		CheckSNAT:   config.CheckSNAT,
 	}
 	ts.Check(fill(d))
 	l, err := control.Listen(ts.Getenv("VSNAT_SOCKET"), control.ListenOptions{})
@@ -75,16 +75,16 @@ func directorCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // cluster is the reference cluster after some traffic.
 func cluster(d *controltest.Director) error {
-	c, err := director.Parse("minimal", []byte(director.Minimal()))
+	c, err := config.Parse("minimal", []byte(config.Minimal()))
 	if err != nil {
 		return err
 	}
-	for _, change := range director.Diff(director.Default(), c) {
+	for _, change := range config.Diff(config.Default(), c) {
 		if err := change.Apply(context.Background(), d); err != nil {
 			return err
 		}
 	}
-	d.Text = string(director.Marshal(c))
+	d.Text = string(config.Marshal(c))
 	key := c.Services[0].ServiceKey
 	for i, s := range c.Services[0].Servers {
 		d.SetCounters(key, s.Address, i, 10*i, control.Counters{Conns: uint64(9999 + i), InBytes: uint64(i) * 123456, OutBytes: uint64(i) * 98765432})
@@ -130,7 +130,7 @@ func hostile(d *controltest.Director) error {
 // sick has a link that is down and a configuration file that is wrong.
 func sick(d *controltest.Director) error {
 	d.State.Status, d.State.Problems = "degraded", []string{"eth1 is down"}
-	_, wrong := director.Parse("v.yaml", []byte("bad: 1\nio: x\n"))
+	_, wrong := config.Parse("v.yaml", []byte("bad: 1\nio: x\n"))
 	d.Fail = control.Refuse(control.CodeConfig, wrong.Error(), "")
 	return nil
 }

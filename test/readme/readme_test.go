@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/ipvsadm"
 	"github.com/vsnat/vsnat/sched"
 	"github.com/vsnat/vsnat/test/lab"
@@ -45,7 +45,7 @@ func curl(url string) int {
 
 func TestConfigurations(t *testing.T) {
 	for _, b := range readPage(t).of(t, "yaml") {
-		if _, err := director.Parse("README.md", []byte(b.text)); err != nil {
+		if _, err := config.Parse("README.md", []byte(b.text)); err != nil {
 			t.Errorf("README.md:%d: %v", b.line, err)
 		}
 	}
@@ -53,15 +53,15 @@ func TestConfigurations(t *testing.T) {
 
 // The smallest configuration is the one that `vsnat config init` prints.
 func TestMinimalConfiguration(t *testing.T) {
-	shown, err := director.Parse("README.md", []byte(readPage(t).of(t, "yaml")[0].text))
+	shown, err := config.Parse("README.md", []byte(readPage(t).of(t, "yaml")[0].text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	printed, err := director.Parse("minimal", []byte(director.Minimal()))
+	printed, err := config.Parse("minimal", []byte(config.Minimal()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if changes := director.Diff(printed, shown); len(changes) != 0 {
+	if changes := config.Diff(printed, shown); len(changes) != 0 {
 		t.Errorf("README.md shows another configuration than vsnat config init prints: %v", changes)
 	}
 }

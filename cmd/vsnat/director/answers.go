@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
 
@@ -15,7 +16,7 @@ import (
 var _ control.Director = (*director)(nil)
 
 func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error {
-	if err := CheckService(s); err != nil {
+	if err := config.CheckService(s); err != nil {
 		return err
 	}
 	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error {
@@ -27,7 +28,7 @@ func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error 
 }
 
 func (d *director) EditService(ctx context.Context, s control.ServiceSpec) error {
-	if err := CheckService(s); err != nil {
+	if err := config.CheckService(s); err != nil {
 		return err
 	}
 	return d.change(ctx, "edit service "+s.ServiceKey.String(), func() error { return d.rules.EditService(natService(s)) })
@@ -42,7 +43,7 @@ func (d *director) Flush(ctx context.Context) error {
 }
 
 func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	if err := CheckServer(k, s); err != nil {
+	if err := config.CheckServer(k, s); err != nil {
 		return err
 	}
 	return d.change(ctx, "add server "+s.Address.String()+" of "+k.String(), func() error {
@@ -54,7 +55,7 @@ func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s contro
 }
 
 func (d *director) EditServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	if err := CheckServer(k, s); err != nil {
+	if err := config.CheckServer(k, s); err != nil {
 		return err
 	}
 	return d.change(ctx, "edit server "+s.Address.String()+" of "+k.String()+": weight "+strconv.Itoa(s.Weight),
@@ -67,7 +68,7 @@ func (d *director) DeleteServer(ctx context.Context, k control.ServiceKey, a net
 }
 
 func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {
-	if err := CheckSNAT(s); err != nil {
+	if err := config.CheckSNAT(s); err != nil {
 		return err
 	}
 	return d.change(ctx, "add snat "+s.From.String(), func() error {
@@ -97,8 +98,8 @@ func (d *director) SetTimeouts(ctx context.Context, t control.Timeouts) error {
 		cfg := *d.cfg
 		fields := timeoutFields(&cfg.Timeouts)
 		for state, value := range timeoutFields(&t) {
-			if *value < 0 || value.Std() > MaxTimeout {
-				return control.Refuse(control.CodeInvalid, "timeout "+value.String()+" is out of range", "0 to "+MaxTimeout.String())
+			if *value < 0 || value.Std() > config.MaxTimeout {
+				return control.Refuse(control.CodeInvalid, "timeout "+value.String()+" is out of range", "0 to "+config.MaxTimeout.String())
 			}
 			if *value > 0 {
 				*fields[state] = *value
@@ -113,7 +114,7 @@ func (d *director) SetTimeouts(ctx context.Context, t control.Timeouts) error {
 // Config implements control.Director.
 func (d *director) Config(ctx context.Context) (text string, err error) {
 	err = d.call(ctx, func() error {
-		text = string(Marshal(d.running()))
+		text = string(config.Marshal(d.running()))
 		return nil
 	})
 	return text, err

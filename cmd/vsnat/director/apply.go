@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
@@ -72,7 +73,7 @@ func timeoutFields(t *control.Timeouts) map[conntrack.State]*control.Duration {
 	}
 }
 
-func settingsOf(cfg *Config) nat.Settings {
+func settingsOf(cfg *config.Config) nat.Settings {
 	s := nat.DefaultSettings()
 	t := cfg.Timeouts
 	for state, d := range timeoutFields(&t) {
@@ -83,7 +84,7 @@ func settingsOf(cfg *Config) nat.Settings {
 }
 
 // loadRules fills empty rules from a configuration.
-func loadRules(r *nat.Rules, cfg *Config) error {
+func loadRules(r *nat.Rules, cfg *config.Config) error {
 	r.SetSettings(settingsOf(cfg))
 	r.SetOwned(cfg.Addresses)
 	for _, s := range cfg.Services {
@@ -106,11 +107,11 @@ func loadRules(r *nat.Rules, cfg *Config) error {
 
 // running is the configuration in force: the file's settings, and services and
 // rules as they are now.
-func (d *director) running() *Config {
+func (d *director) running() *config.Config {
 	cfg := *d.cfg
 	cfg.Services, cfg.SNAT = nil, nil
 	for _, s := range d.rules.Services() {
-		service := Service{ServiceSpec: controlService(s.ServiceSpec)}
+		service := config.Service{ServiceSpec: controlService(s.ServiceSpec)}
 		for _, v := range slices.Backward(s.Servers) {
 			service.Servers = append(service.Servers, controlServer(v.ServerSpec))
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
@@ -60,7 +61,7 @@ func openDirector(t *testing.T, text string) (*director, string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "vsnat.yaml")
 	must(t, os.WriteFile(file, []byte(text), 0o600))
-	cfg, err := ReadConfig(file)
+	cfg, err := config.Read(file)
 	must(t, err)
 	d, err := open(Options{ConfigFile: file, Log: slog.New(slog.DiscardHandler)}, cfg, new(slog.LevelVar))
 	must(t, err)
@@ -184,7 +185,7 @@ func TestIPv6Refused(t *testing.T) {
 	d, _ := startDirector(t, small)
 	must(t, d.call(t.Context(), func() error {
 		cfg := *d.cfg
-		cfg.IO = IOTUN // all that the refusal asks for
+		cfg.IO = config.IOTUN // all that the refusal asks for
 		d.cfg = &cfg
 		return nil
 	}))

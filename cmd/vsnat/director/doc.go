@@ -1,30 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package director is the control plane: it reads the configuration, decides,
-// and tells the packet loops what to do.
-//
-// # Configuration
-//
-// A configuration is one YAML file of a small, strict grammar. It passes
-// three layers, each in a file of its own:
-//
-//	bytes  → tree     config_syntax.go    UTF-8, size, depth, the part of YAML we use
-//	tree   → raw      config_raw.go       keys: unknown, twice, of the wrong kind
-//	raw    → Config   config_parse.go, config_services.go, config_text.go, check.go
-//
-// The raw layer keeps every scalar as the text that stands in the file,
-// together with its line and column; so each problem, also one that needs two
-// places to see (a service given twice), is told with its place and a hint
-// ([Problem]), and all problems of a file are told at once ([ConfigError]).
-// What a service, a server or an SNAT rule must be is judged on typed values
-// (check.go), so that the control socket refuses exactly what the file does.
-//
-// The way back is [Marshal]: the canonical file, in which only what differs
-// from a default is written; Parse(Marshal(c)) equals c. [Diff] lists the
-// steps from one configuration to another and names nothing that stays, which
-// is what a reload applies.
-//
-// reference.yaml documents every key where it stands.
+// Package director is the control plane: it decides, and tells the packet loops
+// what to do. What it is told itself comes from a file (package config) and over
+// a socket (package control).
 //
 // # At work
 //

@@ -2,7 +2,11 @@
 
 package director
 
-import "log/slog"
+import (
+	"log/slog"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+)
 
 // Options are what a command hands to Run.
 type Options struct {
@@ -11,7 +15,7 @@ type Options struct {
 	ConfigFile string
 	// Config, if not nil, is used instead of ConfigFile. A reload is then
 	// refused.
-	Config *Config
+	Config *config.Config
 	// Socket overrides the control socket of the configuration, "" does not.
 	Socket string
 	// Reload asks for a reload each time something is received (SIGHUP).

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/nat"
 )
 
-// What a director at work refuses although it is well formed (check.go judges
-// that), and how a refusal is told.
+// What a director at work refuses although it is well formed (package config
+// judges that), and how a refusal is told.
 
 // hinted is an error with the next step for the operator.
 type hinted struct {
@@ -32,7 +33,7 @@ func hintOf(err error) string {
 }
 
 // servable refuses what no packet would ever be found for.
-func (d *director) servable(cfg *Config) error {
+func (d *director) servable(cfg *config.Config) error {
 	for _, s := range cfg.Services {
 		if err := d.checkFamily(s.Address.Addr()); err != nil {
 			return err
@@ -53,7 +54,7 @@ func (d *director) servable(cfg *Config) error {
 
 // checkFamily refuses IPv6 with io: tun, whose routing rules are IPv4's.
 func (d *director) checkFamily(a netip.Addr) error {
-	if a.Is4() || d.cfg.IO != IOTUN {
+	if a.Is4() || d.cfg.IO != config.IOTUN {
 		return nil
 	}
 	return hinted{fmt.Errorf("%s: IPv6 is not served with io: tun", a), "use io: packet, or give an IPv4 address"}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/nat"
 )
@@ -31,11 +32,11 @@ func (d *director) reload() (control.Reloaded, error) {
 		return control.Reloaded{}, control.Refuse(control.CodeInvalid, "the director was started without a configuration file",
 			"start it with -c FILE, or change it over the control socket")
 	}
-	cfg, err := ReadConfig(file)
+	cfg, err := config.Read(file)
 	if err != nil {
 		return control.Reloaded{}, control.Refuse(control.CodeConfig, err.Error(), "")
 	}
-	changes := Diff(d.running(), cfg)
+	changes := config.Diff(d.running(), cfg)
 	if err := d.try(cfg, changes); err != nil {
 		return control.Reloaded{}, control.Refuse(control.CodeConfig, file+": "+err.Error(), hintOf(err))
 	}
@@ -64,7 +65,7 @@ func (d *director) reload() (control.Reloaded, error) {
 }
 
 // try tells whether changes can be made one after the other.
-func (d *director) try(cfg *Config, changes []Change) error {
+func (d *director) try(cfg *config.Config, changes []config.Change) error {
 	if !slices.Equal(cfg.Interfaces, d.cfg.Interfaces) {
 		if _, err := d.world.topology.Serving(cfg.Interfaces); err != nil {
 			return err
@@ -87,28 +88,28 @@ func (d *director) try(cfg *Config, changes []Change) error {
 
 // applyChange makes one change in rules, unpublished. Settings are taken up as a
 // whole elsewhere.
-func applyChange(r *nat.Rules, c Change) error {
+func applyChange(r *nat.Rules, c config.Change) error {
 	key := natKey(c.Service.ServiceKey)
 	type step struct {
-		op     Op
-		object Object
+		op     config.Op
+		object config.Object
 	}
 	switch (step{c.Op, c.Object}) {
-	case step{Add, ObjectService}:
+	case step{config.Add, config.ObjectService}:
 		return r.AddService(natService(c.Service))
-	case step{Edit, ObjectService}:
+	case step{config.Edit, config.ObjectService}:
 		return r.EditService(natService(c.Service))
-	case step{Delete, ObjectService}:
+	case step{config.Delete, config.ObjectService}:
 		return r.DelService(key)
-	case step{Add, ObjectServer}:
+	case step{config.Add, config.ObjectServer}:
 		return r.AddServer(key, natServer(c.Server))
-	case step{Edit, ObjectServer}:
+	case step{config.Edit, config.ObjectServer}:
 		return r.EditServer(key, natServer(c.Server))
-	case step{Delete, ObjectServer}:
+	case step{config.Delete, config.ObjectServer}:
 		return r.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())
-	case step{Add, ObjectSNAT}:
+	case step{config.Add, config.ObjectSNAT}:
 		return r.AddSNAT(natSNAT(c.SNAT))
-	case step{Delete, ObjectSNAT}:
+	case step{config.Delete, config.ObjectSNAT}:
 		return r.DelSNAT(c.SNAT.From)
 	}
 	return nil

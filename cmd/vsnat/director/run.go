@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
@@ -26,10 +27,10 @@ import (
 func Run(ctx context.Context, o Options) error {
 	cfg := o.Config
 	if cfg == nil {
-		cfg = Default()
+		cfg = config.Default()
 		if o.ConfigFile != "" {
 			var err error
-			if cfg, err = ReadConfig(o.ConfigFile); err != nil {
+			if cfg, err = config.Read(o.ConfigFile); err != nil {
 				return err
 			}
 		}
@@ -88,9 +89,9 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-func newLog(format LogFormat, level slog.Leveler) *slog.Logger {
+func newLog(format config.LogFormat, level slog.Leveler) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
-	if format == LogJSON {
+	if format == config.LogJSON {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
@@ -104,7 +105,7 @@ type director struct {
 	level   *slog.LevelVar
 	started time.Time
 
-	cfg   *Config // what the file says; services and SNAT rules are in rules
+	cfg   *config.Config // what the file says; services and SNAT rules are in rules
 	rules *nat.Rules
 	world world
 
@@ -126,7 +127,7 @@ type director struct {
 
 // open makes everything that can fail, so that a director either starts whole
 // or not at all.
-func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error) {
+func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err error) {
 	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(),
 		cfg: cfg, rules: nat.NewRules(),
@@ -165,7 +166,7 @@ func open(o Options, cfg *Config, level *slog.LevelVar) (_ *director, err error)
 	if err := d.servable(cfg); err != nil {
 		return nil, err
 	}
-	if cfg.IO == IOTUN {
+	if cfg.IO == config.IOTUN {
 		err = d.openTUN()
 	} else {
 		err = d.openGuard()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"io/fs"
@@ -22,8 +22,8 @@ type Config struct {
 	Addresses  []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
 	Routes     []Route        // beside those of the host, and before them
 	MaxConns   int            // 1..MaxMaxConns, all shards together
-	Control    ControlConfig
-	Log        LogConfig
+	Control    Control
+	Log        Log
 	Timeouts   control.Timeouts // none is zero
 	ICMPRate   int              // ICMP errors made per second; 0: none
 	Services   []Service
@@ -57,15 +57,15 @@ type Route struct {
 	Interface   string       // "": the link that Via is on
 }
 
-// ControlConfig is the control socket.
-type ControlConfig struct {
+// Control is the control socket.
+type Control struct {
 	Socket string      // absolute path; "": control.DefaultSocket
 	Mode   fs.FileMode // of the socket file: DefaultSocketMode, or more for Group
 	Group  string      // name or number; "": the group of the process
 }
 
-// LogConfig is what goes to standard error.
-type LogConfig struct {
+// Log is what goes to standard error.
+type Log struct {
 	Level  slog.Level
 	Format LogFormat
 }
@@ -104,8 +104,8 @@ func Default() *Config {
 		IO:       IOPacket,
 		Guard:    GuardAuto,
 		MaxConns: DefaultMaxConns,
-		Control:  ControlConfig{Mode: DefaultSocketMode},
-		Log:      LogConfig{Level: slog.LevelInfo, Format: LogText},
+		Control:  Control{Mode: DefaultSocketMode},
+		Log:      Log{Level: slog.LevelInfo, Format: LogText},
 		Timeouts: DefaultTimeouts(),
 		ICMPRate: DefaultICMPRate,
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"fmt"
@@ -193,9 +193,9 @@ func randomConfig(r *rand.Rand) *Config {
 		c.MaxConns, c.ICMPRate = 1+r.IntN(MaxMaxConns), r.IntN(1_000_000)
 	}
 	if some() {
-		c.Control = ControlConfig{Socket: pick(r, "", "/run/x y/ü.sock"), Mode: pick[fs.FileMode](r, 0o600, 0o660), Group: pick(r, "", "adm", "null", "~", "12")}
+		c.Control = Control{Socket: pick(r, "", "/run/x y/ü.sock"), Mode: pick[fs.FileMode](r, 0o600, 0o660), Group: pick(r, "", "adm", "null", "~", "12")}
 	}
-	c.Log = LogConfig{Level: pick(r, slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError), Format: pick(r, LogText, LogJSON)}
+	c.Log = Log{Level: pick(r, slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError), Format: pick(r, LogText, LogJSON)}
 	if some() {
 		c.Timeouts.UDP = control.Duration(time.Duration(1+r.IntN(2_678_400)) * time.Second)
 		c.Timeouts.SynAck = control.Duration(time.Minute)

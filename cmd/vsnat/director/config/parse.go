@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"log/slog"
@@ -14,7 +14,7 @@ import (
 )
 
 // Parse makes a Config of the text of a file. name is what the file is called
-// in messages. The error is a *ConfigError that tells everything that is
+// in messages. The error is an *Error that tells everything that is
 // wrong, or a read problem's.
 func Parse(name string, data []byte) (*Config, error) {
 	p := &problems{file: name}
@@ -203,7 +203,7 @@ func (p reader) routes(list []rawRoute) []Route {
 	return out
 }
 
-func (p reader) control(raw *rawControl, c *ControlConfig) {
+func (p reader) control(raw *rawControl, c *Control) {
 	if t := raw.Socket; t.given() && !t.refused {
 		switch {
 		case !filepath.IsAbs(t.value):
@@ -230,7 +230,7 @@ func (p reader) control(raw *rawControl, c *ControlConfig) {
 	}
 }
 
-func (p reader) log(raw *rawLog, c *LogConfig) {
+func (p reader) log(raw *rawLog, c *Log) {
 	level := levelWord(c.Level)
 	word(p, raw.Level, "the log level", &level, "debug", "info", "warn", "error")
 	_ = c.Level.UnmarshalText([]byte(level)) // one of the four

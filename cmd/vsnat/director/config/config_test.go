@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"errors"
@@ -145,7 +145,7 @@ func TestThousandServices(t *testing.T) {
 
 // Whatever is read back from a path that is not a configuration, it is told
 // at once and with a hint.
-func TestReadConfig(t *testing.T) {
+func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	fifo, big, good := filepath.Join(dir, "fifo"), filepath.Join(dir, "big"), filepath.Join(dir, "good")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -169,8 +169,8 @@ func TestReadConfig(t *testing.T) {
 		{big, "the file is larger than 16 MiB"},
 		{filepath.Join(good, "below"), "can't be opened: not a directory"},
 	} {
-		_, err := ReadConfig(tt.path)
-		var refused *ConfigError
+		_, err := Read(tt.path)
+		var refused *Error
 		if !errors.As(err, &refused) {
 			t.Errorf("%s: %v", tt.path, err)
 			continue
@@ -180,7 +180,7 @@ func TestReadConfig(t *testing.T) {
 			t.Errorf("got %q, hint %q; want %q and a hint", p, p.Hint, tt.want)
 		}
 	}
-	if _, err := ReadConfig(good); err != nil {
+	if _, err := Read(good); err != nil {
 		t.Error(err)
 	}
 }

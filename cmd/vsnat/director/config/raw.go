@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"reflect"
@@ -16,7 +16,7 @@ import (
 //	key:"name"        the key
 //	key:"name,short"  a scalar in place of the whole mapping means this key
 //
-// What a text means is settled later, in config_parse.go, where a problem can
+// What a text means is settled later, in parse.go, where a problem can
 // be told with its place.
 
 // text is a scalar as written. Its zero value is a key that is not there.

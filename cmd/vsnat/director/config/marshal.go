@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"fmt"
@@ -80,7 +80,7 @@ func (w *writer) routes(routes []Route) {
 	}
 }
 
-func (w *writer) control(c ControlConfig) {
+func (w *writer) control(c Control) {
 	if c == Default().Control {
 		return
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"cmp"
@@ -32,14 +32,14 @@ func (p Problem) String() string {
 // MaxProblems is how many problems of one file are told.
 const MaxProblems = 20
 
-// ConfigError is a configuration file that was refused.
-type ConfigError struct {
+// Error is a configuration file that was refused.
+type Error struct {
 	Problems []Problem // in the order of the file, at least 1, at most MaxProblems
 	More     int       // problems beyond these
 }
 
 // Error has a line for each problem and, indented, one for its hint.
-func (e *ConfigError) Error() string {
+func (e *Error) Error() string {
 	var b strings.Builder
 	for i, p := range e.Problems {
 		if i > 0 {
@@ -68,7 +68,7 @@ func (p *problems) add(at Position, hint, format string, args ...any) {
 	p.list = append(p.list, Problem{File: p.file, Position: at, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
-// err is nil, or all problems as a *ConfigError.
+// err is nil, or all problems as an *Error.
 func (p *problems) err() error {
 	if len(p.list) == 0 {
 		return nil
@@ -77,7 +77,7 @@ func (p *problems) err() error {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	shown := p.list[:min(len(p.list), MaxProblems)]
-	return &ConfigError{Problems: shown, More: len(p.list) - len(shown)}
+	return &Error{Problems: shown, More: len(p.list) - len(shown)}
 }
 
 // oneOf is the hint for a word that is not one of a list: the nearest one if

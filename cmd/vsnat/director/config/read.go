@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"errors"
@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadConfig reads and parses a configuration file. Only a regular file is
+// Read reads and parses a configuration file. Only a regular file is
 // read, and of that at most MaxFile bytes: opening never waits (as it would
 // on a FIFO) and a mistaken path costs nothing. What is wrong with the file
-// itself is a *ConfigError too, so that every refusal has a hint.
-func ReadConfig(path string) (*Config, error) {
+// itself is an *Error too, so that every refusal has a hint.
+func Read(path string) (*Config, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, err

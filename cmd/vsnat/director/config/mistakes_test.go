@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package config
 
 import (
 	"errors"
@@ -133,7 +133,7 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := Parse("f", []byte(tt.text))
-			var refused *ConfigError
+			var refused *Error
 			if !errors.As(err, &refused) {
 				t.Fatalf("got %+v, %v; want %s", c, err, tt.want)
 			}
@@ -179,7 +179,7 @@ func TestManyMistakes(t *testing.T) {
 		fmt.Fprintf(&b, "key%d: 1\n", i)
 	}
 	_, err := Parse("f", []byte(b.String()))
-	var refused *ConfigError
+	var refused *Error
 	if !errors.As(err, &refused) || len(refused.Problems) != MaxProblems || refused.More != 10 {
 		t.Fatalf("got %v", err)
 	}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config is the configuration file of a director: its text, what it
+// means, and what differs between two of them.
+//
+// A configuration is one YAML file of a small, strict grammar. It passes
+// three layers, each in a file of its own:
+//
+//	bytes  → tree     syntax.go    UTF-8, size, depth, the part of YAML we use
+//	tree   → raw      raw.go       keys: unknown, twice, of the wrong kind
+//	raw    → Config   parse.go, services.go, text.go, check.go
+//
+// The raw layer keeps every scalar as the text that stands in the file,
+// together with its line and column; so each problem, also one that needs two
+// places to see (a service given twice), is told with its place and a hint
+// ([Problem]), and all problems of a file are told at once ([Error]).
+// What a service, a server or an SNAT rule must be is judged on typed values
+// (check.go), so that the control socket refuses exactly what the file does.
+//
+// The way back is [Marshal]: the canonical file, in which only what differs
+// from a default is written; Parse(Marshal(c)) equals c. [Diff] lists the
+// steps from one configuration to another and names nothing that stays, which
+// is what a reload applies.
+//
+// reference.yaml documents every key where it stands.
+package config
