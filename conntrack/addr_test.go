@@ -48,10 +48,11 @@ func TestNotation(t *testing.T) {
 	}{
 		{tuple(client, virtual), "tcp 192.168.88.21:40000 > 192.168.88.23:80"},
 		{Tuple{ep("[2001:db8::7]:9"), ep("[::1]:0"), 58}, "icmp6 [2001:db8::7]:9 > [::1]:0"},
-		{Tuple{ep(client), ep(server), 132}, "proto132 192.168.88.21:40000 > 10.0.0.2:80"},
+		{Tuple{ep(client), ep(server), 132}, "sctp 192.168.88.21:40000 > 10.0.0.2:80"},
+		{Tuple{ep(client), ep(server), 47}, "proto47 192.168.88.21:40000 > 10.0.0.2:80"},
 		{&c, "ESTABLISHED tcp c:192.168.88.21:40000 v:192.168.88.23:80 d:10.0.0.2:80 l:10.0.0.1:20000"},
 		{LinkAddr{2, 0, 0, 0, 0, 7}, "02:00:00:00:00:07"},
-		{Inbound, "in"}, {Outbound, "out"},
+		{Inbound, "in"}, {Outbound, "out"}, {InboundOnly, "in"},
 		{ClassHalfOpen, "half-open"}, {ClassOneWay, "one-way"}, {ClassHeld, "held"}, {Class(9), "?"},
 		{Expired, "expired"}, {EvictedHalfOpen, "evicted-half-open"}, {EvictedOneWay, "evicted-one-way"}, {Deleted, "deleted"}, {Removal(9), "?"},
 		{Inserted, "inserted"}, {Exists, "exists"}, {Clash, "clash"}, {Full, "full"}, {Insertion(9), "?"},

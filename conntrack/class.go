@@ -6,8 +6,8 @@ package conntrack
 type Class uint8
 
 const (
-	// ClassHalfOpen: TCP whose handshake is not finished. Evicted first:
-	// this is what a SYN flood consists of.
+	// ClassHalfOpen: TCP or SCTP whose handshake is not finished. Evicted
+	// first: this is what a flood of SYN or INIT consists of.
 	ClassHalfOpen Class = iota
 	// ClassOneWay: UDP or ICMP that has not been answered. Evicted next.
 	ClassOneWay
@@ -53,7 +53,7 @@ func (t *Table) Counts() [NumClasses]int {
 // firstClass is where a new connection begins: nothing is held that has not
 // been answered yet.
 func firstClass(proto uint8) Class {
-	if proto == protoTCP {
+	if proto == protoTCP || proto == protoSCTP {
 		return ClassHalfOpen
 	}
 

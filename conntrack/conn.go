@@ -53,7 +53,7 @@ type Conn struct {
 	next    link // in the bucket's chain, or in the free list
 
 	Deadline Time
-	Window   [2]Window // by the direction of the segments' sender; TCP only
+	Window   [2]Window // by the direction of the segments' sender; TCP, and the tags of SCTP
 	Server   uint32    // slot of the server, or NoSlot
 	second   link      // in the second chain, SNAT only; see home
 	Rule     uint32    // slot of the SNAT mapping, or 0

@@ -77,10 +77,12 @@ two replies would then be equal, and only one of them could be right.
 
 # States
 
-[State.Next] is the table of IPVS, with its two directions and its quirks, and
-[DefaultTimeouts] its timeouts. "Inbound" there means from the initiator. The
+[State.Next] is the table of IPVS for TCP, with its two directions and its quirks,
+[State.NextChunk] that for SCTP, by the first chunk of a packet, and
+[DefaultTimeouts] are its timeouts. "Inbound" there means from the initiator. The
 caller stores the new state, sets the deadline to now plus the state's timeout
-on every packet, and counts [State.Active] for the server.
+on every packet, and counts [State.Active] for the server: of SCTP, ESTABLISHED
+alone.
 
 # Ageing
 
@@ -99,7 +101,7 @@ portions between the packets and not in a lump.
 # Eviction
 
 When there is no room, something less dear makes it. The classes are half-open
-TCP, one-way UDP and ICMP, and held; a list of the first two, oldest first,
+TCP and SCTP, one-way UDP and ICMP, and held; a list of the first two, oldest first,
 makes the choice constant in time. A connection begins in one of the first two
 and is moved to held by the caller once it has been answered. Held connections
 are never evicted: a full table refuses new connections and keeps the old.
@@ -129,6 +131,14 @@ so the wrap at 2^32 is no event.
 What a verdict means for the entry is the caller's rule: Exact ends it, Inside
 is passed on but does not end it unless it is closing, Outside is dropped,
 Unknown is believed or not by state.
+
+# Tags
+
+An SCTP association has no window that everybody could tell; what keeps strangers
+out is a tag for each direction, which its ends agree on in the handshake.
+[Conn.FollowChunk] keeps both, in the room of the windows, and [Conn.HasTag] judges.
+What it means for the entry is the caller's rule again. Tags that were not seen to
+be agreed fit everything, as with IPVS, which knows of none.
 
 # Flow
 

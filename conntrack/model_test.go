@@ -88,7 +88,7 @@ func modelConnFrom(a, b, c int) Conn {
 		Client:  modelEndpoint(a & 15),
 		Virtual: Endpoint{AddrFrom4([4]byte{192, 168, 88, 23}), uint16(80 + b&3)},
 		Dest:    modelEndpoint(b >> 2 & 3),
-		Proto:   [4]uint8{protoTCP, protoTCP, protoUDP, 1}[a>>4&3],
+		Proto:   [4]uint8{protoTCP, protoSCTP, protoUDP, 1}[a>>4&3],
 	}
 	if a>>6 == 0 {
 		conn.Flags |= FullNAT
@@ -123,7 +123,7 @@ func (m *model) insert(a, b, c int) {
 	}
 	m.order++
 	n := &modelConn{conn: got, want: conn, class: ClassHalfOpen, since: m.order}
-	if conn.Proto != protoTCP {
+	if conn.Proto != protoTCP && conn.Proto != protoSCTP {
 		n.class = ClassOneWay
 	}
 	n.want.Deadline = m.now.Add(life)

@@ -4,8 +4,9 @@ package conntrack
 
 import "time"
 
-// State is the state of a connection: one of the eleven TCP states of IPVS, or
-// the only state a UDP or an ICMP connection has.
+// State is the state of a connection: one of the eleven TCP states of IPVS, the
+// only state a UDP or an ICMP connection has, or one of those of an SCTP
+// association; see association.go.
 type State uint8
 
 // The order is that of the kernel (enum in include/net/ip_vs.h, the column
@@ -26,7 +27,7 @@ const (
 	ICMP
 
 	// NumStates is the number of states.
-	NumStates = int(ICMP) + 1
+	NumStates = int(SCTPClosed) + 1
 
 	numTCPStates = int(SynAck) + 1
 )
@@ -133,6 +134,8 @@ var active = [NumStates]bool{
 	SynSent:     true,
 	SynRecv:     true,
 	SynAck:      true,
+
+	SCTPEstablished: true,
 }
 
 // Active says whether a connection in this state counts as active for its
@@ -154,6 +157,20 @@ var stateNames = [NumStates]string{
 	SynAck:      "SYNACK",
 	UDP:         "UDP",
 	ICMP:        "ICMP",
+
+	SCTPInit1:            "INIT1",
+	SCTPInit:             "INIT",
+	SCTPCookieSent:       "C-SENT",
+	SCTPCookieReplied:    "C-REPLIED",
+	SCTPCookieWait:       "C-WAIT",
+	SCTPCookie:           "COOKIE",
+	SCTPCookieEchoed:     "C-ECHOED",
+	SCTPEstablished:      "ESTABLISHED",
+	SCTPShutdownSent:     "S-SENT",
+	SCTPShutdownReceived: "S-RECEIVED",
+	SCTPShutdownAckSent:  "S-ACK-SENT",
+	SCTPRejected:         "REJECTED",
+	SCTPClosed:           "CLOSED",
 }
 
 // String is the name ipvsadm -Lnc shows.
@@ -168,10 +185,10 @@ func (s State) String() string {
 // Timeouts is how long a connection lives after its last packet, by state.
 type Timeouts [NumStates]time.Duration
 
-// DefaultTimeouts are those of IPVS (tcp_timeouts, udp_timeouts), and for ICMP
-// echo the least that RFC 5508 REQ-2 allows.
+// DefaultTimeouts are those of IPVS (tcp_timeouts, udp_timeouts, sctp_timeouts),
+// and for ICMP echo the least that RFC 5508 REQ-2 allows.
 func DefaultTimeouts() Timeouts {
-	return Timeouts{
+	t := Timeouts{
 		None:        2 * time.Second,
 		Established: 15 * time.Minute,
 		SynSent:     2 * time.Minute,
@@ -186,4 +203,7 @@ func DefaultTimeouts() Timeouts {
 		UDP:         5 * time.Minute,
 		ICMP:        1 * time.Minute,
 	}
+	sctpTimeouts(&t)
+
+	return t
 }

@@ -197,6 +197,19 @@ func TestStateFacts(t *testing.T) {
 		{SynAck, "SYNACK", true, 120},
 		{UDP, "UDP", false, 300},
 		{ICMP, "ICMP", false, 60},
+		{SCTPInit1, "INIT1", false, 4},
+		{SCTPInit, "INIT", false, 61},
+		{SCTPCookieSent, "C-SENT", false, 61},
+		{SCTPCookieReplied, "C-REPLIED", false, 61},
+		{SCTPCookieWait, "C-WAIT", false, 61},
+		{SCTPCookie, "COOKIE", false, 61},
+		{SCTPCookieEchoed, "C-ECHOED", false, 61},
+		{SCTPEstablished, "ESTABLISHED", true, 900},
+		{SCTPShutdownSent, "S-SENT", false, 61},
+		{SCTPShutdownReceived, "S-RECEIVED", false, 61},
+		{SCTPShutdownAckSent, "S-ACK-SENT", false, 61},
+		{SCTPRejected, "REJECTED", false, 4},
+		{SCTPClosed, "CLOSED", false, 61},
 	}
 	if len(rows) != NumStates {
 		t.Fatalf("%d rows, %d states", len(rows), NumStates)

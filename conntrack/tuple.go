@@ -25,8 +25,9 @@ func (t Time) Add(d time.Duration) Time {
 
 // Protocols that have connections (IANA protocol numbers).
 const (
-	protoTCP = 6
-	protoUDP = 17
+	protoTCP  = 6
+	protoUDP  = 17
+	protoSCTP = 132
 )
 
 // Tuple is what identifies a packet: its two ends as seen in this packet, and
@@ -54,6 +55,8 @@ func protoName(proto uint8) string {
 		return "udp"
 	case 58:
 		return "icmp6"
+	case protoSCTP:
+		return "sctp"
 	}
 
 	return fmt.Sprintf("proto%d", proto)
@@ -68,6 +71,9 @@ const (
 	Inbound Direction = iota
 	// Outbound is from the inside endpoint to the outside one.
 	Outbound
+	// InboundOnly is a third direction for state machines alone: Inbound, when
+	// what goes out does not pass here (IP_VS_DIR_INPUT_ONLY).
+	InboundOnly
 )
 
 // Other is the opposite direction.
@@ -75,11 +81,11 @@ func (d Direction) Other() Direction { return d ^ 1 }
 
 // String is "in" or "out".
 func (d Direction) String() string {
-	if d == Inbound {
-		return "in"
+	if d == Outbound {
+		return "out"
 	}
 
-	return "out"
+	return "in"
 }
 
 // Ours tells [Table.Lookup] what only its caller can know: whether a packet's
