@@ -14,6 +14,11 @@ const (
 	FullNAT
 	// Replied: a packet has been seen from the end that did not open it.
 	Replied
+	// InputOnly: only packets of Client pass us, as they are; Dest has Virtual
+	// itself and answers past us. See inputonly.go.
+	InputOnly
+	// Tunnel: InputOnly, and packets reach Dest wrapped in others.
+	Tunnel
 
 	// alias marks a slot that holds no connection but the second way to
 	// find a FullNAT one; see doc.go.
@@ -30,12 +35,13 @@ const (
 // Conn is one connection. Whoever opened it, the geometry is the same: Client
 // is the outside endpoint, Virtual our address, Dest the inside endpoint.
 //
-//	DNAT     c→v becomes c→d    d→c becomes v→c
-//	SNAT     d→c becomes v→c    c→v becomes c→d
-//	FullNAT  c→v becomes l→d    d→l becomes v→c
+//	DNAT       c→v becomes c→d    d→c becomes v→c
+//	SNAT       d→c becomes v→c    c→v becomes c→d
+//	FullNAT    c→v becomes l→d    d→l becomes v→c
+//	InputOnly  c→v goes to d      d answers v→c past us
 //
 // A *Conn from a [Table] points into its slab. The endpoints, Proto and the
-// flags SNAT and FullNAT are its key and must not be changed there; Deadline is set
+// flags SNAT, FullNAT and InputOnly are its key and must not be changed there; Deadline is set
 // through [Table.SetDeadline]; all else is the caller's. It is valid until the
 // connection is removed, which any Insert or Sweep may do: never keep it past
 // the packet.

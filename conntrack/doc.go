@@ -25,10 +25,11 @@ per-client limit here, and no persistence.
 Every connection has an outside endpoint (Client), an address of ours (Virtual)
 and an inside endpoint (Dest), whoever opened it:
 
-	          Client            Virtual            Dest
-	DNAT     the client     the service's VIP    the server     opened by Client
-	SNAT     the remote     the SNAT address     the host       opened by Dest
-	FullNAT  the client     the service's VIP    the server     Dest sees Local instead of Client
+	            Client            Virtual            Dest
+	DNAT       the client     the service's VIP    the server     opened by Client
+	SNAT       the remote     the SNAT address     the host       opened by Dest
+	FullNAT    the client     the service's VIP    the server     Dest sees Local instead of Client
+	InputOnly  the client     the service's VIP    the server     Dest has Virtual too, answers past us
 
 A packet that arrives for an address of ours comes from the outside endpoint; a
 packet that leaves goes to it. So one hash, of the outside endpoint and the
@@ -78,6 +79,7 @@ two replies would then be equal, and only one of them could be right.
 # States
 
 [State.Next] is the table of IPVS for TCP, with its two directions and its quirks,
+[State.NextInputOnly] that for connections of which only the client is seen,
 [State.NextChunk] that for SCTP, by the first chunk of a packet, and
 [DefaultTimeouts] are its timeouts. "Inbound" there means from the initiator. The
 caller stores the new state, sets the deadline to now plus the state's timeout
@@ -131,6 +133,10 @@ so the wrap at 2^32 is no event.
 What a verdict means for the entry is the caller's rule: Exact ends it, Inside
 is passed on but does not end it unless it is closing, Outside is dropped,
 Unknown is believed or not by state.
+
+Of an InputOnly connection (direct routing, a tunnel) only the client is seen, and
+there is no acknowledgement to judge it by. The end of what it sent is then all
+there is: see inWindowAlone.
 
 # Tags
 

@@ -90,9 +90,12 @@ func modelConnFrom(a, b, c int) Conn {
 		Dest:    modelEndpoint(b >> 2 & 3),
 		Proto:   [4]uint8{protoTCP, protoSCTP, protoUDP, 1}[a>>4&3],
 	}
-	if a>>6 == 0 {
+	switch a >> 6 {
+	case 0:
 		conn.Flags |= FullNAT
 		conn.Local = Endpoint{conn.Virtual.Addr, uint16(80 + c&7)}
+	case 1:
+		conn.Flags |= InputOnly
 	}
 
 	return conn
@@ -150,7 +153,7 @@ func (m *model) expect(c *Conn) Insertion {
 			}
 		}
 	}
-	if own := packets(c); own[0] == own[1] {
+	if own := packets(c); len(own) == 2 && own[0] == own[1] {
 		return Clash
 	}
 
@@ -174,14 +177,17 @@ type seen struct {
 	ours  Ours
 }
 
-// packets are the two packets of a connection as they come in.
-func packets(c *Conn) [2]seen {
+// packets are the packets of a connection as they come in, one for each way.
+func packets(c *Conn) []seen {
 	in := seen{Tuple{c.Client, c.Virtual, c.Proto}, DstOurs}
-	if c.Flags&FullNAT != 0 {
-		return [2]seen{in, {Tuple{c.Dest, c.Local, c.Proto}, DstOurs}}
+	switch {
+	case c.Flags&FullNAT != 0:
+		return []seen{in, {Tuple{c.Dest, c.Local, c.Proto}, DstOurs}}
+	case c.Flags&InputOnly != 0:
+		return []seen{in}
 	}
 
-	return [2]seen{in, {Tuple{c.Dest, c.Client, c.Proto}, DstForeign}}
+	return []seen{in, {Tuple{c.Dest, c.Client, c.Proto}, DstForeign}}
 }
 
 func slotsOf(c *Conn) int { return 1 + int(c.Flags&FullNAT/FullNAT) }

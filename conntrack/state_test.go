@@ -164,6 +164,37 @@ func TestStateTable(t *testing.T) {
 	}
 }
 
+// TestInputOnlyStates has the kernel's INPUT-ONLY rows, written by hand: SYN FIN ACK
+// RST of the client.
+func TestInputOnlyStates(t *testing.T) {
+	byHand := map[State][4]State{
+		None:        {SynRecv, Close, Established, Close},
+		Established: {Established, FinWait, Established, Close},
+		SynSent:     {Established, SynSent, SynSent, Close},
+		SynRecv:     {SynRecv, TimeWait, Established, SynRecv},
+		FinWait:     {SynRecv, FinWait, FinWait, Close},
+		TimeWait:    {SynRecv, TimeWait, TimeWait, Close},
+		Close:       {SynRecv, Close, Close, Close},
+		CloseWait:   {SynRecv, CloseWait, CloseWait, Close},
+		LastAck:     {SynRecv, LastAck, Close, LastAck},
+		Listen:      {SynRecv, Listen, Listen, Listen},
+		SynAck:      {SynRecv, TimeWait, Established, Close},
+	}
+	for from, row := range byHand {
+		for e, want := range row {
+			if got := from.NextInputOnly(Event(e)); got != want {
+				t.Errorf("%s, event %d: %s, want %s", from, e, got, want)
+			}
+		}
+		if got := from.NextInputOnly(NoFlags); got != Close {
+			t.Errorf("%s, no flags: %s", from, got)
+		}
+	}
+	if got := UDP.NextInputOnly(RST); got != UDP {
+		t.Errorf("UDP does not stay: %s", got)
+	}
+}
+
 func TestEventOf(t *testing.T) {
 	for flags, want := range map[uint8]Event{
 		0x02: SYN, 0x12: SYN, 0x03: SYN, 0x22: SYN, 0xc2: SYN,

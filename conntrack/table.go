@@ -149,7 +149,7 @@ func (t *Table) arriving(i link, src, dst *Endpoint, proto uint8) *Conn {
 func (t *Table) leaving(i link, src, dst *Endpoint, proto uint8) *Conn {
 	for i != 0 {
 		c := t.conn(i)
-		if c.Client == *dst && c.Dest == *src && c.Proto == proto && c.Flags&FullNAT == 0 {
+		if c.Client == *dst && c.Dest == *src && c.Proto == proto && c.Flags&(FullNAT|InputOnly) == 0 {
 			return c
 		}
 		i = c.next
@@ -213,6 +213,9 @@ func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
 		return other, Exists
 	}
 
+	if c.Flags&InputOnly != 0 {
+		return nil, Inserted // no reply will be looked for
+	}
 	if c.Flags&FullNAT == 0 {
 		if other := t.findLeaving(&c.Dest, &c.Client, c.Proto); other != nil {
 			return other, Clash

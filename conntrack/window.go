@@ -63,6 +63,8 @@ func (c *Conn) Follow(sender Direction, seq, ack uint32, win uint16, flags uint8
 		s.Flags |= WindowSeen
 	case r.Flags&WindowAcked != 0 && distance(end, r.Ack) > c.reach(sender.Other()):
 		return
+	case c.Flags&InputOnly != 0 && distance(end, s.End) > minReach:
+		return
 	case after(end, s.End):
 		s.End = end
 	}
@@ -157,7 +159,7 @@ func (c *Conn) InWindow(sender Direction, seq uint32) WindowVerdict {
 		return Exact
 	}
 	if r.Flags&WindowAcked == 0 {
-		return Unknown
+		return c.inWindowAlone(s, seq)
 	}
 	if seq == r.Ack {
 		return Exact

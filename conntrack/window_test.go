@@ -171,6 +171,36 @@ func TestWindowForged(t *testing.T) {
 	}
 }
 
+// TestWindowOfOneSide: where the server answers past us, the client's own numbers
+// have to do.
+func TestWindowOfOneSide(t *testing.T) {
+	for _, isn := range []uint32{1000, 1<<32 - 500} {
+		c := &talk{Conn{Flags: InputOnly}}
+		c.judge(t, "nothing seen", judged{Inbound, 7, Unknown})
+		c.syn(Inbound, isn, 64240, 7)
+		c.ack(Inbound, isn+1, 5001, 502, 0)
+		c.ack(Inbound, isn+1, 5001, 502, 60_000)
+		next := isn + 60_001
+		c.judge(t, "sent",
+			judged{Inbound, next, Exact},
+			judged{Inbound, next - 60_000, Inside}, // answers what the server had not acknowledged
+			judged{Inbound, next + 60_000, Inside}, // what went before it was lost on its way to us
+			judged{Inbound, next + minReach + 1, Outside},
+			judged{Inbound, next - minReach - 1, Outside},
+			judged{Inbound, next + 1<<31, Outside},
+		)
+		// A forged segment moves nothing, one that comes again fills what was lost.
+		c.ack(Inbound, next+1<<30, 5001, 502, 100)
+		c.ack(Inbound, next+minReach, 5001, 502, 1)
+		c.judge(t, "forged", judged{Inbound, next, Exact}, judged{Inbound, next + 1<<30 + 100, Outside})
+		c.ack(Inbound, next+minReach-100, 5001, 502, 100)
+		c.judge(t, "beyond what was lost", judged{Inbound, next + minReach, Exact})
+		if seq, ok := c.NextSeq(Outbound); !ok || seq != 5001 {
+			t.Errorf("next of the server %d %v", seq, ok)
+		}
+	}
+}
+
 // TestWindowOrdinary: what real stacks do must leave a true RST exact.
 func TestWindowOrdinary(t *testing.T) {
 	t.Run("reordering and repetition", func(t *testing.T) {
