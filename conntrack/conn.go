@@ -20,6 +20,9 @@ const (
 	// Tunnel: InputOnly, and packets reach Dest wrapped in others.
 	Tunnel
 
+	// heard is a number of four bits: packets of the client, see Heard.
+	heardOne Flags = 1 << 10
+	heard          = 15 * heardOne
 	// alias marks a slot that holds no connection but the second way to
 	// find a FullNAT one; see doc.go.
 	alias Flags = 1 << 15
@@ -83,6 +86,20 @@ func (c *Conn) String() string {
 
 	return s
 }
+
+// MaxHeard is where [Conn.Heard] stops counting.
+const MaxHeard = int(heard / heardOne)
+
+// Hear counts a packet of Client.
+func (c *Conn) Hear() {
+	if c.Flags&heard != heard {
+		c.Flags += heardOne
+	}
+}
+
+// Heard is how many packets of Client were counted, up to MaxHeard: enough to
+// tell a connection that is used from one that hardly is.
+func (c *Conn) Heard() int { return int(c.Flags & heard / heardOne) }
 
 // link is the number of a slot plus one; 0 is none. So memory that the kernel
 // hands over zeroed is already a valid empty table.

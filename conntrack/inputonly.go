@@ -9,29 +9,9 @@ package conntrack
 // server can have any number of them with one client endpoint and different
 // virtual addresses: nothing that they answer needs to be told apart here.
 
-// inputOnly is the table for such connections (tcp_states in ip_vs_proto_tcp.c, the
-// INPUT-ONLY rows): the client's FIN is all that will be seen of the end, and so
-// counts for both.
-var inputOnly = [numEvents][numTCPStates]State{
-	/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
-	SYN: {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
-	FIN: {sCL, sFW, sSS, sTW, sFW, sTW, sCL, sCW, sLA, sLI, sTW},
-	ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
-	RST: {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
-}
-
 // NextInputOnly is [State.Next] for a segment of the client in a connection that is
 // InputOnly.
-func (s State) NextInputOnly(e Event) State {
-	if int(s) >= numTCPStates {
-		return s
-	}
-	if int(e) >= numEvents {
-		return Close
-	}
-
-	return inputOnly[e][s]
-}
+func (s State) NextInputOnly(e Event) State { return UsualTCP.Next(s, InboundOnly, e) }
 
 // inWindowAlone judges a sequence number where the receiver has not been heard. Of
 // an InputOnly connection it never will be; there the end of what the sender sent

@@ -87,37 +87,82 @@ const (
 	sSA = SynAck
 )
 
-// transitions is the table of the masquerading forwarder of IPVS (tcp_states
-// in ip_vs_proto_tcp.c, the INPUT and OUTPUT rows): the next state by
-// direction, event and present state.
+// A TCPTable is one of the two tables of IPVS that say which state follows.
+type TCPTable uint8
+
+const (
+	// UsualTCP believes the client: its ACK after the SYN makes ESTABLISHED.
+	UsualTCP TCPTable = iota
+	// SecureTCP waits for the server (IPVS's setting secure_tcp): an entry is
+	// ESTABLISHED when the server has sent an ACK after its SYN+ACK, which it
+	// does for those only that it hears.
+	SecureTCP
+)
+
+// transitions are the two tables (tcp_states and tcp_states_dos in
+// ip_vs_proto_tcp.c): the next state by direction, event and present state. The
+// rows of InboundOnly are for connections of which the client's side is all that
+// is seen: its FIN counts for both.
 //
 // Two cells look like mistakes and are not. A RST from the initiator leaves
 // SYN_RECV as it is: anyone can send one with a forged source, and the entry
 // is still needed when the true client's ACK comes. A SYN from the initiator
 // in ESTABLISHED changes nothing: the server answers an old or forged one with
 // a challenge ACK (RFC 5961 section 4) and goes on.
-var transitions = [2][numEvents][numTCPStates]State{
-	Inbound: {
-		/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
-		SYN: {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
-		FIN: {sCL, sCW, sSS, sTW, sTW, sTW, sCL, sCW, sLA, sLI, sTW},
-		ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
-		RST: {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sSR},
+var transitions = [2][3][numEvents][numTCPStates]State{
+	UsualTCP: {
+		Inbound: {
+			/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
+			SYN: {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
+			FIN: {sCL, sCW, sSS, sTW, sTW, sTW, sCL, sCW, sLA, sLI, sTW},
+			ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
+			RST: {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sSR},
+		},
+		Outbound: {
+			/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
+			SYN: {sSS, sES, sSS, sSR, sSS, sSS, sSS, sSS, sSS, sLI, sSR},
+			FIN: {sTW, sFW, sSS, sTW, sFW, sTW, sCL, sTW, sLA, sLI, sTW},
+			ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sLA, sES, sES},
+			RST: {sCL, sCL, sSS, sCL, sCL, sTW, sCL, sCL, sCL, sCL, sCL},
+		},
+		InboundOnly: {
+			/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
+			SYN: {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSR},
+			FIN: {sCL, sFW, sSS, sTW, sFW, sTW, sCL, sCW, sLA, sLI, sTW},
+			ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
+			RST: {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
+		},
 	},
-	Outbound: {
-		/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
-		SYN: {sSS, sES, sSS, sSR, sSS, sSS, sSS, sSS, sSS, sLI, sSR},
-		FIN: {sTW, sFW, sSS, sTW, sFW, sTW, sCL, sTW, sLA, sLI, sTW},
-		ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sLA, sES, sES},
-		RST: {sCL, sCL, sSS, sCL, sCL, sTW, sCL, sCL, sCL, sCL, sCL},
+	SecureTCP: {
+		Inbound: {
+			/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
+			SYN: {sSR, sES, sES, sSR, sSR, sSR, sSR, sSR, sSR, sSR, sSA},
+			FIN: {sCL, sCW, sSS, sTW, sTW, sTW, sCL, sCW, sLA, sLI, sSA},
+			ACK: {sES, sES, sSS, sSR, sFW, sTW, sCL, sCW, sCL, sLI, sSA},
+			RST: {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
+		},
+		Outbound: {
+			/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
+			SYN: {sSS, sES, sSS, sSA, sSS, sSS, sSS, sSS, sSS, sLI, sSA},
+			FIN: {sTW, sFW, sSS, sTW, sFW, sTW, sCL, sTW, sLA, sLI, sTW},
+			ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sLA, sES, sES},
+			RST: {sCL, sCL, sSS, sCL, sCL, sTW, sCL, sCL, sCL, sCL, sCL},
+		},
+		InboundOnly: {
+			/*         NO   ES   SS   SR   FW   TW   CL   CW   LA   LI   SA */
+			SYN: {sSA, sES, sES, sSR, sSA, sSA, sSA, sSA, sSA, sSA, sSA},
+			FIN: {sCL, sFW, sSS, sTW, sFW, sTW, sCL, sCW, sLA, sLI, sTW},
+			ACK: {sES, sES, sSS, sES, sFW, sTW, sCL, sCW, sCL, sLI, sES},
+			RST: {sCL, sCL, sCL, sSR, sCL, sCL, sCL, sCL, sLA, sLI, sCL},
+		},
 	},
 }
 
 // Next is the state after a segment with event e. The direction is as seen
 // from the initiator: its segments are Inbound, its peer's Outbound. For a
 // connection opened from the inside the caller therefore passes the opposite
-// of the packet's [Direction]. UDP and ICMP stay what they are.
-func (s State) Next(d Direction, e Event) State {
+// of the packet's [Direction]. States of other protocols stay what they are.
+func (t TCPTable) Next(s State, d Direction, e Event) State {
 	if int(s) >= numTCPStates {
 		return s
 	}
@@ -125,8 +170,11 @@ func (s State) Next(d Direction, e Event) State {
 		return Close
 	}
 
-	return transitions[d&1][e][s]
+	return transitions[t&1][min(d, InboundOnly)][e][s]
 }
+
+// Next is [TCPTable.Next] of the usual table.
+func (s State) Next(d Direction, e Event) State { return UsualTCP.Next(s, d, e) }
 
 // active is the flag that IPVS keeps per state (tcp_state_active_table).
 var active = [NumStates]bool{

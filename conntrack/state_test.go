@@ -10,44 +10,56 @@ import (
 	"time"
 )
 
-// TestStatesGolden replays what the kernel's IPVS did: each line of
-// tcp-matrix.txt is a sequence of segments and the state and timer after it.
+// TestStatesGolden replays what the kernel's IPVS did: each line of a matrix is a
+// sequence of segments and the state and timer after it.
 func TestStatesGolden(t *testing.T) {
-	timeouts := DefaultTimeouts()
-	lines := 0
-	for line := range strings.Lines(readFile(t, "testdata/tcp-matrix.txt")) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		events, want, ok := strings.Cut(line, " : ")
-		if !ok {
-			t.Fatalf("no colon in %q", line)
-		}
-		lines++
+	for _, matrix := range []struct {
+		file  string
+		table TCPTable
+		least int
+	}{
+		{"testdata/tcp-matrix.txt", UsualTCP, 200},
+		{"testdata/tcp-matrix-secure.txt", SecureTCP, 38},
+	} {
+		t.Run(matrix.file, func(t *testing.T) {
+			timeouts := DefaultTimeouts()
+			lines := 0
+			for line := range strings.Lines(readFile(t, matrix.file)) {
+				line = strings.TrimSpace(line)
+				if line == "" || line[0] == '#' {
+					continue
+				}
+				events, want, ok := strings.Cut(line, " : ")
+				if !ok {
+					t.Fatalf("no colon in %q", line)
+				}
+				lines++
 
-		got := "none"
-		if state, open := replay(strings.Fields(events)); open {
-			// Read within the second after the last segment: one less.
-			got = fmt.Sprint(state, " ", clockFormat(timeouts[state]-time.Second))
-		}
-		if got != want {
-			t.Errorf("%s: %s, the kernel has %s", events, got, want)
-		}
-	}
-	if lines < 200 {
-		t.Errorf("only %d lines replayed", lines)
+				got := "none"
+				if state, open := replay(matrix.table, strings.Fields(events)); open {
+					// Read within the second after the last segment: one less.
+					got = fmt.Sprint(state, " ", clockFormat(timeouts[state]-time.Second))
+				}
+				if got != want {
+					t.Errorf("%s: %s, the kernel has %s", events, got, want)
+				}
+			}
+			if lines < matrix.least {
+				t.Errorf("only %d lines replayed", lines)
+			}
+		})
 	}
 }
 
 // replay runs events such as "iS" or "oA"; only a SYN of the client opens an entry.
-func replay(events []string) (state State, open bool) {
+func replay(table TCPTable, events []string) (state State, open bool) {
 	for _, e := range events {
 		if !open && e != "iS" {
 			continue
 		}
 		open = true
-		state = state.Next(parseEvent(e))
+		d, event := parseEvent(e)
+		state = table.Next(state, d, event)
 	}
 
 	return state, open
@@ -192,6 +204,44 @@ func TestInputOnlyStates(t *testing.T) {
 	}
 	if got := UDP.NextInputOnly(RST); got != UDP {
 		t.Errorf("UDP does not stay: %s", got)
+	}
+}
+
+// TestSecureStates names the cells in which the table of secure_tcp differs from
+// the usual one (ip_vs_proto_tcp.c, tcp_states_dos); all others are the same.
+func TestSecureStates(t *testing.T) {
+	type cell struct {
+		from State
+		d    Direction
+		e    Event
+	}
+	differs := map[cell]State{
+		{SynAck, Inbound, SYN}:  SynAck,
+		{SynAck, Inbound, FIN}:  SynAck,
+		{SynAck, Inbound, ACK}:  SynAck,
+		{SynAck, Inbound, RST}:  Close,
+		{SynRecv, Inbound, ACK}: SynRecv,
+
+		{SynRecv, Outbound, SYN}: SynAck,
+		{SynAck, Outbound, SYN}:  SynAck,
+	}
+	for _, s := range []State{None, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, SynAck} {
+		differs[cell{s, InboundOnly, SYN}] = SynAck
+	}
+	for s := range State(numTCPStates) {
+		for d := range InboundOnly + 1 {
+			for e := range NoFlags + 1 {
+				want, ok := differs[cell{s, d, e}]
+				if !ok {
+					want = UsualTCP.Next(s, d, e)
+				} else if want == UsualTCP.Next(s, d, e) {
+					t.Errorf("%s, %d, event %d: no difference", s, d, e)
+				}
+				if got := SecureTCP.Next(s, d, e); got != want {
+					t.Errorf("%s, %d, event %d: %s, want %s", s, d, e, got, want)
+				}
+			}
+		}
 	}
 }
 

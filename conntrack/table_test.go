@@ -313,6 +313,21 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// TestHeard: packets are counted to the end of the number, and no other flag
+// changes.
+func TestHeard(t *testing.T) {
+	c := Conn{Flags: alias | Replied | SNAT}
+	for n := range 40 {
+		if got := c.Heard(); got != min(n, MaxHeard) {
+			t.Fatalf("%d after %d packets", got, n)
+		}
+		c.Hear()
+	}
+	if c.Flags&^heard != alias|Replied|SNAT {
+		t.Errorf("flags %x", c.Flags)
+	}
+}
+
 func TestNewTable(t *testing.T) {
 	for _, n := range []int{0, -1, maxConns + 1} {
 		if _, err := NewTable(Config{MaxConns: n}); err == nil || !strings.Contains(err.Error(), "hint:") {

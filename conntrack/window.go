@@ -192,6 +192,23 @@ func (c *Conn) NextSeq(sender Direction) (uint32, bool) {
 	return 0, false
 }
 
+// NextAck is the acknowledgement number that goes with [Conn.NextSeq] in a segment
+// made in sender's name: what sender has acknowledged, or if it has acknowledged
+// nothing, all that the receiver has sent. A receiver that waits for the answer to
+// its SYN believes no RST without it (RFC 9293 section 3.10.7.3).
+func (c *Conn) NextAck(sender Direction) (uint32, bool) {
+	s, r := &c.Window[sender&1], &c.Window[sender.Other()&1]
+
+	switch {
+	case s.Flags&WindowAcked != 0:
+		return s.Ack, true
+	case r.Flags&WindowSeen != 0:
+		return r.End, true
+	}
+
+	return 0, false
+}
+
 // offered is the window that receiver offered last, in bytes. A scale holds
 // only if both SYNs offered one (RFC 7323 section 2.2). If a SYN was not seen
 // the largest scale is assumed: then a true RST at worst passes as Inside,

@@ -147,6 +147,28 @@ func TestWindowMidstream(t *testing.T) {
 	c.judge(t, "both seen", judged{Inbound, 1_000_100, Exact}, judged{Inbound, 1_000_000, Outside})
 }
 
+// TestNextAck: what a RST in the name of either end acknowledges, from the SYN on.
+func TestNextAck(t *testing.T) {
+	c := &talk{}
+	check := func(what string, sender Direction, want uint32, known bool) {
+		t.Helper()
+		if got, ok := c.NextAck(sender); got != want || ok != known {
+			t.Errorf("%s, in the name of %s: %d %v, want %d %v", what, sender, got, ok, want, known)
+		}
+	}
+	check("nothing seen", Outbound, 0, false)
+	c.syn(Inbound, 1000, 64240, 7)
+	check("SYN", Outbound, 1001, true)
+	check("SYN", Inbound, 0, false)
+	c.synAck(5000, 1001, 65160, 7)
+	check("SYN+ACK", Outbound, 1001, true)
+	check("SYN+ACK", Inbound, 5001, true)
+	c.ack(Inbound, 1001, 5001, 502, 300)
+	c.ack(Outbound, 5001, 1101, 502, 0)
+	check("data half acknowledged", Outbound, 1101, true)
+	check("data half acknowledged", Inbound, 5001, true)
+}
+
 // TestWindowForged: what a blind sender throws in must not move the window to
 // where his RST is.
 func TestWindowForged(t *testing.T) {
