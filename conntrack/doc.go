@@ -79,8 +79,8 @@ two replies would then be equal, and only one of them could be right.
 # States
 
 [State.Next] is the table of IPVS for TCP, with its directions and its quirks,
-[SecureTCP] the one of its setting secure_tcp, [State.NextInputOnly] that for
-connections of which only the client is seen, [State.NextChunk] that for SCTP, by the first chunk of a packet, and
+[SecureTCP] the one of its setting secure_tcp, [State.NextChunk] that for SCTP, by
+the first chunk of a packet, and
 [DefaultTimeouts] are its timeouts. "Inbound" there means from the initiator. The
 caller stores the new state, sets the deadline to now plus the state's timeout
 on every packet, and counts [State.Active] for the server: of SCTP, ESTABLISHED

@@ -7,11 +7,8 @@ package conntrack
 //
 // No packet is looked for under such a connection's inside endpoint, so that one
 // server can have any number of them with one client endpoint and different
-// virtual addresses: nothing that they answer needs to be told apart here.
-
-// NextInputOnly is [State.Next] for a segment of the client in a connection that is
-// InputOnly.
-func (s State) NextInputOnly(e Event) State { return UsualTCP.Next(s, InboundOnly, e) }
+// virtual addresses: nothing that they answer needs to be told apart here. Their
+// packets are InboundOnly to the state machines.
 
 // inWindowAlone judges a sequence number where the receiver has not been heard. Of
 // an InputOnly connection it never will be; there the end of what the sender sent

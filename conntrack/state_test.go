@@ -194,15 +194,15 @@ func TestInputOnlyStates(t *testing.T) {
 	}
 	for from, row := range byHand {
 		for e, want := range row {
-			if got := from.NextInputOnly(Event(e)); got != want {
+			if got := from.Next(InboundOnly, Event(e)); got != want {
 				t.Errorf("%s, event %d: %s, want %s", from, e, got, want)
 			}
 		}
-		if got := from.NextInputOnly(NoFlags); got != Close {
+		if got := from.Next(InboundOnly, NoFlags); got != Close {
 			t.Errorf("%s, no flags: %s", from, got)
 		}
 	}
-	if got := UDP.NextInputOnly(RST); got != UDP {
+	if got := UDP.Next(InboundOnly, RST); got != UDP {
 		t.Errorf("UDP does not stay: %s", got)
 	}
 }
