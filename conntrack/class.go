@@ -11,6 +11,9 @@ const (
 	ClassHalfOpen Class = iota
 	// ClassOneWay: UDP or ICMP that has not been answered. Evicted next.
 	ClassOneWay
+	// ClassTemplate: a template that has served a held connection. Evicted
+	// last: what is lost is where a client belongs, not a connection.
+	ClassTemplate
 	// ClassHeld: seen both ways. Never evicted: one that is refused can
 	// try again, one that is cut can't.
 	ClassHeld
@@ -21,18 +24,19 @@ const (
 
 // String is the class in one lower-case word.
 func (k Class) String() string {
-	return [...]string{"half-open", "one-way", "held", "?"}[min(int(k), NumClasses)]
+	return [...]string{"half-open", "one-way", "template", "held", "?"}[min(int(k), NumClasses)]
 }
 
 // queue is the connections of a class in the order in which they entered it,
-// oldest first. The held ones are only counted.
+// oldest first. The held ones, and those with children, are only counted.
 type queue struct {
 	oldest, youngest link
 	count            int
 }
 
 // SetClass moves c to the end of class k. If it is in k already it keeps its
-// place, so a repeated SYN makes nobody younger.
+// place, so a repeated SYN makes nobody younger. While it has children it is
+// not evicted, whatever its class.
 func (t *Table) SetClass(c *Conn, k Class) {
 	if c.place.class() == k {
 		return
@@ -46,6 +50,7 @@ func (t *Table) Counts() [NumClasses]int {
 	return [NumClasses]int{
 		ClassHalfOpen: t.classes[ClassHalfOpen].count,
 		ClassOneWay:   t.classes[ClassOneWay].count,
+		ClassTemplate: t.classes[ClassTemplate].count,
 		ClassHeld:     t.classes[ClassHeld].count,
 	}
 }
@@ -62,28 +67,43 @@ func firstClass(proto uint8) Class {
 
 // evict ends the connection that is missed least, and says whether there was one.
 func (t *Table) evict() bool {
-	if c := t.classes[ClassHalfOpen].oldest; c != 0 {
-		t.Remove(t.conn(c), EvictedHalfOpen)
-		return true
-	}
-	if c := t.classes[ClassOneWay].oldest; c != 0 {
-		t.Remove(t.conn(c), EvictedOneWay)
-		return true
+	for k := range ClassHeld {
+		if c := t.classes[k].oldest; c != 0 {
+			t.Remove(t.conn(c), evictions[k])
+			return true
+		}
 	}
 
 	return false
 }
 
+// evictions is the reason for which a connection of a class makes room.
+var evictions = [...]Removal{
+	ClassHalfOpen: EvictedHalfOpen,
+	ClassOneWay:   EvictedOneWay,
+	ClassTemplate: EvictedTemplate,
+}
+
 // enter puts c, which is in no class, at the end of k.
 func (t *Table) enter(c *Conn, k Class) {
-	c.place = placeOf(c.place.slot(), k)
-	q := &t.classes[k]
-	q.count++
-	if k == ClassHeld {
-		return
+	c.place = c.place.withClass(k)
+	t.classes[k].count++
+	if c.place.listed() {
+		t.enlist(c)
 	}
+}
 
-	self := t.link(c)
+// leave takes c out of its class.
+func (t *Table) leave(c *Conn) {
+	t.classes[c.place.class()].count--
+	if c.place.listed() {
+		t.strike(c)
+	}
+}
+
+// enlist puts c at the end of the list of its class.
+func (t *Table) enlist(c *Conn) {
+	q, self := &t.classes[c.place.class()], t.link(c)
 	c.class = links{prev: q.youngest}
 	if q.youngest != 0 {
 		t.conn(q.youngest).class.next = self
@@ -93,15 +113,9 @@ func (t *Table) enter(c *Conn, k Class) {
 	q.youngest = self
 }
 
-// leave takes c out of its class.
-func (t *Table) leave(c *Conn) {
-	k := c.place.class()
-	q := &t.classes[k]
-	q.count--
-	if k == ClassHeld {
-		return
-	}
-
+// strike takes c off the list of its class.
+func (t *Table) strike(c *Conn) {
+	q := &t.classes[c.place.class()]
 	if c.class.prev != 0 {
 		t.conn(c.class.prev).class.next = c.class.next
 	} else {

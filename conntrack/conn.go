@@ -19,10 +19,19 @@ const (
 	InputOnly
 	// Tunnel: InputOnly, and packets reach Dest wrapped in others.
 	Tunnel
+	// Template: no connection, but the server that a client is sent to; see
+	// template.go.
+	Template
+	// OnePacket: of a service that schedules each datagram anew. It is found by
+	// what leaves, so that answers are translated, never by what arrives.
+	// Virtual is not part of its key then and may be changed.
+	OnePacket
 
 	// heard is a number of four bits: packets of the client, see Heard.
 	heardOne Flags = 1 << 10
 	heard          = 15 * heardOne
+	// retired marks a template that is not found any more.
+	retired Flags = 1 << 14
 	// alias marks a slot that holds no connection but the second way to
 	// find a FullNAT one; see doc.go.
 	alias Flags = 1 << 15
@@ -62,9 +71,9 @@ type Conn struct {
 	next    link // in the bucket's chain, or in the free list
 
 	Deadline Time
-	Window   [2]Window // by the direction of the segments' sender; TCP, and the tags of SCTP
+	Window   [2]Window // by the direction of the segments' sender; TCP, the tags of SCTP, and see life
 	Server   uint32    // slot of the server, or NoSlot
-	second   link      // in the second chain, SNAT only; see home
+	second   link      // in the second chain, SNAT only; of all others the parent
 	Rule     uint32    // slot of the SNAT mapping, or 0
 
 	wheel      links
@@ -73,7 +82,7 @@ type Conn struct {
 	InsidePort uint16   // port of the director that Dest is behind, or NoPort
 
 	Local Endpoint // FullNAT only: the source that Dest sees
-	class links
+	class links    // with children, which keep it out of the lists, next is their number
 }
 
 // String is "ESTABLISHED tcp c:192.0.2.7:40000 v:10.0.0.1:80 d:10.0.0.2:80",
@@ -108,11 +117,20 @@ type link uint32
 // links are a connection's neighbours in a doubly linked list.
 type links struct{ next, prev link }
 
-// place packs where a connection stands in the wheel (low bits) and its class
-// (high bits), so that a Conn ends at 152 bytes.
+// place packs where a connection stands in the wheel (low bits), its class, and
+// whether it has children (the highest bit), so that a Conn ends at 152 bytes.
 type place uint16
 
-func placeOf(slot uint16, k Class) place { return place(slot | uint16(k)<<wheelBits) }
+const (
+	slotMask  place = wheelSlots - 1
+	parentBit place = 1 << 15
+	classMask place = parentBit - wheelSlots
+)
 
-func (p place) slot() uint16 { return uint16(p) & (wheelSlots - 1) }
-func (p place) class() Class { return Class(p >> wheelBits) }
+func (p place) slot() uint16            { return uint16(p & slotMask) }
+func (p place) class() Class            { return Class(p & classMask >> wheelBits) }
+func (p place) withSlot(s uint16) place { return p&^slotMask | place(s) }
+func (p place) withClass(k Class) place { return p&^classMask | place(k)<<wheelBits }
+
+// listed says whether what stands so is in the list of its class.
+func (p place) listed() bool { return p&parentBit == 0 && p.class() != ClassHeld }

@@ -18,7 +18,8 @@ packets, chosen addresses and a jumping clock each have a defined answer.
 
 The size is fixed when a [Table] is made. A table has one owner, which alone
 calls it, from one goroutine; several shards have a table each. There is no
-per-client limit here, and no persistence.
+per-client limit here. A template serves the connections of its own table only:
+with several shards, the clients that it stands for have to meet in one.
 
 # Geometry
 
@@ -76,6 +77,27 @@ another's. Exists: the same first packet. Clash: the same reply. One client
 endpoint that talks to two services may be given the same server and port; the
 two replies would then be equal, and only one of them could be right.
 
+# Templates
+
+With persistence a client's later connections go to the server of its first. What
+remembers it is a [Conn] too, a template, with port 0 for the client's port, in the
+same table and with the same ageing: see template.go. [Table.FindTemplate] finds
+it, and no packet does. It has a life of its own, restarted by each connection under
+it ([Table.Restart]) and by no other packet. One that is no longer true retires: it
+is found no more, and another takes its place.
+
+# Parents
+
+A connection may be inserted under a parent ([Table.InsertChild]): under the template
+that it obeyed, a data connection under its control connection. The child has a link
+to the parent, the parent a count of its children. As long as there are any the parent
+does not end by its time, but lives on for 60 s at a turn, and makes room for nobody.
+The fields for both are shared with what is idle then: the link with the second chain,
+which is for SNAT, the count with the links of the list that a parent is not on.
+
+A service may schedule each datagram anew. Where its answers can't be told from others
+without, it leaves an entry that only they find, marked OnePacket.
+
 # States
 
 [State.Next] is the table of IPVS for TCP, with its directions and its quirks,
@@ -103,10 +125,17 @@ portions between the packets and not in a lump.
 # Eviction
 
 When there is no room, something less dear makes it. The classes are half-open
-TCP and SCTP, one-way UDP and ICMP, and held; a list of the first two, oldest first,
-makes the choice constant in time. A connection begins in one of the first two
+TCP and SCTP, one-way UDP and ICMP, templates, and held; a list of the first three,
+oldest first, makes the choice constant in time. A connection begins in one of the first two
 and is moved to held by the caller once it has been answered. Held connections
 are never evicted: a full table refuses new connections and keeps the old.
+
+Templates begin like the connections that they are made for and are moved to their own
+class by the caller once one of those is held: from then on they go last, the one whose
+last connection ended first before the others. A template that has served nobody goes
+with its last connection when that is evicted. So of a flood of first packets, each
+with a client and thus a template of its own, nothing is left, and neither a held
+connection nor a template of a client that was answered had to give way to it.
 
 # Windows
 
@@ -149,8 +178,9 @@ be agreed fit everything, as with IPVS, which knows of none.
 # Flow
 
 	Lookup ── found ──▶ Next, Follow, SetDeadline, perhaps SetClass
-	   └───── not ────▶ Insert ──▶ Inserted | Exists | Clash | Full
-	                      └─ room needed ──▶ evict ──▶ Removed
-	Sweep, between batches ──▶ expired ──▶ Removed
+	   └───── not ────▶ FindTemplate, with persistence ──▶ Restart, or Insert
+	                      └──▶ Insert, InsertChild ──▶ Inserted | Exists | Clash | Full
+	                             └─ room needed ──▶ evict ──▶ Removed
+	Sweep, between batches ──▶ expired ──▶ Removed, or prolonged for its children
 */
 package conntrack

@@ -18,14 +18,20 @@ type model struct {
 	conns map[int]*modelConn // by Rule, which numbers the insertions
 	next  int
 	order int
+
+	follows *modelConn // the template that its evicted child takes along
 }
 
 type modelConn struct {
-	conn  *Conn // where the table put it
-	want  Conn
-	class Class
-	since int  // order of entering the class
-	due   Time // when its end can first be noticed
+	conn   *Conn // where the table put it
+	want   Conn
+	class  Class
+	since  int  // order of entering the list of the class
+	due    Time // when its end can first be noticed
+	life   Time // of a template
+	parent *modelConn
+	under  map[*modelConn]bool // its children
+	gone   bool
 }
 
 func newModel(t testing.TB, n int) *model {
@@ -51,13 +57,16 @@ func (m *model) run(data []byte) {
 	}
 	for steps := 0; len(data) > 0; steps++ {
 		switch op := byteOr0(); op % 8 {
-		case 0, 1, 2:
-			m.insert(byteOr0(), byteOr0(), byteOr0())
+		case 0, 1:
+			m.insert(byteOr0(), byteOr0(), byteOr0(), nil)
+		case 2:
+			m.insert(byteOr0(), byteOr0(), byteOr0(), m.pick(op))
 		case 3:
 			m.deadline(byteOr0(), byteOr0())
 		case 4:
 			if c := m.pick(byteOr0()); c != nil {
 				m.setClass(c, Class(byteOr0()%NumClasses))
+				m.template(c, op)
 			}
 		case 5:
 			if c := m.pick(byteOr0()); c != nil && op > 128 {
@@ -73,8 +82,10 @@ func (m *model) run(data []byte) {
 		}
 	}
 	m.check()
-	m.now += Time(48 * time.Hour)
-	m.table.Sweep(m.now, lots)
+	for range len(m.conns) + 1 { // parents outlive their children
+		m.now += Time(48 * time.Hour)
+		m.sweepAll()
+	}
 	if m.table.Len() != 0 || len(m.conns) != 0 {
 		m.t.Fatalf("%d left at the end, %d in the model", m.table.Len(), len(m.conns))
 	}
@@ -97,6 +108,12 @@ func modelConnFrom(a, b, c int) Conn {
 	case 1:
 		conn.Flags |= InputOnly
 	}
+	switch {
+	case a>>6 == 2 && b>>6 == 0:
+		conn.Flags |= Template
+	case conn.Flags&InputOnly == 0 && b>>6 == 1:
+		conn.Flags |= OnePacket
+	}
 
 	return conn
 }
@@ -105,17 +122,28 @@ func modelEndpoint(i int) Endpoint {
 	return Endpoint{AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80}
 }
 
-func (m *model) insert(a, b, c int) {
+func (m *model) insert(a, b, c int, parent *modelConn) {
 	conn := modelConnFrom(a, b, c)
 	conn.Rule = uint32(m.next)
 	life := time.Duration(c) * 3 * time.Second
 
-	want := m.expect(&conn)
-	got, did := m.table.Insert(&conn, m.now, life)
+	n := &modelConn{want: conn, class: ClassHalfOpen, parent: parent, life: Time(life), under: map[*modelConn]bool{}}
+	want := m.expect(&conn, parent)
+	var above *Conn
+	if parent != nil {
+		above = parent.conn
+		if want == Inserted || want == Full {
+			parent.under[n] = true
+		}
+	}
+	got, did := m.table.InsertChild(&conn, above, m.now, life)
 	if did != want {
 		m.t.Fatalf("insert %s: %s, want %s", &conn, did, want)
 	}
 	if did != Inserted {
+		if did == Full && parent != nil {
+			m.unbind(n)
+		}
 		if (did == Full) != (got == nil) && conn.Client != conn.Dest {
 			m.t.Fatalf("insert %s: %s returned %v", &conn, did, got)
 		}
@@ -125,7 +153,7 @@ func (m *model) insert(a, b, c int) {
 		m.t.Fatalf("insert %s: %s", &conn, got)
 	}
 	m.order++
-	n := &modelConn{conn: got, want: conn, class: ClassHalfOpen, since: m.order}
+	n.conn, n.since = got, m.order
 	if conn.Proto != protoTCP && conn.Proto != protoSCTP {
 		n.class = ClassOneWay
 	}
@@ -136,9 +164,11 @@ func (m *model) insert(a, b, c int) {
 }
 
 // expect says what an insertion must come to.
-func (m *model) expect(c *Conn) Insertion {
+func (m *model) expect(c *Conn, parent *modelConn) Insertion {
+	const apart = Template | OnePacket
 	for _, o := range m.conns {
-		if o.want.Proto == c.Proto && o.want.Client == c.Client && o.want.Virtual == c.Virtual {
+		same := o.want.Proto == c.Proto && o.want.Client == c.Client && o.want.Virtual == c.Virtual
+		if same && o.want.Flags&retired == 0 && o.want.Flags&apart == c.Flags&apart && c.Flags&OnePacket == 0 {
 			return Exists
 		}
 	}
@@ -153,22 +183,66 @@ func (m *model) expect(c *Conn) Insertion {
 			}
 		}
 	}
-	if own := packets(c); len(own) == 2 && own[0] == own[1] {
+	if c.Flags&FullNAT != 0 && c.Client == c.Dest && c.Virtual == c.Local {
 		return Clash
 	}
 
-	free := m.table.Cap() - m.slots()
-	evictable := 0
+	kept := map[*modelConn]bool{}
+	for p := parent; p != nil; p = p.parent {
+		kept[p] = true
+	}
+	room := m.table.Cap() - m.slots()
 	for _, o := range m.conns {
-		if o.class != ClassHeld {
-			evictable += slotsOf(&o.want)
+		if o.evictable(kept) {
+			room += slotsOf(&o.want)
 		}
 	}
-	if free+evictable < slotsOf(c) {
+	for o := range m.left() {
+		if o.evictable(kept) {
+			room++
+		}
+	}
+	if room < slotsOf(c) {
 		return Full
 	}
 
 	return Inserted
+}
+
+// evictable says whether n can make room, if need be after its children have.
+func (n *modelConn) evictable(kept map[*modelConn]bool) bool {
+	if kept[n] || !n.gone && n.class == ClassHeld {
+		return false
+	}
+	for c := range n.under {
+		if !c.evictable(kept) {
+			return false
+		}
+	}
+
+	return true
+}
+
+// left are the connections that were removed before their children.
+func (m *model) left() map[*modelConn]bool {
+	left := map[*modelConn]bool{}
+	for _, o := range m.conns {
+		if o.parent != nil && o.parent.gone {
+			left[o.parent] = true
+		}
+	}
+
+	return left
+}
+
+// unbind takes n away from its parent, which enters its class anew with the
+// last.
+func (m *model) unbind(n *modelConn) {
+	delete(n.parent.under, n)
+	if len(n.parent.under) == 0 {
+		m.order++
+		n.parent.since = m.order
+	}
 }
 
 // seen is what tells a packet from others: the tuple and which end is outside.
@@ -177,23 +251,29 @@ type seen struct {
 	ours  Ours
 }
 
-// packets are the packets of a connection as they come in, one for each way.
-func packets(c *Conn) []seen {
-	in := seen{Tuple{c.Client, c.Virtual, c.Proto}, DstOurs}
+// packets are those of a connection as they come in, by direction.
+func packets(c *Conn) map[Direction]seen {
+	if c.Flags&Template != 0 {
+		return nil
+	}
+	list := map[Direction]seen{Outbound: {Tuple{c.Dest, c.Client, c.Proto}, DstForeign}}
 	switch {
 	case c.Flags&FullNAT != 0:
-		return []seen{in, {Tuple{c.Dest, c.Local, c.Proto}, DstOurs}}
+		list[Outbound] = seen{Tuple{c.Dest, c.Local, c.Proto}, DstOurs}
 	case c.Flags&InputOnly != 0:
-		return []seen{in}
+		delete(list, Outbound)
+	}
+	if c.Flags&OnePacket == 0 {
+		list[Inbound] = seen{Tuple{c.Client, c.Virtual, c.Proto}, DstOurs}
 	}
 
-	return []seen{in, {Tuple{c.Dest, c.Client, c.Proto}, DstForeign}}
+	return list
 }
 
 func slotsOf(c *Conn) int { return 1 + int(c.Flags&FullNAT/FullNAT) }
 
 func (m *model) slots() int {
-	n := 0
+	n := len(m.left())
 	for _, c := range m.conns {
 		n += slotsOf(&c.want)
 	}
@@ -207,26 +287,39 @@ func (m *model) removed(c *Conn, why Removal) {
 	if n == nil || n.conn != c {
 		m.t.Fatalf("removed an unknown connection: %s", c)
 	}
+	n.gone = true
+	delete(m.conns, int(c.Rule))
+	if m.table.Len() != len(m.conns) {
+		m.t.Fatalf("%d in the table when %s is removed", m.table.Len(), c)
+	}
 	switch why {
 	case Expired:
-		if n.want.Deadline > m.now {
-			m.t.Fatalf("%s expired %v early", c, time.Duration(n.want.Deadline-m.now))
+		if n.want.Deadline > m.now || len(n.under) > 0 {
+			m.t.Fatalf("%s expired %v early, with %d children", c, time.Duration(n.want.Deadline-m.now), len(n.under))
 		}
-	case EvictedHalfOpen, EvictedOneWay:
-		want := ClassHalfOpen
-		if why == EvictedOneWay {
-			want = ClassOneWay
-		}
-		if m.table.Len() != len(m.conns)-1 || n.class != want {
-			m.t.Fatalf("%s of class %s: %s", c, n.class, why)
+	case EvictedHalfOpen, EvictedOneWay, EvictedTemplate:
+		if why != evictions[n.class] || len(n.under) > 0 {
+			m.t.Fatalf("%s of class %s with %d children: %s", c, n.class, len(n.under), why)
 		}
 		for _, o := range m.conns {
-			if o.class < n.class || o.class == n.class && o.since < n.since {
+			if n != m.follows && len(o.under) == 0 && (o.class < n.class || o.class == n.class && o.since < n.since) {
 				m.t.Fatalf("%s was evicted before %s", c, o.conn)
 			}
 		}
 	}
-	delete(m.conns, int(c.Rule))
+	if m.follows == n {
+		m.follows = nil
+	} else if m.follows != nil {
+		m.t.Fatalf("%s was removed, and not %s with its last child", c, m.follows.conn)
+	}
+	if n.parent == nil {
+		return
+	}
+	m.unbind(n)
+	p := n.parent
+	if !p.gone && len(p.under) == 0 && p.want.Flags&Template != 0 && p.class < ClassTemplate && (why == EvictedHalfOpen || why == EvictedOneWay) {
+		m.follows = p
+	}
 }
 
 // pick is one of the connections, by any number.
@@ -248,6 +341,22 @@ func (m *model) deadline(i, b int) {
 	}
 }
 
+// template does what only a template can: it begins its life anew, or retires.
+func (m *model) template(c *modelConn, op int) {
+	if c.want.Flags&Template == 0 {
+		return
+	}
+	if op > 160 {
+		m.table.Retire(c.conn)
+		c.want.Flags |= retired
+		c.want.Virtual.Port = 0xffff
+		return
+	}
+	m.table.Restart(c.conn, m.now)
+	c.want.Deadline = m.now + c.life
+	c.due = c.want.Deadline
+}
+
 func (m *model) setClass(c *modelConn, k Class) {
 	m.table.SetClass(c.conn, k)
 	if c.class != k {
@@ -261,6 +370,19 @@ func (m *model) lookup(a, b, c int) {
 	for _, p := range packets(&conn) {
 		m.find(p)
 	}
+	m.findTemplate(&conn)
+}
+
+func (m *model) findTemplate(c *Conn) {
+	var want *Conn
+	for _, o := range m.conns {
+		if w := &o.want; w.Flags&(Template|retired) == Template && w.Client == c.Client && w.Virtual == c.Virtual && w.Proto == c.Proto {
+			want = o.conn
+		}
+	}
+	if got := m.table.FindTemplate(&c.Client, &c.Virtual, c.Proto); got != want {
+		m.t.Fatalf("template of %s: %v, want %v", c, got, want)
+	}
 }
 
 // find looks up one packet in the table and in the model.
@@ -270,7 +392,7 @@ func (m *model) find(p seen) {
 	for _, o := range m.conns {
 		for d, q := range packets(&o.want) {
 			if p == q {
-				want, way = o.conn, Direction(d)
+				want, way = o.conn, d
 			}
 		}
 	}
@@ -288,12 +410,38 @@ func (m *model) sweep(a, b int) {
 	}
 	m.now += step
 	if b%4 == 0 {
-		if n := m.table.Sweep(m.now, b%16); n > b%16 {
-			m.t.Fatalf("%d expired with a budget of %d", n, b%16)
-		}
+		m.prolonged(func() {
+			if n := m.table.Sweep(m.now, b%16); n > b%16 {
+				m.t.Fatalf("%d expired with a budget of %d", n, b%16)
+			}
+		})
 		return
 	}
-	m.table.Sweep(m.now, lots)
+	m.sweepAll()
+}
+
+// prolonged lets sweep give parents a longer life, and nobody else.
+func (m *model) prolonged(sweep func()) {
+	parents := map[*modelConn]bool{}
+	for _, c := range m.conns {
+		parents[c] = len(c.under) > 0
+	}
+	sweep()
+	for _, c := range m.conns {
+		if c.conn.Deadline == c.want.Deadline {
+			continue
+		}
+		if !parents[c] || c.want.Deadline > m.now || c.conn.Deadline != m.now+Time(ParentLife) {
+			m.t.Fatalf("%s, parent %t, due %v ago, lives on for %v", c.conn, parents[c],
+				time.Duration(m.now-c.want.Deadline), time.Duration(c.conn.Deadline-m.now))
+		}
+		c.want.Deadline, c.life = c.conn.Deadline, Time(ParentLife)
+		c.due = c.want.Deadline
+	}
+}
+
+func (m *model) sweepAll() {
+	m.prolonged(func() { m.table.Sweep(m.now, lots) })
 	for _, c := range m.conns {
 		if late := m.now - c.due; late > tick {
 			m.t.Fatalf("%s is %v late", c.conn, time.Duration(late))
@@ -313,6 +461,11 @@ func (m *model) check() {
 		if c.conn.Deadline != c.want.Deadline || c.conn.Rule != c.want.Rule || c.conn.Proto != c.want.Proto {
 			m.t.Fatalf("%s is not what was put in", c.conn)
 		}
+		parent := m.table.Parent(c.conn)
+		if c.conn.Children() != len(c.under) || (parent != nil) != (c.parent != nil && !c.parent.gone) || parent != nil && parent != c.parent.conn {
+			m.t.Fatalf("%s has %d children and the parent %v; the model %d", c.conn, c.conn.Children(), parent, len(c.under))
+		}
+		m.findTemplate(&c.want)
 	}
 	if m.table.Len() != len(m.conns) || m.table.Counts() != counts || listed(m.table) != len(m.conns) {
 		m.t.Fatalf("length %d, %d listed, %v; want %d, %v", m.table.Len(), listed(m.table), m.table.Counts(), len(m.conns), counts)
@@ -351,8 +504,17 @@ func (t *Table) consistent() error {
 	for i := t.free; i != 0; i = t.conn(i).next {
 		free++
 	}
-	if chained != t.taken || free != t.touched-t.taken {
-		return fmt.Errorf("%d in chains, %d free, of %d taken, %d touched", chained, free, t.taken, t.touched)
+	left, inLists := 0, t.length-t.classes[ClassHeld].count
+	for i := range t.slab[:t.touched] {
+		switch c := &t.slab[i]; {
+		case c.Proto == 0 && c.place&parentBit != 0:
+			left++
+		case c.Proto != 0 && c.place&parentBit != 0 && c.place.class() != ClassHeld:
+			inLists--
+		}
+	}
+	if chained+left != t.taken || free != t.touched-t.taken {
+		return fmt.Errorf("%d in chains, %d left for children, %d free, of %d taken, %d touched", chained, left, free, t.taken, t.touched)
 	}
 	armed := 0
 	for slot, i := range t.slots {
@@ -364,7 +526,7 @@ func (t *Table) consistent() error {
 			armed++
 		}
 	}
-	queued := t.classes[ClassHeld].count
+	queued := 0
 	for k := ClassHalfOpen; k < ClassHeld; k++ {
 		prev := link(0)
 		for i := t.classes[k].oldest; i != 0; prev, i = i, t.conn(i).class.next {
@@ -377,8 +539,8 @@ func (t *Table) consistent() error {
 			return fmt.Errorf("class %s ends wrongly", k)
 		}
 	}
-	if armed != t.length || queued != t.length {
-		return fmt.Errorf("%d armed, %d queued, of %d", armed, queued, t.length)
+	if armed != t.length || queued != inLists {
+		return fmt.Errorf("%d armed of %d, %d queued of %d", armed, t.length, queued, inLists)
 	}
 
 	return nil

@@ -5,8 +5,8 @@ package conntrack
 import "time"
 
 // State is the state of a connection: one of the eleven TCP states of IPVS, the
-// only state a UDP or an ICMP connection has, or one of those of an SCTP
-// association; see association.go.
+// only state a UDP or an ICMP connection has, one of those of an SCTP
+// association, see association.go, or that of a template.
 type State uint8
 
 // The order is that of the kernel (enum in include/net/ip_vs.h, the column
@@ -27,7 +27,7 @@ const (
 	ICMP
 
 	// NumStates is the number of states.
-	NumStates = int(SCTPClosed) + 1
+	NumStates = int(Assured) + 1
 
 	numTCPStates = int(SynAck) + 1
 )
@@ -219,6 +219,7 @@ var stateNames = [NumStates]string{
 	SCTPShutdownAckSent:  "S-ACK-SENT",
 	SCTPRejected:         "REJECTED",
 	SCTPClosed:           "CLOSED",
+	Assured:              "ASSURED",
 }
 
 // String is the name ipvsadm -Lnc shows.

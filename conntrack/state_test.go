@@ -291,6 +291,7 @@ func TestStateFacts(t *testing.T) {
 		{SCTPShutdownAckSent, "S-ACK-SENT", false, 61},
 		{SCTPRejected, "REJECTED", false, 4},
 		{SCTPClosed, "CLOSED", false, 61},
+		{Assured, "ASSURED", false, 0},
 	}
 	if len(rows) != NumStates {
 		t.Fatalf("%d rows, %d states", len(rows), NumStates)

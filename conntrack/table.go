@@ -49,6 +49,8 @@ const (
 	EvictedHalfOpen
 	// EvictedOneWay: it made room, being the oldest of [ClassOneWay].
 	EvictedOneWay
+	// EvictedTemplate: it made room, being the oldest of [ClassTemplate].
+	EvictedTemplate
 	// Deleted: the owner removed it.
 	Deleted
 
@@ -58,7 +60,7 @@ const (
 
 // String is the reason in lower case, as in metrics.
 func (r Removal) String() string {
-	return [...]string{"expired", "evicted-half-open", "evicted-one-way", "deleted", "?"}[min(int(r), NumRemovals)]
+	return [...]string{"expired", "evicted-half-open", "evicted-one-way", "evicted-template", "deleted", "?"}[min(int(r), NumRemovals)]
 }
 
 // Insertion is what became of an Insert.
@@ -68,7 +70,7 @@ const (
 	// Inserted: the connection is in the table.
 	Inserted Insertion = iota
 	// Exists: there is one with the same client, virtual address and
-	// protocol; it is returned.
+	// protocol, a template among templates; it is returned.
 	Exists
 	// Clash: packets of another connection, returned, could not be told
 	// from those of this one: the same two ends behind another virtual
@@ -135,7 +137,7 @@ func (t *Table) findLeaving(src, dst *Endpoint, proto uint8) *Conn {
 func (t *Table) arriving(i link, src, dst *Endpoint, proto uint8) *Conn {
 	for i != 0 {
 		c := t.conn(i)
-		if c.Client == *src && c.Virtual == *dst && c.Proto == proto {
+		if c.Client == *src && c.Virtual == *dst && c.Proto == proto && c.Flags&(Template|OnePacket) == 0 {
 			return c
 		}
 		i = c.next
@@ -149,7 +151,7 @@ func (t *Table) arriving(i link, src, dst *Endpoint, proto uint8) *Conn {
 func (t *Table) leaving(i link, src, dst *Endpoint, proto uint8) *Conn {
 	for i != 0 {
 		c := t.conn(i)
-		if c.Client == *dst && c.Dest == *src && c.Proto == proto && c.Flags&(FullNAT|InputOnly) == 0 {
+		if c.Client == *dst && c.Dest == *src && c.Proto == proto && c.Flags&(FullNAT|InputOnly|Template) == 0 {
 			return c
 		}
 		i = c.next
@@ -163,8 +165,16 @@ func (t *Table) leaving(i link, src, dst *Endpoint, proto uint8) *Conn {
 // in the way it returns that one and changes nothing. When there is no room it
 // first evicts the oldest half-open connection, or else the oldest one-way
 // one; held ones never. TCP begins in [ClassHalfOpen], all else in
-// [ClassOneWay]: see [Table.SetClass]. A FullNAT connection takes two slots.
+// [ClassOneWay]: see [Table.SetClass]. A FullNAT connection takes two slots. A
+// template keeps its life, in whole seconds, for [Table.Restart].
 func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion) {
+	return t.InsertChild(c, nil, now, life)
+}
+
+// InsertChild is Insert for a connection that parent, nil for none, has to
+// outlive; see parent.go. The parent is not evicted to make room. A connection
+// of SNAT has none.
+func (t *Table) InsertChild(c, parent *Conn, now Time, life time.Duration) (*Conn, Insertion) {
 	if other, why := t.inTheWay(c); other != nil {
 		return other, why
 	}
@@ -176,8 +186,17 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 			return nil, Clash
 		}
 	}
+	if c.Flags&(SNAT|FullNAT) == SNAT {
+		parent = nil
+	}
+	if parent != nil {
+		t.addChild(parent)
+	}
 	for len(t.slab)-t.taken < need {
 		if !t.evict() {
+			if parent != nil {
+				t.loseChild(parent)
+			}
 			return nil, Full
 		}
 	}
@@ -188,6 +207,13 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 	n := t.take()
 	*n = *c
 	n.wheel, n.class, n.place, n.second = links{}, links{}, 0, 0
+	n.Flags &^= retired
+	if parent != nil {
+		n.second = t.link(parent)
+	}
+	if n.Flags&Template != 0 {
+		n.setLife(life)
+	}
 	n.Deadline = now.Add(life)
 	t.chain(n)
 	t.arm(n, t.ticksAhead(n.Deadline))
@@ -205,6 +231,12 @@ func (t *Table) Insert(c *Conn, now Time, life time.Duration) (*Conn, Insertion)
 
 // inTheWay finds a connection that would make packets of c ambiguous.
 func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
+	if c.Flags&Template != 0 {
+		return t.FindTemplate(&c.Client, &c.Virtual, c.Proto), Exists
+	}
+	if c.Flags&OnePacket != 0 {
+		return t.answersInTheWay(c)
+	}
 	if other := t.findArriving(&c.Client, &c.Virtual, c.Proto); other != nil {
 		if other.Flags&alias != 0 {
 			return &t.slab[other.Server], Clash
@@ -216,12 +248,15 @@ func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
 	if c.Flags&InputOnly != 0 {
 		return nil, Inserted // no reply will be looked for
 	}
-	if c.Flags&FullNAT == 0 {
-		if other := t.findLeaving(&c.Dest, &c.Client, c.Proto); other != nil {
-			return other, Clash
-		}
 
-		return nil, Inserted
+	return t.answersInTheWay(c)
+}
+
+// answersInTheWay finds a connection whose packets the answers of c could be
+// taken for.
+func (t *Table) answersInTheWay(c *Conn) (*Conn, Insertion) {
+	if c.Flags&FullNAT == 0 {
+		return t.findLeaving(&c.Dest, &c.Client, c.Proto), Clash
 	}
 
 	// The reply of a FullNAT connection arrives as any first packet does.
@@ -234,7 +269,8 @@ func (t *Table) inTheWay(c *Conn) (*Conn, Insertion) {
 }
 
 // Remove ends c for the reason why, and tells the owner. A connection that is
-// gone already stays so.
+// gone already stays so. What a connection with children leaves behind is a
+// slot that is free when they have ended too.
 func (t *Table) Remove(c *Conn, why Removal) {
 	if c.Proto == 0 || c.Flags&alias != 0 {
 		return
@@ -249,13 +285,21 @@ func (t *Table) Remove(c *Conn, why Removal) {
 	t.disarm(c)
 	t.leave(c)
 	t.length--
+	parent := t.parentLink(c)
 
 	if t.removed != nil {
 		t.removed(c, why)
 	}
-	t.give(c)
+	if c.Children() > 0 {
+		*c = Conn{place: parentBit, class: links{next: c.class.next}}
+	} else {
+		t.give(c)
+	}
 	if a != nil {
 		t.give(a)
+	}
+	if parent != 0 {
+		t.bereave(t.conn(parent), why)
 	}
 }
 

@@ -182,7 +182,7 @@ func TestEvictionOrder(t *testing.T) {
 	first, _ := table.Lookup(&Tuple{ep("192.168.88.21:2"), ep(virtual), protoTCP}, DstOurs)
 	table.SetClass(first, ClassHalfOpen) // in it already: no younger
 
-	if got, want := table.Counts(), [NumClasses]int{3, 2, 1}; got != want {
+	if got, want := table.Counts(), [NumClasses]int{ClassHalfOpen: 3, ClassOneWay: 2, ClassHeld: 1}; got != want {
 		t.Errorf("counts %v, want %v", got, want)
 	}
 	for port := uint16(10); port < 15; port++ {
@@ -199,7 +199,7 @@ func TestEvictionOrder(t *testing.T) {
 	if !slices.Equal(gone, want) {
 		t.Errorf("gone %q\nwant %q", gone, want)
 	}
-	if got, want := table.Counts(), [NumClasses]int{0, 0, 6}; got != want {
+	if got, want := table.Counts(), [NumClasses]int{ClassHeld: 6}; got != want {
 		t.Errorf("counts %v, want %v", got, want)
 	}
 	if c, _ := table.Lookup(&Tuple{ep("192.168.88.21:3"), ep(virtual), protoTCP}, DstOurs); c != held {
@@ -406,6 +406,24 @@ func TestNoAllocs(t *testing.T) {
 			if port%8 == 0 {
 				n, _ := table.Lookup(&Tuple{Src: c.Client, Dst: Endpoint{c.Virtual.Addr, 80}, Proto: protoTCP}, DstOurs)
 				table.Remove(n, Deleted)
+			}
+		},
+		"template, child, the life of both": func() {
+			port++
+			c := dnatAt(port)
+			key := c
+			key.Client.Port, key.Flags = 0, Template
+			tpl := table.FindTemplate(&key.Client, &key.Virtual, key.Proto)
+			if tpl == nil {
+				tpl, _ = table.Insert(&key, now, time.Second)
+			}
+			table.Restart(tpl, now)
+			n, did := table.InsertChild(&c, tpl, now, 3*time.Second)
+			now = now.Add(2 * time.Second)
+			table.SetDeadline(held, now.Add(time.Hour))
+			table.Sweep(now, 10)
+			if did == Inserted && table.Parent(n) == tpl && port%3 == 0 {
+				table.Retire(tpl)
 			}
 		},
 		"expire": func() {

@@ -28,6 +28,11 @@ const (
 	protoTCP  = 6
 	protoUDP  = 17
 	protoSCTP = 132
+
+	// ProtoMark is the protocol of a template of a service by mark, whose
+	// clients may come by any. IPVS has 0 there (IPPROTO_IP), which says here
+	// that a slot is free; 255 is reserved by IANA.
+	ProtoMark = 255
 )
 
 // Tuple is what identifies a packet: its two ends as seen in this packet, and
@@ -57,6 +62,8 @@ func protoName(proto uint8) string {
 		return "icmp6"
 	case protoSCTP:
 		return "sctp"
+	case ProtoMark:
+		return "ip"
 	}
 
 	return fmt.Sprintf("proto%d", proto)

@@ -26,9 +26,9 @@ func (t *Table) SetDeadline(c *Conn, d Time) {
 }
 
 // Sweep ends the connections whose deadline is not after now, oldest tick
-// first, and returns how many. It looks at no more than budget connections,
-// counting those that turn out to live on, and goes on where it stopped at the
-// next call. A connection ends at most one tick (268 ms) late, plus what the
+// first, and returns how many; one that has children gets [ParentLife] more. It
+// looks at no more than budget connections, counting those that turn out to live
+// on, and goes on where it stopped at the next call. A connection ends at most one tick (268 ms) late, plus what the
 // budget puts off; never early.
 //
 // If the clock has jumped by more than a turn of the wheel, every connection
@@ -55,9 +55,12 @@ func (t *Table) Sweep(now Time, budget int) int {
 
 		c := t.conn(first)
 		if c.Deadline <= now {
-			t.Remove(c, Expired)
-			expired++
-			continue
+			if c.Children() == 0 {
+				t.Remove(c, Expired)
+				expired++
+				continue
+			}
+			t.prolong(c, now)
 		}
 		t.disarm(c)
 		t.arm(c, t.ticksAhead(c.Deadline)) // after today, so never this slot again
@@ -80,7 +83,7 @@ func (t *Table) armedAhead(c *Conn) int64 {
 // arm puts c in the slot ahead ticks from the cursor.
 func (t *Table) arm(c *Conn, ahead int64) {
 	slot := uint16(t.cursor+ahead) & (wheelSlots - 1)
-	c.place = placeOf(slot, c.place.class())
+	c.place = c.place.withSlot(slot)
 
 	self, first := t.link(c), t.slots[slot]
 	c.wheel = links{next: first}
