@@ -18,21 +18,24 @@ func newServerCommand(r *remote) *cobra.Command {
 		newServerAddCommand(r), newServerEditCommand(r), newServerDelCommand(r), newServerListCommand(r))
 }
 
-// parseEndpoint reads address:port. The port may be left out if otherwise is
-// not 0, and is then that.
-func parseEndpoint(text string, otherwise uint16) (netip.AddrPort, error) {
+// noPort as the port of an address without one means that it must have one.
+const noPort = -1
+
+// parseEndpoint reads address:port, with otherwise as the port of an address that
+// has none.
+func parseEndpoint(text string, otherwise int) (netip.AddrPort, error) {
 	const hint = "write address:port, for example 192.0.2.1:80 or \"[2001:db8::1]:80\""
 	a, err := control.ParseEndpoint(text)
 	if err != nil {
 		return a, usageError{err, hint}
 	}
-	if a.Port() == 0 {
-		a = netip.AddrPortFrom(a.Addr(), otherwise)
+	if _, err := netip.ParseAddrPort(text); err == nil {
+		return a, nil
 	}
-	if a.Port() == 0 {
+	if otherwise == noPort {
 		return a, usageError{fmt.Errorf("%q has no port", text), hint}
 	}
-	return a, nil
+	return netip.AddrPortFrom(a.Addr(), uint16(otherwise)), nil
 }
 
 // parseServer reads a service and a server of it.
@@ -41,40 +44,60 @@ func parseServer(args []string) (control.ServiceKey, netip.AddrPort, error) {
 	if err != nil {
 		return key, netip.AddrPort{}, err
 	}
-	server, err := parseEndpoint(args[2], key.Address.Port())
+	server, err := parseEndpoint(args[2], int(key.Address.Port()))
 	return key, server, err
 }
 
-const serverArgs = " PROTO ADDRESS:PORT SERVER[:PORT]"
+const serverArgs = serviceArgs + " SERVER[:PORT]"
 
-func registerServer(c *cobra.Command, spec *control.ServerSpec) {
-	c.Flags().IntVarP(&spec.Weight, "weight", "w", 1, "share of new connections, 0 to 65535; 0 takes none")
-	c.Flags().IntVar(&spec.Upper, "upper", 0, "connections from which on it gets no new ones; 0: no limit")
-	c.Flags().IntVar(&spec.Lower, "lower", 0, "connections below which it gets new ones again; 0: three quarters of upper")
+// serverFlags are what can be set of a server.
+type serverFlags struct {
+	weight, upper, lower int
+	method               string
+}
+
+func (f *serverFlags) register(c *cobra.Command) {
+	l := c.Flags()
+	l.IntVarP(&f.weight, "weight", "w", 1, "share of new connections, 0 to 65535; 0 takes none")
+	l.IntVar(&f.upper, "upper", 0, "connections from which on it gets no new ones; 0: no limit")
+	l.IntVar(&f.lower, "lower", 0, "connections below which it gets new ones again; 0: three quarters of upper")
+	l.StringVar(&f.method, "method", control.MethodNAT, "how packets get there: nat, route or tunnel")
+}
+
+func (f *serverFlags) fields() []field[control.ServerSpec] {
+	return []field[control.ServerSpec]{
+		{"weight", func(s *control.ServerSpec) { s.Weight = f.weight }},
+		{"upper", func(s *control.ServerSpec) { s.Upper = f.upper }},
+		{"lower", func(s *control.ServerSpec) { s.Lower = f.lower }},
+		{"method", func(s *control.ServerSpec) { s.Method = f.method }},
+	}
 }
 
 func newServerAddCommand(r *remote) *cobra.Command {
-	var spec control.ServerSpec
+	var flags serverFlags
 	c := &cobra.Command{
-		Use:     "add" + serverArgs,
-		Short:   "Add a server to a service",
-		Example: "  vsnat server add tcp 192.168.88.23:80 10.0.0.2\n  vsnat server add tcp 192.168.88.23:80 10.0.0.3:8080 --weight 3",
-		Args:    cobra.ExactArgs(3),
+		Use:   "add" + serverArgs,
+		Short: "Add a server to a service",
+		Example: `  vsnat server add tcp 192.168.88.23:80 10.0.0.2
+  vsnat server add tcp 192.168.88.23:80 10.0.0.3:8080 --weight 3
+  vsnat server add mark 1 10.0.0.2`,
+		Args: cobra.ExactArgs(3),
 		RunE: func(c *cobra.Command, args []string) error {
 			key, server, err := parseServer(args)
 			if err != nil {
 				return err
 			}
-			spec.Address = server
+			spec := control.ServerSpec{Address: server}
+			setAll(&spec, flags.fields())
 			return r.client().AddServer(c.Context(), key, spec)
 		},
 	}
-	registerServer(c, &spec)
+	flags.register(c)
 	return c
 }
 
 func newServerEditCommand(r *remote) *cobra.Command {
-	var wanted control.ServerSpec
+	var flags serverFlags
 	c := &cobra.Command{
 		Use:     "edit" + serverArgs,
 		Short:   "Change a server; what is not given stays",
@@ -85,26 +108,19 @@ func newServerEditCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := changes(c, "weight", "upper", "lower"); err != nil {
+			fields, err := given(c, flags.fields())
+			if err != nil {
 				return err
 			}
 			spec, err := serverNow(c, r, key, server)
 			if err != nil {
 				return err
 			}
-			for flag, set := range map[string]func(){
-				"weight": func() { spec.Weight = wanted.Weight },
-				"upper":  func() { spec.Upper = wanted.Upper },
-				"lower":  func() { spec.Lower = wanted.Lower },
-			} {
-				if c.Flags().Changed(flag) {
-					set()
-				}
-			}
+			setAll(&spec, fields)
 			return r.client().EditServer(c.Context(), key, spec)
 		},
 	}
-	registerServer(c, &wanted)
+	flags.register(c)
 	return c
 }
 
@@ -143,7 +159,7 @@ func newServerDelCommand(r *remote) *cobra.Command {
 func newServerListCommand(r *remote) *cobra.Command {
 	var output outputFlag
 	c := &cobra.Command{
-		Use:     "list [PROTO ADDRESS:PORT]",
+		Use:     "list [PROTO ADDRESS:PORT | mark NUMBER]",
 		Aliases: []string{"ls"},
 		Short:   "List servers, of one service or of all",
 		Example: "  vsnat server list\n  vsnat server list tcp 192.168.88.23:80 -o json",

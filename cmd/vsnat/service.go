@@ -3,10 +3,10 @@
 package main
 
 import (
-	"fmt"
-	"slices"
+	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,40 +22,86 @@ func newServiceCommand(r *remote) *cobra.Command {
 // parseKey reads a service as commands take it: two words, as it is listed.
 func parseKey(args []string) (control.ServiceKey, error) {
 	proto := strings.ToLower(args[0])
-	if proto != control.TCP && proto != control.UDP {
-		return control.ServiceKey{}, usageError{fmt.Errorf("unknown protocol %q", args[0]), "a service is named by protocol and address, for example tcp 192.168.88.23:80"}
+	if proto == control.TCP || proto == control.UDP {
+		address, err := parseEndpoint(args[1], noPort)
+		return control.ServiceKey{Proto: proto, Address: address}, err
 	}
-	address, err := parseEndpoint(args[1], 0)
-	return control.ServiceKey{Proto: proto, Address: address}, err
+	key, err := control.ParseKey(proto, args[1])
+	if err != nil {
+		return key, usageError{err, hintOf(err) + "; a service is named by protocol and address, or by mark: tcp 192.168.88.23:80, mark 1"}
+	}
+	return key, nil
 }
 
-// noServer is the help of a flag that add and edit have.
-const noServerUsage = "answer when no server is left: icmp or reset"
+// hintOf is the hint of a refusal.
+func hintOf(err error) string {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return e.Hint
+	}
+	return ""
+}
+
+const serviceArgs = " (PROTO ADDRESS:PORT | mark NUMBER)"
+
+// serviceFlags are what can be set of a service.
+type serviceFlags struct {
+	scheduler, schedFlags, mask, noServer, onServerDown string
+	persistence, idle                                   time.Duration
+	onePacket                                           bool
+}
+
+func (f *serviceFlags) register(c *cobra.Command) {
+	l := c.Flags()
+	l.StringVarP(&f.scheduler, "scheduler", "s", control.DefaultScheduler, "how a server is chosen")
+	l.StringVarP(&f.schedFlags, "sched-flags", "b", "", "flags of the scheduler, such as sh-port,sh-fallback")
+	l.DurationVarP(&f.persistence, "persistence", "p", 0, "a client keeps its server this long after its last connection, such as 6m; 0: not")
+	l.StringVar(&f.mask, "mask", "", "which clients are one for persistence: a netmask, or the length of a prefix")
+	l.BoolVar(&f.onePacket, "one-packet", false, "each datagram gets a server of its own")
+	l.StringVar(&f.noServer, "no-server", control.NoServerICMP, "answer when no server is left: icmp or reset")
+	l.StringVar(&f.onServerDown, "on-server-down", "", "what becomes of the connections of a deleted server: keep, reset or repick")
+	l.DurationVar(&f.idle, "idle", 0, "idle time of established connections; 0: that of the director")
+}
+
+func (f *serviceFlags) fields() []field[control.ServiceSpec] {
+	return []field[control.ServiceSpec]{
+		{"scheduler", func(s *control.ServiceSpec) { s.Scheduler = f.scheduler }},
+		{"sched-flags", func(s *control.ServiceSpec) { s.SchedFlags = f.schedFlags }},
+		{"persistence", func(s *control.ServiceSpec) { s.Persistence.Timeout = control.Duration(f.persistence) }},
+		{"mask", func(s *control.ServiceSpec) { s.Persistence.Mask = f.mask }},
+		{"one-packet", func(s *control.ServiceSpec) { s.OnePacket = f.onePacket }},
+		{"no-server", func(s *control.ServiceSpec) { s.NoServer = f.noServer }},
+		{"on-server-down", func(s *control.ServiceSpec) { s.OnServerDown = f.onServerDown }},
+		{"idle", func(s *control.ServiceSpec) { s.Idle = control.Duration(f.idle) }},
+	}
+}
 
 func newServiceAddCommand(r *remote) *cobra.Command {
-	var spec control.ServiceSpec
+	var flags serviceFlags
 	c := &cobra.Command{
-		Use:   "add PROTO ADDRESS:PORT",
+		Use:   "add" + serviceArgs,
 		Short: "Add a service",
 		Example: `  vsnat service add tcp 192.168.88.23:80 --scheduler rr
-  vsnat service add udp "[fd00::23]:53"`,
+  vsnat service add udp "[fd00::23]:53"
+  vsnat service add mark 1 --persistence 6m`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) (err error) {
+			var spec control.ServiceSpec
 			if spec.ServiceKey, err = parseKey(args); err != nil {
 				return err
 			}
+			setAll(&spec, flags.fields())
 			return r.client().AddService(c.Context(), spec)
 		},
 	}
-	c.Flags().StringVarP(&spec.Scheduler, "scheduler", "s", control.DefaultScheduler, "how a server is chosen")
-	c.Flags().StringVar(&spec.NoServer, "no-server", control.NoServerICMP, noServerUsage)
+	flags.register(c)
 	return c
 }
 
 func newServiceEditCommand(r *remote) *cobra.Command {
-	var o struct{ scheduler, noServer string }
+	var flags serviceFlags
 	c := &cobra.Command{
-		Use:     "edit PROTO ADDRESS:PORT",
+		Use:     "edit" + serviceArgs,
 		Short:   "Change a service; what is not given stays",
 		Example: "  vsnat service edit tcp 192.168.88.23:80 --scheduler wlc",
 		Args:    cobra.ExactArgs(2),
@@ -64,7 +110,8 @@ func newServiceEditCommand(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := changes(c, "scheduler", "no-server"); err != nil {
+			fields, err := given(c, flags.fields())
+			if err != nil {
 				return err
 			}
 			now, err := r.client().Service(c.Context(), key)
@@ -72,32 +119,18 @@ func newServiceEditCommand(r *remote) *cobra.Command {
 				return err
 			}
 			spec := now.ServiceSpec
-			if c.Flags().Changed("scheduler") {
-				spec.Scheduler = o.scheduler
-			}
-			if c.Flags().Changed("no-server") {
-				spec.NoServer = o.noServer
-			}
+			setAll(&spec, fields)
 			return r.client().EditService(c.Context(), spec)
 		},
 	}
-	c.Flags().StringVarP(&o.scheduler, "scheduler", "s", "", "how a server is chosen")
-	c.Flags().StringVar(&o.noServer, "no-server", "", noServerUsage)
+	flags.register(c)
 	return c
-}
-
-// changes refuses an edit without any of its flags.
-func changes(c *cobra.Command, flags ...string) error {
-	if slices.ContainsFunc(flags, c.Flags().Changed) {
-		return nil
-	}
-	return usageError{fmt.Errorf("nothing to change"), "give at least one of --" + strings.Join(flags, ", --")}
 }
 
 func newServiceDelCommand(r *remote) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use:     "del PROTO ADDRESS:PORT",
+		Use:     "del" + serviceArgs,
 		Aliases: []string{"delete", "rm"},
 		Short:   "Delete a service and its servers",
 		Example: "  vsnat service del tcp 192.168.88.23:80\n  vsnat service del --all",
@@ -145,7 +178,7 @@ func newServiceListCommand(r *remote) *cobra.Command {
 					active += server.Active
 					inactive += server.Inactive
 				}
-				t.add(append([]string{s.ServiceKey.String(), s.Scheduler, "", strconv.Itoa(active), strconv.Itoa(inactive)}, traffic(s.Stats)...)...)
+				t.add(append([]string{s.ServiceKey.String(), traits(s.ServiceSpec), "", strconv.Itoa(active), strconv.Itoa(inactive)}, traffic(s.Stats)...)...)
 				for _, server := range s.Servers {
 					t.add(append([]string{"  " + server.Address.String(), note(server), strconv.Itoa(server.Weight),
 						strconv.Itoa(server.Active), strconv.Itoa(server.Inactive)}, traffic(server.Stats)...)...)
@@ -158,15 +191,35 @@ func newServiceListCommand(r *remote) *cobra.Command {
 	return c
 }
 
+// traits are the scheduler of a service and what else is special about it, in the
+// words of ipvsadm.
+func traits(s control.ServiceSpec) string {
+	text := s.Scheduler
+	if s.SchedFlags != "" {
+		text += " (" + s.SchedFlags + ")"
+	}
+	if s.Persistence.Timeout != 0 {
+		text += " persistent " + s.Persistence.String()
+	}
+	if s.OnePacket {
+		text += " ops"
+	}
+	return text
+}
+
 // note is what an operator should notice about a server.
 func note(s control.Server) string {
+	var notes []string
+	if s.Method != "" && s.Method != control.MethodNAT {
+		notes = append(notes, s.Method)
+	}
 	switch {
 	case s.Overloaded:
-		return "overloaded"
+		notes = append(notes, "overloaded")
 	case s.Weight == 0:
-		return "drained"
+		notes = append(notes, "drained")
 	}
-	return ""
+	return strings.Join(notes, ", ")
 }
 
 // traffic is connections and bytes both ways.

@@ -20,7 +20,7 @@ func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error 
 		return err
 	}
 	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error {
-		if err := d.checkFamily(s.Address.Addr()); err != nil {
+		if err := d.checkFamily(s.IPv4(), s.ServiceKey); err != nil {
 			return err
 		}
 		return d.rules.AddService(natService(s))
@@ -72,7 +72,7 @@ func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {
 		return err
 	}
 	return d.change(ctx, "add snat "+s.From.String(), func() error {
-		if err := d.checkFamily(s.To); err != nil {
+		if err := d.checkFamily(s.To.Is4(), s.To); err != nil {
 			return err
 		}
 		return d.rules.AddSNAT(natSNAT(s))

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
+	"github.com/vsnat/vsnat/sched"
 )
 
 // Between the words of the configuration and the control socket and those of
@@ -39,23 +41,81 @@ func protoName(p uint8) string {
 }
 
 func natKey(k control.ServiceKey) nat.ServiceKey {
+	switch k.Proto {
+	case control.Mark:
+		return nat.ServiceKey{Mark: k.Mark, Addr: netip.IPv4Unspecified()}
+	case control.Mark6:
+		return nat.ServiceKey{Mark: k.Mark, Addr: netip.IPv6Unspecified()}
+	}
 	return nat.ServiceKey{Proto: protoOf(k.Proto), Addr: k.Address.Addr(), Port: k.Address.Port()}
 }
 
-func natService(s control.ServiceSpec) nat.ServiceSpec {
-	spec := nat.ServiceSpec{ServiceKey: natKey(s.ServiceKey), Scheduler: s.Scheduler}
-	if spec.Scheduler == "" {
-		spec.Scheduler = control.DefaultScheduler
+func controlKey(k nat.ServiceKey) control.ServiceKey {
+	switch {
+	case k.Mark != 0 && k.Addr.Is4():
+		return control.ServiceKey{Proto: control.Mark, Mark: k.Mark}
+	case k.Mark != 0:
+		return control.ServiceKey{Proto: control.Mark6, Mark: k.Mark}
 	}
+	return control.ServiceKey{Proto: protoName(k.Proto), Address: netip.AddrPortFrom(k.Addr, k.Port)}
+}
+
+// natService expects a spec that config.CheckService accepts.
+func natService(s control.ServiceSpec) nat.ServiceSpec {
+	spec := nat.ServiceSpec{
+		ServiceKey: natKey(s.ServiceKey), Scheduler: cmp.Or(s.Scheduler, control.DefaultScheduler),
+		Persistence: natPersistence(s), OnePacket: s.OnePacket,
+		OnServerDown: serverDowns[cmp.Or(s.OnServerDown, config.DefaultServerDown)], Idle: s.Idle.Std(),
+	}
+	spec.Flags, _ = sched.ParseFlags(spec.Scheduler, s.SchedFlags)
 	if s.NoServer == control.NoServerReset {
 		spec.NoServer = nat.NoServerReset
 	}
 	return spec
 }
 
+var serverDowns = map[string]nat.ServerDown{
+	control.ServerDownKeep: nat.ServerDownKeep, control.ServerDownReset: nat.ServerDownReset, control.ServerDownRepick: nat.ServerDownRepick,
+}
+
+func natPersistence(s control.ServiceSpec) nat.Persistence {
+	p := nat.Persistence{Timeout: s.Persistence.Timeout.Std()}
+	if mask, err := s.Persistence.Netmask(s.IPv4()); err == nil && control.MaskText(mask) != "" {
+		p.Mask = conntrack.AddrFrom(mask)
+	}
+	return p
+}
+
+func controlPersistence(s nat.ServiceSpec) control.Persistence {
+	p := control.Persistence{Timeout: control.Duration(s.Persistence.Timeout)}
+	switch {
+	case s.Persistence.Mask == conntrack.Addr{}: // none
+	case s.Addr.Is4():
+		p.Mask = control.MaskText(netip.AddrFrom4([4]byte(s.Persistence.Mask[12:])))
+	default:
+		p.Mask = control.MaskText(netip.AddrFrom16(s.Persistence.Mask))
+	}
+	return p
+}
+
+var methods = map[string]nat.Method{
+	control.MethodNAT: nat.Masquerade, control.MethodRoute: nat.DirectRoute, control.MethodTunnel: nat.Tunnel,
+}
+
+// wordOf is the word for a value of one of the tables above.
+func wordOf[T comparable](table map[string]T, value T) string {
+	for word, v := range table {
+		if v == value {
+			return word
+		}
+	}
+	return ""
+}
+
 func natServer(s control.ServerSpec) nat.ServerSpec {
 	return nat.ServerSpec{
 		Addr: s.Address.Addr(), Port: s.Address.Port(), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
+		Method: methods[s.Method],
 	}
 }
 
@@ -125,14 +185,16 @@ func (d *director) running() *config.Config {
 
 func controlService(s nat.ServiceSpec) control.ServiceSpec {
 	return control.ServiceSpec{
-		ServiceKey: control.ServiceKey{Proto: protoName(s.Proto), Address: netip.AddrPortFrom(s.Addr, s.Port)},
-		Scheduler:  s.Scheduler, NoServer: s.NoServer.String(),
+		ServiceKey: controlKey(s.ServiceKey), Scheduler: s.Scheduler, SchedFlags: s.Flags.Format(s.Scheduler),
+		NoServer: s.NoServer.String(), Persistence: controlPersistence(s), OnePacket: s.OnePacket,
+		OnServerDown: wordOf(serverDowns, s.OnServerDown), Idle: control.Duration(s.Idle),
 	}
 }
 
 func controlServer(s nat.ServerSpec) control.ServerSpec {
 	return control.ServerSpec{
 		Address: netip.AddrPortFrom(s.Addr, s.Port), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
+		Method: wordOf(methods, s.Method),
 	}
 }
 

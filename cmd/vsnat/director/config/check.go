@@ -3,11 +3,13 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/sched"
@@ -48,43 +50,89 @@ func CheckServer(service control.ServiceKey, server control.ServerSpec) error {
 func CheckSNAT(spec control.SNATSpec) error { return refusal(snatFaults(spec)) }
 
 func serviceFaults(spec control.ServiceSpec) []fault {
-	var list []fault
-	if spec.Proto != control.TCP && spec.Proto != control.UDP {
-		list = append(list, fault{"tcp", fmt.Sprintf("unknown protocol %q", spec.Proto), "one of: tcp, udp"})
-	}
-	key := spec.Proto
-	list = append(list, addressFaults(key, "a service", spec.Address.Addr())...)
-	if spec.Address.Port() == 0 {
-		list = append(list, fault{key, "a service needs a port", "write it as address:port with a port of 1 to 65535"})
-	}
+	list := keyFaults(spec.ServiceKey, spec.Persistence.Timeout != 0)
 	if spec.Scheduler != "" && !slices.Contains(sched.Names(), spec.Scheduler) {
 		list = append(list, fault{"scheduler", fmt.Sprintf("unknown scheduler %.40q", spec.Scheduler), oneOf(spec.Scheduler, sched.Names())})
+	} else if _, err := sched.ParseFlags(cmp.Or(spec.Scheduler, control.DefaultScheduler), spec.SchedFlags); err != nil {
+		list = append(list, fault{"sched-flags", err.Error(), "leave the key out, or choose another scheduler"})
 	}
-	switch spec.NoServer {
-	case "", control.NoServerICMP:
-	case control.NoServerReset:
-		if spec.Proto == control.UDP {
-			list = append(list, fault{"no-server", "UDP has no reset", "use no-server: icmp, or leave the key out"})
-		}
-	default:
-		known := []string{control.NoServerICMP, control.NoServerReset}
-		list = append(list, fault{"no-server", fmt.Sprintf("unknown answer %.40q", spec.NoServer), oneOf(spec.NoServer, known)})
+	list = append(list, wordFaults("no-server", spec.NoServer, control.NoServerICMP, control.NoServerReset)...)
+	if spec.NoServer == control.NoServerReset && spec.Proto == control.UDP {
+		list = append(list, fault{"no-server", "UDP has no reset", "use no-server: icmp, or leave the key out"})
+	}
+	list = append(list, wordFaults("on-server-down", spec.OnServerDown,
+		control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick)...)
+	list = append(list, timeoutFaults("persistence", spec.Persistence.Timeout)...)
+	list = append(list, timeoutFaults("idle", spec.Idle)...)
+	if _, err := spec.Persistence.Netmask(spec.IPv4()); err != nil {
+		bad := complaintOf(err)
+		list = append(list, fault{"mask", bad.message, bad.hint})
+	} else if spec.Persistence.Mask != "" && spec.Persistence.Timeout == 0 {
+		list = append(list, fault{"mask", "a mask of clients without persistence has no use", "add the timeout of persistence"})
+	}
+	if spec.OnePacket && spec.Proto != control.UDP && !spec.ByMark() {
+		list = append(list, fault{"one-packet", "one-packet scheduling is for UDP only", "a TCP connection stays with its server"})
 	}
 	return list
 }
 
+// keyFaults tells what keeps a key from being that of a service.
+func keyFaults(k control.ServiceKey, persistent bool) []fault {
+	switch {
+	case k.ByMark() && k.Address.IsValid():
+		return []fault{{k.Proto, "a service by mark has no address", "leave one of them out"}}
+	case k.ByMark() && k.Mark == 0:
+		return []fault{{k.Proto, "a service by mark needs one", "a mark is a number of 1 to 4294967295"}}
+	case k.ByMark():
+		return nil
+	case k.Proto != control.TCP && k.Proto != control.UDP:
+		return []fault{{k.Proto, fmt.Sprintf("unknown protocol %.20q", k.Proto), "one of: " + strings.Join(protocols, ", ")}}
+	case k.Mark != 0:
+		return []fault{{k.Proto, "a mark and an address name two services", "leave one of them out"}}
+	}
+	list := addressFaults(k.Proto, "a service", k.Address.Addr())
+	if k.Address.Port() == 0 && !persistent {
+		list = append(list, fault{k.Proto, "port 0, which is every port, is for persistent services",
+			"write it as address:port with a port of 1 to 65535, or add persistence"})
+	}
+	return list
+}
+
+// protocols are the words that name a service.
+var protocols = []string{control.TCP, control.UDP, control.Mark, control.Mark6}
+
+// wordFaults tells if a word is none of those that are known; none is given if it
+// is empty.
+func wordFaults(key, word string, known ...string) []fault {
+	if word == "" || slices.Contains(known, word) {
+		return nil
+	}
+	return []fault{{key, fmt.Sprintf("%s can't be %.40q", key, word), oneOf(word, known)}}
+}
+
+// timeoutFaults tells if a time that may be 0 is none that IPVS has.
+func timeoutFaults(key string, d control.Duration) []fault {
+	if d == 0 || d.Std() >= time.Second && d.Std() <= MaxTimeout && d.Std()%time.Second == 0 {
+		return nil
+	}
+	return []fault{{key, fmt.Sprintf("%s is not a timeout", d), timeoutHint}}
+}
+
 func serverFaults(service control.ServiceKey, server control.ServerSpec) []fault {
 	list := addressFaults("address", "a server", server.Address.Addr())
-	if server.Address.Port() == 0 {
-		list = append(list, fault{"address", "a server needs a port", "write it as address:port with a port of 1 to 65535"})
-	}
-	if a := server.Address.Addr(); a.IsValid() && a.Is4() != service.Address.Addr().Is4() {
-		list = append(list, fault{"address", fmt.Sprintf("server %s is not of the address family of its service %s", a, service.Address.Addr()),
-			"NAT keeps the family: IPv4 to IPv4, IPv6 to IPv6"})
+	if a := server.Address.Addr(); a.IsValid() && a.Is4() != service.IPv4() && server.Method != control.MethodTunnel {
+		list = append(list, fault{"address", fmt.Sprintf("server %s is not of the address family of its service %s", a, service),
+			"a packet keeps its family: IPv4 to IPv4, IPv6 to IPv6"})
 	}
 	if server.Address.Addr() == service.Address.Addr() {
 		list = append(list, fault{"address", fmt.Sprintf("server %s is the address of the service itself", server.Address.Addr()),
 			"give the address of the real server"})
+	}
+	list = append(list, wordFaults("method", server.Method, control.MethodNAT, control.MethodRoute, control.MethodTunnel)...)
+	if past := server.Method == control.MethodRoute || server.Method == control.MethodTunnel; past && !service.ByMark() &&
+		server.Address.Port() != service.Address.Port() {
+		list = append(list, fault{"address", fmt.Sprintf("server %s has not the port of its service %s", server.Address, service),
+			"only method: nat can change it"})
 	}
 	if server.Weight < 0 || server.Weight > control.MaxWeight {
 		list = append(list, fault{"weight", fmt.Sprintf("weight %d is out of range", server.Weight),

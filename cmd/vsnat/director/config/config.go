@@ -93,6 +93,12 @@ const (
 	DefaultMaxConns   = 1_000_000
 	DefaultICMPRate   = 1000 // as the kernel's icmp_msgs_per_sec
 	DefaultSocketMode = fs.FileMode(0o600)
+	// DefaultPersistence is ipvsadm's, of a service that is persistent without
+	// saying for how long.
+	DefaultPersistence = control.Duration(360 * time.Second)
+	// DefaultServerDown is what becomes of the connections of a deleted server
+	// where nothing is said.
+	DefaultServerDown = control.ServerDownKeep
 	// MaxTimeout is IPVS's own: 31 days.
 	MaxTimeout = 2_678_400 * time.Second
 )

@@ -103,12 +103,13 @@ func (w *writer) timeouts(c, d *control.Timeouts) {
 	raw := reflect.TypeFor[rawTimeouts]()
 	for _, f := range reflect.VisibleFields(have.Type()) {
 		key, _ := raw.FieldByName(f.Name)
-		seconds := func(v reflect.Value) string {
-			return strconv.Itoa(int(v.FieldByIndex(f.Index).Interface().(control.Duration).Std().Seconds()))
-		}
-		w.set("  "+key.Tag.Get("key"), seconds(have), seconds(standard))
+		value := func(v reflect.Value) string { return seconds(v.FieldByIndex(f.Index).Interface().(control.Duration)) }
+		w.set("  "+key.Tag.Get("key"), value(have), value(standard))
 	}
 }
+
+// seconds is a time as the file has it.
+func seconds(d control.Duration) string { return strconv.Itoa(int(d.Std().Seconds())) }
 
 func (w *writer) services(services []Service) {
 	if len(services) == 0 {
@@ -116,9 +117,7 @@ func (w *writer) services(services []Service) {
 	}
 	w.line("services:")
 	for _, s := range services {
-		w.line("  - %s: %s", s.Proto, quote(s.Address.String()))
-		w.line("    scheduler: %s", quote(s.Scheduler))
-		w.set("    no-server", s.NoServer, control.NoServerICMP)
+		w.service(s.ServiceSpec)
 		if len(s.Servers) == 0 {
 			continue
 		}
@@ -129,14 +128,39 @@ func (w *writer) services(services []Service) {
 	}
 }
 
+func (w *writer) service(s control.ServiceSpec) {
+	if s.ByMark() {
+		w.line("  - %s: %d", s.Proto, s.Mark)
+	} else {
+		w.line("  - %s: %s", s.Proto, quote(s.Address.String()))
+	}
+	w.line("    scheduler: %s", quote(s.Scheduler))
+	if s.SchedFlags != "" {
+		w.list("    sched-flags", strings.Split(s.SchedFlags, ","))
+	}
+	switch p := s.Persistence; {
+	case p.Mask != "":
+		w.line("    persistence:")
+		w.line("      timeout: %s", seconds(p.Timeout))
+		w.line("      mask: %s", quote(p.Mask))
+	case p.Timeout != 0:
+		w.line("    persistence: %s", seconds(p.Timeout))
+	}
+	w.set("    one-packet", strconv.FormatBool(s.OnePacket), "false")
+	w.set("    no-server", s.NoServer, control.NoServerICMP)
+	w.set("    on-server-down", s.OnServerDown, DefaultServerDown)
+	w.set("    idle", seconds(s.Idle), "0")
+}
+
 // server writes the short form when it says everything.
 func (w *writer) server(r control.ServerSpec) {
 	address := quote(r.Address.String())
-	if r.Weight == 1 && r.Upper == 0 && r.Lower == 0 {
+	if r.Weight == 1 && r.Upper == 0 && r.Lower == 0 && r.Method == control.MethodNAT {
 		w.line("      - %s", address)
 		return
 	}
 	w.line("      - address: %s", address)
+	w.set("        method", r.Method, control.MethodNAT)
 	w.set("        weight", strconv.Itoa(r.Weight), "1")
 	w.set("        upper", strconv.Itoa(r.Upper), "0")
 	w.set("        lower", strconv.Itoa(r.Lower), "0")

@@ -215,22 +215,46 @@ func randomConfig(r *rand.Rand) *Config {
 
 func randomService(r *rand.Rand, i int) Service {
 	s := Service{ServiceSpec: control.ServiceSpec{
-		ServiceKey: control.ServiceKey{Proto: pick(r, control.TCP, control.UDP),
-			Address: netip.MustParseAddrPort(fmt.Sprintf(pick(r, "192.0.2.%d:80", "[2001:db8::%d]:80"), 1+i))},
-		Scheduler: pick(r, sched.Names()...), NoServer: control.NoServerICMP,
+		ServiceKey: control.ServiceKey{Proto: pick(r, protocols...)},
+		Scheduler:  pick(r, sched.Names()...), NoServer: control.NoServerICMP,
+		OnServerDown: pick(r, control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick),
+		Idle:         pick(r, 0, control.Duration(time.Minute)),
 	}}
-	if s.Proto == control.TCP {
+	s.SchedFlags = sched.Flags(r.IntN(8)).Format(s.Scheduler)
+	if s.ByMark() {
+		s.Mark = uint32(1 + i)
+	} else {
+		s.Address = netip.MustParseAddrPort(fmt.Sprintf(pick(r, "192.0.2.%d:80", "[2001:db8::%d]:80"), 1+i))
+	}
+	if r.IntN(2) == 0 {
+		mask := netip.MustParseAddr(pick(r, "255.255.255.0", "255.0.255.0", "0.0.0.0", "255.255.255.255"))
+		if !s.IPv4() {
+			mask = netip.PrefixFrom(netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), 1+r.IntN(128)).Masked().Addr()
+		}
+		s.Persistence = control.Persistence{Timeout: control.Duration(time.Duration(1+r.IntN(2_678_400)) * time.Second), Mask: control.MaskText(mask)}
+		if !s.ByMark() && r.IntN(3) == 0 {
+			s.Address = netip.AddrPortFrom(s.Address.Addr(), 0)
+		}
+	}
+	if s.Proto == control.UDP || s.ByMark() {
+		s.OnePacket = r.IntN(2) == 0
+	}
+	if s.Proto != control.UDP {
 		s.NoServer = pick(r, control.NoServerICMP, control.NoServerReset)
 	}
 	form := "10.0.0.10%d:8080"
-	if s.Address.Addr().Is6() {
+	if !s.IPv4() {
 		form = "[fd00::10%d]:8080"
 	}
 	for j := range r.IntN(4) {
-		server := control.ServerSpec{Address: netip.MustParseAddrPort(fmt.Sprintf(form, 1+j)), Weight: pick(r, 0, 1, 65535)}
-		if r.IntN(2) == 0 {
+		server := control.ServerSpec{Address: netip.MustParseAddrPort(fmt.Sprintf(form, 1+j)), Weight: pick(r, 0, 1, 65535), Method: control.MethodNAT}
+		switch r.IntN(4) {
+		case 0:
 			server.Upper = r.IntN(100)
 			server.Lower = server.Upper / 2
+		case 1:
+			server.Method = pick(r, control.MethodRoute, control.MethodTunnel)
+			server.Address = netip.AddrPortFrom(server.Address.Addr(), s.Address.Port())
 		}
 		s.Servers = append(s.Servers, server)
 	}

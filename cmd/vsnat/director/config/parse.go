@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
@@ -93,6 +94,23 @@ func (p reader) number(t text, into *int, lowest, highest int) {
 	}
 	if n, bad := parseInt(t.value, lowest, highest); p.accept(t, bad) {
 		*into = n
+	}
+}
+
+// boolean sets into to true or false.
+func (p reader) boolean(t text, what string, into *bool) {
+	answer := strconv.FormatBool(*into)
+	word(p, t, what, &answer, "true", "false")
+	*into = answer == "true"
+}
+
+// timeout sets into to a time.
+func (p reader) timeout(t text, into *control.Duration) {
+	if !t.given() {
+		return
+	}
+	if d, bad := parseTimeout(t.value); p.accept(t, bad) {
+		*into = d
 	}
 }
 
@@ -241,13 +259,7 @@ func (p reader) log(raw *rawLog, c *Log) {
 func (p reader) timeouts(raw *rawTimeouts, c *control.Timeouts) {
 	from, to := reflect.ValueOf(raw).Elem(), reflect.ValueOf(c).Elem()
 	for _, f := range reflect.VisibleFields(to.Type()) {
-		t := from.FieldByName(f.Name).Interface().(text)
-		if !t.given() {
-			continue
-		}
-		if d, bad := parseTimeout(t.value); p.accept(t, bad) {
-			to.FieldByIndex(f.Index).Set(reflect.ValueOf(d))
-		}
+		p.timeout(from.FieldByName(f.Name).Interface().(text), to.FieldByIndex(f.Index).Addr().Interface().(*control.Duration))
 	}
 }
 

@@ -32,6 +32,22 @@ func (t text) given() bool { return t.at.Line != 0 }
 // words is a list of scalars; a single scalar is a list of one.
 type words []text
 
+func (w words) values() []string {
+	list := make([]string, len(w))
+	for i, t := range w {
+		list[i] = t.value
+	}
+	return list
+}
+
+// first is the place that problems of the whole list are told at.
+func (w words) first() text {
+	if len(w) == 0 {
+		return text{}
+	}
+	return w[0]
+}
+
 type rawFile struct {
 	Interfaces words        `key:"interfaces"`
 	IO         text         `key:"io"`
@@ -85,16 +101,30 @@ type rawTimeouts struct {
 }
 
 type rawService struct {
-	TCP       text        `key:"tcp"`
-	UDP       text        `key:"udp"`
-	Scheduler text        `key:"scheduler"`
-	NoServer  text        `key:"no-server"`
-	Servers   []rawServer `key:"servers"`
-	At        Position
+	TCP          text           `key:"tcp"`
+	UDP          text           `key:"udp"`
+	Mark         text           `key:"mark"`
+	Mark6        text           `key:"mark6"`
+	Scheduler    text           `key:"scheduler"`
+	SchedFlags   words          `key:"sched-flags"`
+	Persistence  rawPersistence `key:"persistence"`
+	OnePacket    text           `key:"one-packet"`
+	NoServer     text           `key:"no-server"`
+	OnServerDown text           `key:"on-server-down"`
+	Idle         text           `key:"idle"`
+	Servers      []rawServer    `key:"servers"`
+	At           Position
+}
+
+type rawPersistence struct {
+	Timeout text `key:"timeout,short"`
+	Mask    text `key:"mask"`
+	At      Position
 }
 
 type rawServer struct {
 	Address text `key:"address,short"`
+	Method  text `key:"method"`
 	Weight  text `key:"weight"`
 	Upper   text `key:"upper"`
 	Lower   text `key:"lower"`

@@ -4,8 +4,10 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/sched"
 )
 
 // located is a service with the places of what later checks may complain about.
@@ -33,44 +35,92 @@ func (p reader) services(list []rawService) []located {
 	return out
 }
 
-// service reports false if the service has no usable address; its servers are
+// service reports false if the service has no usable name; its servers are
 // then judged as far as that goes.
 func (p reader) service(raw *rawService) (located, bool) {
 	var s located
 	if raw.At.Line == 0 {
 		return s, false
 	}
-	address := raw.TCP
-	s.Proto = control.TCP
-	switch {
-	case raw.TCP.given() && raw.UDP.given():
-		p.add(raw.UDP.at, "write two services", "a service is either TCP or UDP")
-		return s, false
-	case raw.UDP.given():
-		s.Proto, address = control.UDP, raw.UDP
-	case !raw.TCP.given():
-		p.add(raw.At, "begin it with \"tcp: address:port\" or \"udp: address:port\"", "a service needs an address")
+	name, ok := p.serviceKey(raw, &s.ServiceKey)
+	if !ok {
 		return s, false
 	}
-	s.at = address.at
-	endpoint, bad := parseEndpoint(address.value, 0)
-	if !p.accept(address, bad) {
-		return s, false
+	s.at = name.at
+	s.Scheduler, s.NoServer, s.OnServerDown = control.DefaultScheduler, control.NoServerICMP, DefaultServerDown
+	for _, w := range []struct {
+		from text
+		to   *string
+	}{{raw.Scheduler, &s.Scheduler}, {raw.NoServer, &s.NoServer}, {raw.OnServerDown, &s.OnServerDown}} {
+		if w.from.given() {
+			*w.to = w.from.value
+		}
 	}
-	s.Address = endpoint
-	s.Scheduler, s.NoServer = control.DefaultScheduler, control.NoServerICMP
-	if raw.Scheduler.given() {
-		s.Scheduler = raw.Scheduler.value
-	}
-	if raw.NoServer.given() {
-		s.NoServer = raw.NoServer.value
-	}
+	p.boolean(raw.OnePacket, "one-packet", &s.OnePacket)
+	p.timeout(raw.Idle, &s.Idle)
+	p.persistence(&raw.Persistence, &s.Persistence)
+	s.SchedFlags = strings.Join(raw.SchedFlags.values(), ",")
+
 	p.faults(serviceFaults(s.ServiceSpec), map[string]text{
-		control.TCP: address, control.UDP: address, "scheduler": raw.Scheduler, "no-server": raw.NoServer,
+		s.Proto: name, "scheduler": raw.Scheduler, "sched-flags": raw.SchedFlags.first(), "no-server": raw.NoServer,
+		"persistence": raw.Persistence.Timeout, "mask": raw.Persistence.Mask, "one-packet": raw.OnePacket,
+		"on-server-down": raw.OnServerDown, "idle": raw.Idle,
 	}, raw.At)
+	s.ServiceSpec = canonical(s.ServiceSpec)
 
 	p.servers(raw.Servers, &s)
 	return s, true
+}
+
+// serviceKey reads the name of a service: the one key of the four that is there.
+// It returns the text of it.
+func (p reader) serviceKey(raw *rawService, k *control.ServiceKey) (name text, ok bool) {
+	for _, n := range []struct {
+		proto string
+		text  text
+	}{{control.TCP, raw.TCP}, {control.UDP, raw.UDP}, {control.Mark, raw.Mark}, {control.Mark6, raw.Mark6}} {
+		switch {
+		case !n.text.given():
+		case k.Proto != "":
+			p.add(n.text.at, "write two services", "a service has one of %s", strings.Join(protocols, ", "))
+			return name, false
+		default:
+			k.Proto, name = n.proto, n.text
+		}
+	}
+	var bad complaint
+	switch {
+	case k.Proto == "":
+		p.add(raw.At, "begin it with \"tcp: address:port\" or \"udp: address:port\", or with \"mark: number\"", "a service needs an address or a mark")
+		return name, false
+	case k.ByMark():
+		var err error
+		*k, err = control.ParseKey(k.Proto, name.value)
+		bad = complaintOf(err)
+	default:
+		k.Address, bad = parseEndpoint(name.value, noPort)
+	}
+	return name, p.accept(name, bad)
+}
+
+func (p reader) persistence(raw *rawPersistence, to *control.Persistence) {
+	if raw.At.Line == 0 && !raw.Timeout.given() {
+		return
+	}
+	to.Timeout = DefaultPersistence
+	p.timeout(raw.Timeout, &to.Timeout)
+	to.Mask = raw.Mask.value
+}
+
+// canonical is a spec whose texts are written in the one way that Marshal has.
+func canonical(s control.ServiceSpec) control.ServiceSpec {
+	if flags, err := sched.ParseFlags(s.Scheduler, s.SchedFlags); err == nil {
+		s.SchedFlags = flags.Format(s.Scheduler)
+	}
+	if mask, err := s.Persistence.Netmask(s.IPv4()); err == nil {
+		s.Persistence.Mask = control.MaskText(mask)
+	}
+	return s
 }
 
 func (p reader) servers(list []rawServer, s *located) {
@@ -84,15 +134,16 @@ func (p reader) servers(list []rawServer, s *located) {
 			p.add(raw.At, "add address: address:port", "a server needs an address")
 			continue
 		}
-		endpoint, bad := parseEndpoint(raw.Address.value, s.Address.Port())
+		endpoint, bad := parseEndpoint(raw.Address.value, int(s.Address.Port()))
 		if !p.accept(raw.Address, bad) {
 			continue
 		}
-		server := control.ServerSpec{Address: endpoint, Weight: 1}
+		server := control.ServerSpec{Address: endpoint, Weight: 1, Method: control.MethodNAT}
 		known := len(p.list)
 		p.number(raw.Weight, &server.Weight, 0, control.MaxWeight)
 		p.number(raw.Upper, &server.Upper, 0, 1<<31-1)
 		p.number(raw.Lower, &server.Lower, 0, 1<<31-1)
+		word(p, raw.Method, "method", &server.Method, control.MethodNAT, control.MethodRoute, control.MethodTunnel)
 		if len(p.list) > known {
 			continue
 		}
@@ -175,7 +226,9 @@ func (p reader) faults(list []fault, keys map[string]text, other Position) {
 func (p reader) cross(services []located, addresses []netip.Prefix) {
 	virtual := make(map[netip.Addr]Position, len(services))
 	for _, s := range services {
-		virtual[s.Address.Addr()] = s.at
+		if !s.ByMark() {
+			virtual[s.Address.Addr()] = s.at
+		}
 	}
 	own := make(map[netip.Addr]bool, len(addresses))
 	for _, prefix := range addresses {

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/bits"
@@ -26,11 +27,23 @@ func complain(hint, format string, args ...any) complaint {
 	return complaint{fmt.Sprintf(format, args...), hint}
 }
 
+// complaintOf is a refusal of the control protocol as a complaint.
+func complaintOf(err error) complaint {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return complaint{e.Message, e.Hint}
+	}
+	return complaint{}
+}
+
 const endpointHint = "write address:port, for example 192.0.2.1:80 or \"[2001:db8::1]:80\""
 
-// parseEndpoint reads address:port. A port of 0 in missing means that the
-// port is required; otherwise it is the one of an address without a port.
-func parseEndpoint(s string, missing uint16) (netip.AddrPort, complaint) {
+// noPort as the port of an address without one means that it must have one.
+const noPort = -1
+
+// parseEndpoint reads address:port, with missing as the port of an address that
+// has none. Port 0 is a port here.
+func parseEndpoint(s string, missing int) (netip.AddrPort, complaint) {
 	host, port, colon := s, "", false
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.Contains(s[:i], ":") || strings.Contains(s, "]:") {
 		host, port, colon = s[:i], s[i+1:], true
@@ -45,12 +58,12 @@ func parseEndpoint(s string, missing uint16) (netip.AddrPort, complaint) {
 		return netip.AddrPort{}, bad
 	}
 	if !colon {
-		if missing == 0 {
+		if missing == noPort {
 			return netip.AddrPort{}, complain(endpointHint, "%.60q has no port", s)
 		}
-		return netip.AddrPortFrom(addr, missing), complaint{}
+		return netip.AddrPortFrom(addr, uint16(missing)), complaint{}
 	}
-	n, bad := parsePort(port)
+	n, bad := parsePort(port, 0)
 	return netip.AddrPortFrom(addr, n), bad
 }
 
@@ -72,9 +85,9 @@ func parseAddress(s string) (netip.Addr, complaint) {
 	return netip.Addr{}, complain(hint, "%.60q is not an IP address", s)
 }
 
-func parsePort(s string) (uint16, complaint) {
+func parsePort(s string, lowest uint64) (uint16, complaint) {
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
+	if err != nil || n < lowest {
 		return 0, complain("a port is a number of 1 to 65535", "%.60q is not a port", s)
 	}
 	return uint16(n), complaint{}
@@ -86,11 +99,11 @@ func parsePorts(s string) (lowest, highest uint16, bad complaint) {
 	if !isRange {
 		high = low
 	}
-	lowest, bad = parsePort(strings.TrimSpace(low))
+	lowest, bad = parsePort(strings.TrimSpace(low), 1)
 	if !bad.ok() {
 		return 0, 0, bad
 	}
-	highest, bad = parsePort(strings.TrimSpace(high))
+	highest, bad = parsePort(strings.TrimSpace(high), 1)
 	if !bad.ok() {
 		return 0, 0, bad
 	}
@@ -142,6 +155,8 @@ func parseInt(s string, lowest, highest int) (int, complaint) {
 	return n, complaint{}
 }
 
+const timeoutHint = "whole seconds from 1 to 2678400 (31 days), or a duration such as 90s, 15m or 2h30m"
+
 // parseTimeout reads seconds, or a duration in Go's notation.
 func parseTimeout(s string) (control.Duration, complaint) {
 	d, err := time.ParseDuration(s)
@@ -149,7 +164,7 @@ func parseTimeout(s string) (control.Duration, complaint) {
 		d, err = time.Duration(n)*time.Second, nil
 	}
 	if err != nil || d < time.Second || d > MaxTimeout || d%time.Second != 0 {
-		return 0, complain("whole seconds from 1 to 2678400 (31 days), or a duration such as 90s, 15m or 2h30m", "%.40q is not a timeout", s)
+		return 0, complain(timeoutHint, "%.40q is not a timeout", s)
 	}
 	return control.Duration(d), complaint{}
 }

@@ -172,7 +172,7 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 }
 
 func servicePath(k ServiceKey) string {
-	return "/v1/services/" + url.PathEscape(k.Proto) + "/" + url.PathEscape(k.Address.String())
+	return "/v1/services/" + url.PathEscape(k.Proto) + "/" + url.PathEscape(k.name())
 }
 
 func serverPath(k ServiceKey, a netip.AddrPort) string {

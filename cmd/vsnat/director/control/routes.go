@@ -92,12 +92,7 @@ func (r request) into(v any) error {
 
 // key is the service that the path names.
 func (r request) key() (ServiceKey, error) {
-	proto := r.PathValue("proto")
-	if proto != TCP && proto != UDP {
-		return ServiceKey{}, Refuse(CodeInvalid, fmt.Sprintf("unknown protocol %.20q", proto), "one of: tcp, udp")
-	}
-	address, err := endpoint(r.PathValue("address"))
-	return ServiceKey{proto, address}, err
+	return ParseKey(r.PathValue("proto"), r.PathValue("address"))
 }
 
 // endpoint reads address:port; IPv4 in IPv6 form becomes IPv4.
@@ -156,7 +151,7 @@ func editService(d Director, r request) (any, error) {
 		return nil, err
 	}
 	if spec.Address = plain(spec.Address); spec.ServiceKey != key {
-		return nil, Refuse(CodeInvalid, "a service can't change its address", "delete it and add another")
+		return nil, Refuse(CodeInvalid, "a service can't change its address or mark", "delete it and add another")
 	}
 	return done{}, d.EditService(r.Context(), spec)
 }
@@ -174,7 +169,7 @@ func addServer(d Director, r request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := ServerSpec{Weight: 1}
+	spec := ServerSpec{Weight: 1, Method: MethodNAT}
 	if err := r.into(&spec); err != nil {
 		return nil, err
 	}
@@ -191,7 +186,7 @@ func editServer(d Director, r request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := ServerSpec{Address: server, Weight: 1}
+	spec := ServerSpec{Address: server, Weight: 1, Method: MethodNAT}
 	if err := r.into(&spec); err != nil {
 		return nil, err
 	}

@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +81,13 @@ func TestClientIsDirector(t *testing.T) {
 	c, ctx := control.NewClient(serve(t, d)), t.Context()
 	web := control.ServiceSpec{ServiceKey: service("192.0.2.1:80"), Scheduler: "rr", NoServer: control.NoServerReset}
 	six := control.ServiceSpec{ServiceKey: control.ServiceKey{Proto: control.UDP, Address: address("[2001:db8::1]:53")}, Scheduler: "wlc", NoServer: control.NoServerICMP}
-	server := control.ServerSpec{Address: address("[fd00::2]:53"), Weight: 0, Upper: 9, Lower: 3}
+	server := control.ServerSpec{Address: address("[fd00::2]:53"), Weight: 0, Upper: 9, Lower: 3, Method: control.MethodNAT}
+	mark := control.ServiceSpec{
+		ServiceKey: control.ServiceKey{Proto: control.Mark6, Mark: 1 << 31}, Scheduler: "sh", SchedFlags: "sh-port", NoServer: control.NoServerICMP,
+		Persistence: control.Persistence{Timeout: control.Duration(time.Minute), Mask: "64"}, OnePacket: true,
+		OnServerDown: control.ServerDownRepick, Idle: control.Duration(time.Hour),
+	}
+	routed := control.ServerSpec{Address: address("[fd00::4]:0"), Weight: 1, Method: control.MethodRoute}
 	rule := control.SNATSpec{From: netip.MustParsePrefix("10.0.0.0/24"), To: netip.MustParseAddr("192.0.2.1"), MinPort: 5000, MaxPort: 6000}
 
 	edited, heavier := web, server
@@ -89,6 +97,7 @@ func TestClientIsDirector(t *testing.T) {
 		c.AddServer(ctx, six.ServiceKey, server), c.EditServer(ctx, six.ServiceKey, heavier),
 		c.AddServer(ctx, six.ServiceKey, control.ServerSpec{Address: address("[fd00::3]:53")}),
 		c.DeleteServer(ctx, six.ServiceKey, address("[fd00::3]:53")),
+		c.AddService(ctx, mark), c.AddServer(ctx, mark.ServiceKey, routed),
 		c.AddSNAT(ctx, rule), c.SetTimeouts(ctx, control.Timeouts{UDP: control.Duration(1500 * time.Millisecond)}),
 		c.Zero(ctx, control.ServiceKey{}), c.Zero(ctx, web.ServiceKey),
 	} {
@@ -106,9 +115,12 @@ func TestClientIsDirector(t *testing.T) {
 	same("services", services, err, []control.Service{
 		{ServiceSpec: edited, Servers: []control.Server{}},
 		{ServiceSpec: six, Servers: []control.Server{{ServerSpec: heavier}}},
+		{ServiceSpec: mark, Servers: []control.Server{{ServerSpec: routed}}},
 	})
 	one, err := c.Service(ctx, six.ServiceKey)
 	same("service", one, err, services[1])
+	one, err = c.Service(ctx, mark.ServiceKey)
+	same("service by mark", one, err, services[2])
 	rules, err := c.SNAT(ctx)
 	same("snat", rules, err, []control.SNAT{{SNATSpec: rule, Capacity: 64512}})
 	stats, err := c.Stats(ctx)
@@ -283,6 +295,43 @@ func TestRequestDefaults(t *testing.T) {
 }
 
 // The description names exactly the routes there are.
+// What can be sent is described, field by field.
+func TestSchemas(t *testing.T) {
+	type schema struct {
+		Properties map[string]schema `yaml:"properties"`
+	}
+	var doc struct {
+		Components struct {
+			Schemas map[string]schema `yaml:"schemas"`
+		} `yaml:"components"`
+	}
+	if err := yaml.Unmarshal([]byte(control.OpenAPI()), &doc); err != nil {
+		t.Fatal(err)
+	}
+	var fields func(reflect.Type) []string
+	fields = func(t reflect.Type) (list []string) {
+		for _, f := range reflect.VisibleFields(t) {
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+				list = append(list, name)
+			}
+		}
+		slices.Sort(list)
+		return list
+	}
+	for name, v := range map[string]any{
+		"Error": control.Error{}, "ServiceKey": control.ServiceKey{}, "ServiceSpec": control.ServiceSpec{},
+		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "Timeouts": control.Timeouts{},
+	} {
+		if got := slices.Sorted(maps.Keys(doc.Components.Schemas[name].Properties)); !slices.Equal(got, fields(reflect.TypeOf(v))) {
+			t.Errorf("%s is described with %q, and has %q", name, got, fields(reflect.TypeOf(v)))
+		}
+	}
+	got := slices.Sorted(maps.Keys(doc.Components.Schemas["ServiceSpec"].Properties["persistence"].Properties))
+	if !slices.Equal(got, fields(reflect.TypeFor[control.Persistence]())) {
+		t.Errorf("persistence is described with %q", got)
+	}
+}
+
 func TestOpenAPI(t *testing.T) {
 	var doc struct {
 		Paths map[string]map[string]any `yaml:"paths"`

@@ -11,26 +11,6 @@ import (
 	"time"
 )
 
-// Protocol names on the wire. They are lower case everywhere; listings may
-// show them as they like.
-const (
-	TCP  = "tcp"
-	UDP  = "udp"
-	ICMP = "icmp" // connections only: a service is TCP or UDP
-)
-
-// What a service does with a new connection when no server can take it.
-const (
-	NoServerICMP  = "icmp"  // ICMP port unreachable, as IPVS; the default
-	NoServerReset = "reset" // a TCP RST, so that the client fails at once
-)
-
-// MaxWeight is the largest weight of a server (ipvsadm's own range).
-const MaxWeight = 65535
-
-// DefaultScheduler is used where none is named, as ipvsadm does.
-const DefaultScheduler = "wlc"
-
 // Director is everything that can be asked of a running director. Calls are
 // safe from any number of goroutines and may wait for one another; each
 // change is in force for new packets when its call returns, and never touches
@@ -41,12 +21,12 @@ const DefaultScheduler = "wlc"
 // IPv6; returned slices belong to the caller.
 type Director interface {
 	AddService(context.Context, ServiceSpec) error
-	EditService(context.Context, ServiceSpec) error // replaces scheduler and no-server
+	EditService(context.Context, ServiceSpec) error // replaces all but the key
 	DeleteService(context.Context, ServiceKey) error
 	Flush(context.Context) error // removes every service (ipvsadm -C); SNAT rules stay
 
 	AddServer(context.Context, ServiceKey, ServerSpec) error
-	EditServer(context.Context, ServiceKey, ServerSpec) error // replaces weight and thresholds
+	EditServer(context.Context, ServiceKey, ServerSpec) error // replaces all but the address
 	DeleteServer(context.Context, ServiceKey, netip.AddrPort) error
 
 	AddSNAT(context.Context, SNATSpec) error
@@ -81,44 +61,6 @@ type Director interface {
 	// Zero sets the counters of one service, or of everything when the key
 	// is zero, back to 0 (ipvsadm -Z). Gauges stay.
 	Zero(context.Context, ServiceKey) error
-}
-
-// ServiceKey names a virtual service.
-type ServiceKey struct {
-	Proto   string         `json:"proto"`   // TCP or UDP
-	Address netip.AddrPort `json:"address"` // virtual address and port
-}
-
-// String is the key as tables and messages show it: "tcp 192.0.2.1:80".
-func (k ServiceKey) String() string { return k.Proto + " " + k.Address.String() }
-
-// IsZero reports whether the key names nothing.
-func (k ServiceKey) IsZero() bool { return k == ServiceKey{} }
-
-// ServiceSpec is what can be set of a virtual service.
-type ServiceSpec struct {
-	ServiceKey
-	Scheduler string `json:"scheduler"`           // "" means DefaultScheduler
-	NoServer  string `json:"no-server,omitempty"` // "" means NoServerICMP
-}
-
-// ServerSpec is what can be set of a real server of a service.
-type ServerSpec struct {
-	Address netip.AddrPort `json:"address"` // real address and port
-	Weight  int            `json:"weight"`  // 0..MaxWeight; 0 takes no new connections
-	Upper   int            `json:"upper"`   // overloaded from this many connections on; 0: never
-	Lower   int            `json:"lower"`   // free again below this many; 0: three quarters of Upper
-}
-
-// SNATSpec is one rule for connections that inside hosts open: source
-// addresses in From leave as To.
-type SNATSpec struct {
-	From netip.Prefix `json:"from"` // masked
-	To   netip.Addr   `json:"to"`
-	// MinPort..MaxPort are the ports to hand out; both 0: any free port of
-	// the same class (below 512, below 1024, above) as the inside port.
-	MinPort uint16 `json:"min-port,omitempty"`
-	MaxPort uint16 `json:"max-port,omitempty"`
 }
 
 // Counters since the start or the last Zero. Bytes are IP total lengths,
