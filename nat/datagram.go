@@ -11,7 +11,7 @@ import "github.com/vsnat/vsnat/conntrack"
 // fragment decides about a part of a datagram.
 func (f *Forwarder) fragment(p *Packet, h *parsed) Verdict {
 	if f.snap.own.find(&h.tuple.Dst.Addr) < 0 && f.snap.snatFor(&h.tuple.Src.Addr) == nil &&
-		f.snap.inner.find(&h.tuple.Src.Addr) < 0 {
+		f.snap.inner.find(&h.tuple.Src.Addr) < 0 && !f.snap.marks.between(&h.tuple.Src.Addr, &h.tuple.Dst.Addr) {
 		return Verdict{Action: Pass} // nothing of ours, and not worth remembering
 	}
 	o := f.frags.add(f.now, h, p)

@@ -39,8 +39,9 @@ that the snapshot does not have yet is passed over for one that it has.
 	Lookup      an entry, from either side
 	follow      there is one: port and server checked, TTL, way out, MTU, state,
 	            window, deadline, counters
-	first       there is none. To an address of ours: service, scheduler, insert.
-	            From a network with a SNAT rule: port, insert. Else the host's.
+	first       there is none. With a mark, or to an address of ours: service,
+	            scheduler, insert. From a network with a SNAT rule: port, insert.
+	            Else the host's.
 	send        addresses, ports, TTL, checksums; where to
 
 The outcome is a [Verdict]: Forward, Pass (the host has it), Drop, or Hold (kept or
@@ -66,6 +67,38 @@ windows begin anew.
 Replies to a client go to the neighbour its packets come from. Another neighbour is
 believed if the segment is in the window and the routes lead to its port.
 
+# Services by mark
+
+A service may be named by a mark instead of an address. Netfilter's marks come too
+late for us; [MarkRule] gives packets theirs, by source, destination, protocol,
+port of the destination and the link they came in by. The first rule that matches
+counts. Only the first packet of a connection is asked for its mark, and its
+service is looked for by mark, then by address and port; a mark without a service
+says nothing. An entry has the address that the client has used as its Virtual, so
+that replies come from there, and a scheduler that chooses by destination sees it
+too. A server without a port of its own gets packets at the port that they are for.
+
+A rule to a single address makes that address ours, as a service there would, if a
+service has the mark. A rule to a network, or to no destination in particular,
+makes nothing ours but the packets that it marks: somebody has routed them here, or
+the host has the addresses. So there are destinations that are ours or not by what
+is sent to them, and by whom:
+
+	direction          what leaves is looked for first (see lookup): a client in such
+	                   a network gets its replies
+	real servers       what they send to a network has no mark: it could not come
+	                   back to us, and a transparent proxy would ask itself
+	all else           pings, other ports, broadcasts: as if there were no rule
+	errors of ours     come from an address of ours on the sender's side, resets from
+	                   the destination
+	hairpin            the client appears with any address of ours of its family; if
+	                   there is none its connection is dropped as no-snat-port
+	shards             a packet's outside endpoint does not follow from its addresses
+	                   alone where an SNAT network meets a marked one: one shard has both
+
+A deleted rule marks nothing any more. Its connections go on while something else
+makes their packets ours; to an address that is the host's again they end there.
+
 # Ambiguity, and hairpins
 
 Two virtual addresses that choose one server for one client endpoint get replies
@@ -81,11 +114,11 @@ An inside endpoint gets one port of an address, for all its connections of one
 protocol (endpoint-independent mapping), its own if that is free and in range, else
 one of its class (1-511, 600-1023, 1024-65535) found from a keyed hash. No two
 endpoints share one. It goes back with the last connection. Ports of services are
-never given out; of an address that the host has too, neither are ports that it
-uses or takes for itself. Filtering is by address and port: nobody but the peer of
-a connection reaches a mapped port, and others are met with silence. When the ports
-of a rule are used up a new endpoint is refused with ICMP host unreachable; who has
-one goes on.
+never given out, nor are those of mark rules for at most 1,024 of them; of an address
+that the host has too, neither are ports that it uses or takes for itself. Filtering
+is by address and port: nobody but the peer of a connection reaches a mapped port,
+and others are met with silence. When the ports of a rule are used up a new endpoint
+is refused with ICMP host unreachable; who has one goes on.
 
 # Fragments
 
@@ -159,6 +192,8 @@ not count as heard from both sides.
 	same replies               mixed up                       another server, or reply-clash
 	hairpin                    times out                      full NAT
 	server without an entry    its address leaks              dropped, RST to the server
+	marks                      of netfilter, last rule counts of our rules, the first counts: a tap sees none
+	marked, from a server      to any destination             to a single address only: the rest could not come back
 	ICMP from it, no entry     its address leaks              dropped
 	quoted UDP checksum        left wrong                     right
 	fragments                  reassembled, cut again         wait until all are there, and go on as they came;

@@ -18,7 +18,7 @@ import (
 // left out, being IPv4's.
 func TestScriptsInTheOtherFamily(t *testing.T) {
 	for _, name := range []string{
-		"both-lost", "closing", "hairpin", "hairpin-on-host", "hairpin-udp", "neighbours", "no-entry", "opening", "quiesce",
+		"both-lost", "closing", "hairpin", "hairpin-on-host", "hairpin-udp", "marks", "marks-links", "marks-overlap", "marks-ports", "neighbours", "no-entry", "opening", "quiesce",
 		"removal", "reply-clash", "reuse", "reuse-snat", "snat-ports", "syn-flood", "table-full",
 		"timeouts", "udp-flood", "vip-on-host", "windows",
 	} {
@@ -38,7 +38,8 @@ func TestScriptsInTheOtherFamily(t *testing.T) {
 
 // inIPv6 writes a script with other addresses.
 func inIPv6(script string) string {
-	networks := strings.NewReplacer("192.168.88.1\n", "fe80::88:1\n", "10.0.0.0/24", "fd00:10::/64", "192.168.88.0/24", "2001:db8:88::/64")
+	networks := strings.NewReplacer("192.168.88.1\n", "fe80::88:1\n", "10.0.0.0/24", "fd00:10::/64", "192.168.88.0/24", "2001:db8:88::/64",
+		"203.0.113.0/24", "2001:db8:113::/64", "198.51.100.0/24", "2001:db8:51::/64", "/32", "/128", "service mark ", "service mark6 ")
 	address := regexp.MustCompile(`\b(192\.168\.88|10\.0\.\d|203\.0\.113|198\.51\.100|192\.0\.2)\.([\d$][\w{}]*)(:[\d${][\w{}]*)?|\{a\}(:[\d${][\w{}]*)?`)
 	families := map[string]string{
 		"192.168.88": "2001:db8:88::", "10.0.0": "fd00:10::", "203.0.113": "2001:db8:113::", "198.51.100": "2001:db8:51::", "192.0.2": "2001:db8:2::",

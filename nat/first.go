@@ -13,15 +13,16 @@ import (
 
 // first decides about a packet without an entry.
 func (f *Forwarder) first(p *Packet, h *parsed, own int32) Verdict {
-	if own >= 0 {
-		return f.firstInbound(p, h, own)
+	service := f.marked(p, h, own)
+	if own >= 0 || service >= 0 {
+		return f.firstInbound(p, h, own, service)
 	}
 	return f.firstOutbound(p, h)
 }
 
-// firstInbound: to an address of ours.
-func (f *Forwarder) firstInbound(p *Packet, h *parsed, own int32) Verdict {
-	e := &f.snap.own.entries[own]
+// firstInbound: to an address of ours, or to a service by its mark, if that is
+// not -1.
+func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdict {
 	from := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
 	if from.broadcast {
 		return drop(ReasonSource) // our answer would go to all
@@ -30,11 +31,13 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own int32) Verdict {
 		return drop(ReasonSpoofed) // an inside address, from elsewhere
 	}
 	if h.kind == kindEcho {
-		return f.echo(p, h, e)
+		return f.echo(p, h, &f.snap.own.entries[own])
 	}
-	slot := f.snap.services.find(&serviceKey{h.tuple.Dst, h.tuple.Proto})
-	if slot < 0 {
-		return f.noService(p, h, e, own)
+	if service < 0 {
+		service = f.snap.services.find(&serviceKey{h.tuple.Dst, h.tuple.Proto})
+	}
+	if service < 0 {
+		return f.noService(p, h, own)
 	}
 	if h.kind == kindTCP && !h.opens() {
 		if h.illegalFlags() {
@@ -46,18 +49,18 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own int32) Verdict {
 	if h.ttl <= 1 {
 		return f.timeExceeded(p, h)
 	}
-	return f.schedule(p, h, uint32(slot))
+	return f.schedule(p, h, uint32(service))
 }
 
 // noService: to an address of ours, to no service. What the host has beside us
 // answers for itself; on an address that is ours alone we answer as a host
 // without that port does. Strangers at a mapped port get silence (RFC 5382,
 // REQ-4): the answer to a connection from inside may be on its way.
-func (f *Forwarder) noService(p *Packet, h *parsed, e *ownEntry, own int32) Verdict {
+func (f *Forwarder) noService(p *Packet, h *parsed, own int32) Verdict {
 	if f.mapper.mapped(own, h.tuple.Proto, h.tuple.Dst.Port) {
 		return drop(ReasonUnsolicited)
 	}
-	if e.onHost && !f.snap.reserved[own].leaves(h.tuple.Proto, h.tuple.Dst.Port) {
+	if f.snap.own.entries[own].onHost && !f.snap.reserved[own].leaves(h.tuple.Proto, h.tuple.Dst.Port) {
 		return Verdict{Action: Pass}
 	}
 	if h.kind == kindTCP && h.illegalFlags() {
@@ -128,7 +131,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
 	}
 	f.spec = conntrack.Conn{
-		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: s.dest, Proto: h.tuple.Proto,
+		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: s.at(h.tuple.Dst.Port), Proto: h.tuple.Proto,
 		Server: server,
 		Hop:    p.From, HopPort: p.In, InsidePort: to.port,
 	}
@@ -185,6 +188,9 @@ func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction)
 func (f *Forwarder) hairpin(c *conntrack.Conn) bool {
 	pool := f.mapper.pool(f.snap.own.find(&c.Virtual.Addr))
 	if pool < 0 {
+		pool = f.mapper.anyPool(c.Virtual.Addr.Is4()) // the virtual address is ours by a mark rule to a network
+	}
+	if pool < 0 {
 		return false
 	}
 	lo, hi := classOf(c.Client.Port)
@@ -193,7 +199,7 @@ func (f *Forwarder) hairpin(c *conntrack.Conn) bool {
 		return false
 	}
 	c.Flags |= conntrack.FullNAT
-	c.Local = conntrack.Endpoint{Addr: c.Virtual.Addr, Port: f.mapper.rows[c.Rule].port}
+	c.Local = conntrack.Endpoint{Addr: f.mapper.addrs[pool], Port: f.mapper.rows[c.Rule].port}
 	return true
 }
 
@@ -208,7 +214,7 @@ func (f *Forwarder) giveBack(c *conntrack.Conn) {
 func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
 	rule := f.snap.snatFor(&h.tuple.Src.Addr)
 	if rule == nil {
-		if h.kind != kindEcho && f.snap.endpoint.find(&serviceKey{h.tuple.Src, h.tuple.Proto}) >= 0 {
+		if h.kind != kindEcho && f.snap.endpoint.holds(&h.tuple.Src, h.tuple.Proto) {
 			return f.stray(p, h)
 		}
 		return Verdict{Action: Pass}

@@ -144,18 +144,28 @@ func (f *Forwarder) whole(p *Packet, h *parsed) Verdict {
 	if h.kind == kindOther {
 		return f.otherProtocol(p, h, own)
 	}
-	c, dir := f.table.Lookup(&h.tuple, oursOf(own))
+	c, dir := f.lookup(&h.tuple, own)
 	if c == nil {
 		return f.first(p, h, own)
 	}
 	return f.follow(p, h, c, dir)
 }
 
-func oursOf(own int32) conntrack.Ours {
+// lookup finds the entry of a packet. own is the index of its destination among
+// our addresses, or -1: then it is on its way out, to an outside endpoint; or it
+// comes from one, to an address that is ours for mark rules only. What leaves is
+// looked for first: a client may well be in the network of such a rule, while
+// the other would need a real server that opens connections from the very port
+// it serves at.
+func (f *Forwarder) lookup(t *conntrack.Tuple, own int32) (*conntrack.Conn, conntrack.Direction) {
 	if own >= 0 {
-		return conntrack.DstOurs
+		return f.table.Lookup(t, conntrack.DstOurs)
 	}
-	return conntrack.DstForeign
+	c, dir := f.table.Lookup(t, conntrack.DstForeign)
+	if c == nil && f.snap.marks.between(&t.Src.Addr, &t.Dst.Addr) {
+		return f.table.Lookup(t, conntrack.DstOurs)
+	}
+	return c, dir
 }
 
 // otherProtocol leaves what is neither TCP, UDP nor ICMP to a host that has the

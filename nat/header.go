@@ -19,6 +19,7 @@ const (
 	protoICMP uint8 = 1
 	protoTCP  uint8 = 6
 	protoUDP  uint8 = 17
+	protoSCTP uint8 = 132
 )
 
 // Header lengths without options, in bytes.

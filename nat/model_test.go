@@ -70,7 +70,7 @@ func (m *model) send(proto, src, dst, flags string) (from, to, reason string) {
 	text := fmt.Sprintf("%s %s > %s", proto, src, dst)
 	if proto == "tcp" {
 		numbers := " seq=5001 ack=7001"
-		if strings.HasSuffix(src, ":8080") || strings.HasPrefix(src, "203.") {
+		if strings.HasSuffix(src, ":8080") || strings.HasSuffix(src, ":80") || strings.HasPrefix(src, "203.") {
 			numbers = " seq=7001 ack=5001" // a server's side
 		}
 		if flags == "S" {
@@ -163,6 +163,12 @@ func (m *model) inbound() {
 		client = fmt.Sprintf("10.0.0.%d:%d", 2+m.r.IntN(4), 40000+m.r.IntN(3))
 	}
 	virtual := fmt.Sprintf("192.168.88.%d:%d", 23+m.r.IntN(2), port)
+	if m.r.IntN(3) == 0 { // by mark, in the network that the clients are in
+		virtual = fmt.Sprintf("192.168.88.%d:%d", 98+m.r.IntN(2), port)
+		if strings.HasPrefix(client, "10.") {
+			client = fmt.Sprintf("10.0.0.5:%d", 40000+m.r.IntN(3)) // no server
+		}
+	}
 	flags := modelFlags[m.r.IntN(len(modelFlags))]
 	c := m.find(func(c *modelConn) bool { return c.proto == proto && c.client == client && c.virtual == virtual })
 	opens := proto == "udp" || flags == "S"
@@ -347,6 +353,12 @@ func TestModel(t *testing.T) {
 				s.step("server", d)
 			}
 		}
+		s.step("service", "mark 1 sched rr")
+		s.step("server", "10.0.0.2:0")
+		s.step("server", "10.0.0.3:0")
+		s.step("mark", "2 to 192.168.88.23/32") // which is by address: there is no mark 2
+		s.step("mark", "2 to 192.168.88.24/32")
+		s.step("mark", "1 to 192.168.88.0/24")
 		s.step("snat", "10.0.0.0/24 192.168.88.23")
 		s.step("icmp-rate", "1000000")
 		for range 4000 {

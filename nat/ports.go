@@ -221,6 +221,16 @@ func (m *portMapper) pool(own int32) int {
 	return int(m.byOwn[own])
 }
 
+// anyPool returns the number of a pool of a family, or -1.
+func (m *portMapper) anyPool(four bool) int {
+	for _, pool := range m.byOwn {
+		if pool >= 0 && m.addrs[pool].Is4() == four {
+			return int(pool)
+		}
+	}
+	return -1
+}
+
 // bytes is the memory claimed.
 func (m *portMapper) bytes() int64 {
 	return int64(len(m.rows))*int64(unsafe.Sizeof(mapping{})) + 4*int64(len(m.heads)) +

@@ -31,7 +31,7 @@ func (r *Rules) Publish() {
 		}
 		e := serverEntry{
 			dest:   conntrack.Endpoint{Addr: conntrack.AddrFrom(d.Addr), Port: d.Port},
-			server: d.sched, proto: d.key.Proto, service: conntrack.NoSlot, gone: d.gone, serial: d.serial,
+			server: d.sched, service: conntrack.NoSlot, gone: d.gone, serial: d.serial,
 		}
 		if d.service != nil {
 			e.service = d.service.slot
@@ -54,7 +54,7 @@ func (r *Rules) Publish() {
 		}
 		e := serviceEntry{
 			key:  serviceKey{conntrack.Endpoint{Addr: conntrack.AddrFrom(v.Addr), Port: v.Port}, v.Proto},
-			pool: v.pool, noServer: v.NoServer, serial: v.serial,
+			mark: v.Mark, pool: v.pool, noServer: v.NoServer, serial: v.serial,
 		}
 		for _, d := range v.servers {
 			e.servers = append(e.servers, d.slot)
@@ -62,9 +62,10 @@ func (r *Rules) Publish() {
 		s.service[i] = e
 	}
 	s.services = newServiceTable(s.service)
-	s.endpoint = newEndpointTable(s.server)
+	s.endpoint = newEndpointTable(r.ServerPorts())
 
 	r.publishOwn(s)
+	s.marks = r.newMarkTable(s)
 	r.current.Store(s)
 }
 
@@ -111,8 +112,11 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 	list := make([]portReserve, len(own.entries))
 	for k := range r.byKey {
 		addr := conntrack.AddrFrom(k.Addr)
-		list[own.find(&addr)].add(k.Proto, k.Port)
+		if k.Mark == 0 {
+			list[own.find(&addr)].add(k.Proto, k.Port)
+		}
 	}
+	r.reserveMarked(own, list)
 	for i := range own.entries {
 		e, p := &own.entries[i], &list[i]
 		if !e.onHost {
@@ -192,8 +196,9 @@ func (r *Rules) HostPorts() []HostPorts {
 	return list
 }
 
-// Ours lists the addresses that packets are taken for: those of services and
-// of SNAT rules, and the owned ones, each once, in the order of addresses.
+// Ours lists the addresses that packets are taken for: those of services, also
+// by mark rules to a single address, those of SNAT rules, and the owned ones,
+// each once, in the order of addresses.
 func (r *Rules) Ours() []OwnAddress {
 	var list []OwnAddress
 	at := make(map[netip.Addr]int)
@@ -207,7 +212,14 @@ func (r *Rules) Ours() []OwnAddress {
 		return &list[i]
 	}
 	for k := range r.byKey {
-		entry(k.Addr).Service = true
+		if k.Mark == 0 {
+			entry(k.Addr).Service = true
+		}
+	}
+	for _, m := range r.MarkedTraffic() {
+		if m.To.IsSingleIP() {
+			entry(m.To.Addr()).Service = true
+		}
 	}
 	for _, s := range r.snats {
 		entry(s.To).SNAT = true

@@ -15,6 +15,7 @@ import (
 func TestChangesUnderTraffic(t *testing.T) {
 	s := world(t)
 	const rounds = 300
+	rule := MarkRule{Mark: 1, To: netip.MustParsePrefix("192.168.88.23/32"), MinPort: 80, MaxPort: 80}
 	key := s.key("tcp", "192.168.88.23:80")
 	second, err := NewForwarder(ForwarderConfig{Rules: s.rules, MaxConns: 500})
 	if err != nil {
@@ -70,6 +71,10 @@ func TestChangesUnderTraffic(t *testing.T) {
 			s.must(s.rules.EditService(ServiceSpec{ServiceKey: key, Scheduler: []string{"rr", "wlc", "lc"}[i%3]}))
 		case 5:
 			s.must(s.rules.AddSNAT(SNATSpec{From: netip.MustParsePrefix("10.9.0.0/16"), To: netip.MustParseAddr(fmt.Sprintf("192.168.88.%d", 100+i%50))}))
+		case 1:
+			s.must(s.rules.AddMark(rule)) // the same packets, to another service
+		case 6:
+			s.must(s.rules.DelMark(rule))
 		case 8:
 			s.must(s.rules.DelSNAT(netip.MustParsePrefix("10.9.0.0/16")))
 		}

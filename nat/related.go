@@ -20,9 +20,9 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 		return f.unrelated(h, r)
 	}
 	t := conntrack.Tuple{Src: q.tuple.Dst, Dst: q.tuple.Src, Proto: q.tuple.Proto}
-	c, dir := f.table.Lookup(&t, oursOf(f.snap.own.find(&t.Dst.Addr)))
+	c, dir := f.lookup(&t, f.snap.own.find(&t.Dst.Addr))
 	if c == nil {
-		if f.snap.endpoint.find(&serviceKey{q.tuple.Dst, q.tuple.Proto}) >= 0 {
+		if f.snap.endpoint.holds(&q.tuple.Dst, q.tuple.Proto) {
 			return drop(ReasonICMPNoConn) // about a service's server: its address is not to be seen
 		}
 		return f.unrelated(h, ReasonICMPNoConn)

@@ -17,6 +17,7 @@ const (
 	ProtoICMP = protoICMP
 	ProtoTCP  = protoTCP
 	ProtoUDP  = protoUDP
+	ProtoSCTP = protoSCTP
 )
 
 //lint:file-ignore ST1005 the texts of errors are those of ipvsadm
@@ -31,6 +32,8 @@ var (
 	ErrNoScheduler   = errors.New("Scheduler or persistence engine not found")
 	ErrRuleExists    = errors.New("SNAT rule already exists")
 	ErrNoRule        = errors.New("No such SNAT rule")
+	ErrMarkExists    = errors.New("Mark rule already exists")
+	ErrNoMark        = errors.New("No such mark rule")
 	ErrInvalid       = errors.New("Invalid operation")
 )
 
@@ -47,6 +50,7 @@ type Rules struct {
 	byKey    map[ServiceKey]*service
 	trash    map[serverKey]*server
 	snats    []SNATSpec
+	marks    []MarkRule
 	owned    []netip.Prefix
 	host     HostAddresses
 	ports    []PortInfo
@@ -146,6 +150,12 @@ func checkUnicast(what string, a netip.Addr) error {
 }
 
 func checkService(s ServiceSpec) error {
+	if s.Mark != 0 {
+		if s.ServiceKey != markKey(s.Mark, s.Addr.Is4()) {
+			return fmt.Errorf("%w: a service by mark has no protocol, address or port", ErrInvalid)
+		}
+		return notYet(s)
+	}
 	if s.Proto != ProtoTCP && s.Proto != ProtoUDP {
 		return fmt.Errorf("%w: protocol %d has no services", ErrInvalid, s.Proto)
 	}
@@ -162,8 +172,6 @@ func checkService(s ServiceSpec) error {
 func notYet(s ServiceSpec) error {
 	what := ""
 	switch {
-	case s.Mark != 0:
-		what = "services by mark"
 	case s.Persistence.Timeout != 0:
 		what = "persistence"
 	case s.OnePacket:
@@ -245,9 +253,9 @@ func (r *Rules) Clear() {
 	}
 }
 
-func checkServer(s ServerSpec) error {
+func checkServer(k ServiceKey, s ServerSpec) error {
 	switch {
-	case s.Port == 0:
+	case s.Port == 0 && k.Mark == 0: // with a mark, the packet's port
 		return fmt.Errorf("%w: server port 0", ErrInvalid)
 	case s.Weight < 0 || s.Weight > 65535:
 		return fmt.Errorf("%w: weight %d is not in 0…65535", ErrInvalid, s.Weight)
@@ -264,7 +272,7 @@ func checkServer(s ServerSpec) error {
 // AddServer adds a real server at the head of the service's list. One that was
 // deleted a short while ago comes back with its connections.
 func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
-	if err := checkServer(spec); err != nil {
+	if err := checkServer(k, spec); err != nil {
 		return err
 	}
 	s := r.byKey[k]
@@ -307,7 +315,7 @@ func (r *Rules) discard(d *server) {
 
 // EditServer replaces weight and thresholds of a server.
 func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
-	if err := checkServer(spec); err != nil {
+	if err := checkServer(k, spec); err != nil {
 		return err
 	}
 	s := r.byKey[k]

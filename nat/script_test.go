@@ -26,9 +26,11 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //
 //	service tcp A:P sched rr [no-server reset]     server A:P [weight N]   (of the last service)
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
+//	service mark N sched rr                        mark6: in IPv6; servers of port 0 take the packet's
+//	mark RULE       delete-mark RULE             in the words of MarkRule.String
 //	snat NET ADDR [MIN-MAX]    host ADDR    busy tcp ADDR:P    own ADDR/BITS
 //	mtu PORT N      timeout STATE DURATION      max-conns N
-//	icmp-rate N     link PORT up|down    route NET PORT [GATEWAY]
+//	icmp-rate N     link PORT up|down    name PORT NAME    route NET PORT [GATEWAY]
 //	in[@PORT] PACKET       a packet arrives, by the port that leads to its source; via=N: from the neighbour N
 //	want[@PORT] PACKET     it was forwarded: the words given must be there, and every checksum right
 //	pass   hold   drop REASON    what else may become of it
@@ -180,6 +182,11 @@ func (s *script) forwarder() *Forwarder {
 }
 
 func (s *script) key(proto, addr string) ServiceKey {
+	if mark, ok := strings.CutPrefix(proto, "mark"); ok {
+		n, err := strconv.ParseUint(addr, 10, 32)
+		s.must(err)
+		return markKey(uint32(n), mark == "")
+	}
 	a := netip.MustParseAddrPort(addr)
 	return ServiceKey{Proto: map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP}[proto], Addr: a.Addr(), Port: a.Port()}
 }
@@ -200,6 +207,39 @@ func (s *script) server(words []string) ServerSpec {
 		}
 	}
 	return spec
+}
+
+// mark reads what MarkRule.String writes behind its first word.
+func (s *script) mark(w []string) (m MarkRule) {
+	n, err := strconv.ParseUint(w[0], 10, 32)
+	s.must(err)
+	m.Mark = uint32(n)
+	for i := 1; i < len(w); i++ {
+		switch word := w[i]; word {
+		case "tcp", "udp", "sctp":
+			m.Proto = map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP, "sctp": ProtoSCTP}[word]
+			continue
+		}
+		i++
+		switch w[i-1] {
+		case "from":
+			m.From = netip.MustParsePrefix(w[i])
+		case "to":
+			m.To = netip.MustParsePrefix(w[i])
+		case "port", "ports":
+			lo, hi, _ := strings.Cut(w[i], "-")
+			if hi == "" {
+				hi = lo
+			}
+			_, err := fmt.Sscan(lo+" "+hi, &m.MinPort, &m.MaxPort)
+			s.must(err)
+		case "by":
+			m.Link = w[i]
+		default:
+			s.fatal("no word of a mark rule: %q", w[i-1])
+		}
+	}
+	return m
 }
 
 func (s *script) step(word, rest string) {
@@ -229,6 +269,10 @@ func (s *script) step(word, rest string) {
 		s.must(s.rules.DelServer(s.service, a.Addr(), a.Port()))
 	case "delete-service":
 		s.must(s.rules.DelService(s.key(w[0], w[1])))
+	case "mark":
+		s.must(s.rules.AddMark(s.mark(w)))
+	case "delete-mark":
+		s.must(s.rules.DelMark(s.mark(w)))
 	case "snat":
 		spec := SNATSpec{From: netip.MustParsePrefix(w[0]), To: netip.MustParseAddr(w[1])}
 		if len(w) > 2 {
@@ -279,6 +323,10 @@ func (s *script) step(word, rest string) {
 	case "link":
 		i, _ := strconv.Atoi(w[0])
 		s.ports[i].Up = w[1] == "up"
+		s.dirty = true
+	case "name":
+		i, _ := strconv.Atoi(w[0])
+		s.ports[i].Name = w[1]
 		s.dirty = true
 	case "route":
 		i, _ := strconv.Atoi(w[1])

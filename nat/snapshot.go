@@ -18,9 +18,10 @@ type snapshot struct {
 	own      ownTable
 	owned    []connected // of own, those with a network
 	services serviceTable
+	marks    markTable
 	service  []serviceEntry // by service slot
 	server   []serverEntry  // by server slot
-	endpoint endpointTable  // (proto, address, port) of real servers
+	endpoint endpointTable  // what real servers serve at
 	snat     []snatRule     // longest prefix first
 	inner    ownTable       // addresses of real servers
 	reserved []portReserve  // parallel to own.entries
@@ -31,7 +32,8 @@ type snapshot struct {
 }
 
 type serviceEntry struct {
-	key      serviceKey
+	key      serviceKey // zero but for the family with a mark
+	mark     uint32
 	pool     *sched.Pool
 	servers  []uint32 // server slots, newest first
 	noServer NoServer
@@ -39,11 +41,10 @@ type serviceEntry struct {
 }
 
 type serverEntry struct {
-	dest    conntrack.Endpoint
-	server  *sched.Server // nil: the slot is free
-	proto   uint8
-	service uint32 // NoSlot: deleted
-	gone    bool   // deleted, kept for the connections that refer to it
+	dest    conntrack.Endpoint // port 0: that of the packet
+	server  *sched.Server      // nil: the slot is free
+	service uint32             // NoSlot: deleted
+	gone    bool               // deleted, kept for the connections that refer to it
 	serial  uint64
 }
 
@@ -204,17 +205,18 @@ func newServiceTable(services []serviceEntry) serviceTable {
 		t.slot[i] = -1
 	}
 	for i := range services {
-		if services[i].pool != nil {
+		if services[i].pool != nil && services[i].mark == 0 {
 			t.put(services[i].key, int32(i))
 		}
 	}
 	return t
 }
 
+// put adds k, or replaces its slot.
 func (t *serviceTable) put(k serviceKey, slot int32) {
 	mask := uint64(len(t.slot) - 1)
 	at := hashService(&k) & mask
-	for t.slot[at] >= 0 {
+	for t.slot[at] >= 0 && t.keys[at] != k {
 		at = (at + 1) & mask
 	}
 	t.slot[at], t.keys[at] = slot, k
@@ -228,28 +230,6 @@ func (t *serviceTable) find(k *serviceKey) int32 {
 			return t.slot[at]
 		}
 	}
-}
-
-// endpointTable says which endpoints are those of real servers: a set.
-type endpointTable struct{ serviceTable }
-
-func newEndpointTable(servers []serverEntry) endpointTable {
-	n := tableSize(len(servers))
-	t := serviceTable{slot: make([]int32, n), keys: make([]serviceKey, n)}
-	for i := range t.slot {
-		t.slot[i] = -1
-	}
-	for i := range servers {
-		s := &servers[i]
-		if s.server == nil {
-			continue
-		}
-		k := serviceKey{s.dest, s.proto}
-		if t.find(&k) < 0 {
-			t.put(k, int32(i))
-		}
-	}
-	return endpointTable{t}
 }
 
 func (s *snapshot) snatFor(src *conntrack.Addr) *snatRule {

@@ -55,6 +55,8 @@ func protoName(p uint8) string {
 		return "tcp"
 	case ProtoUDP:
 		return "udp"
+	case ProtoSCTP:
+		return "sctp"
 	}
 	return fmt.Sprintf("proto %d", p)
 }

@@ -34,6 +34,9 @@ func world(t testing.TB) *script {
 		"service tcp [2001:db8:88::23]:80 sched rr", "server [fd00:10::2]:8080", "server [fd00:10::3]:80",
 		"service udp [2001:db8:88::23]:53 sched rr", "server [fd00:10::2]:5353",
 		"snat fd00:10::/64 2001:db8:88::23", "own fd00:10::1/64",
+		"service mark 1 sched rr", "server 10.0.0.3:0", "service mark6 1 sched rr", "server [fd00:10::3]:0",
+		"mark 1 tcp to 192.168.88.23/32 ports 2000-2001", "mark 1 from 192.168.88.0/24 to 203.0.113.0/24 port 8000",
+		"mark 1 to 2001:db8:113::/48 port 8000",
 	} {
 		word, rest, _ := strings.Cut(line, " ")
 		s.step(word, rest)
@@ -55,6 +58,8 @@ func populate(s *script) {
 		"tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 S seq=5000", "tcp [fd00:10::3]:80 > [2001:db8:88::21]:40000 SA seq=7000 ack=5001",
 		"udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=9", "udp [fd00:10::7]:7000 > [2001:db8:113::9]:9000 data=4",
 		"icmp fd00:10::7 > 2001:db8:113::9 echo-request id=7 data=8", "tcp [fd00:10::7]:40001 > [2001:db8:88::23]:80 S seq=1",
+		"tcp 192.168.88.21:40000 > 203.0.113.5:8000 S seq=5000", "tcp 10.0.0.3:8000 > 192.168.88.21:40000 SA seq=7000 ack=5001",
+		"tcp [2001:db8:88::21]:40000 > [2001:db8:113::5]:8000 S seq=5000",
 		"udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=1440 udplen=3000 mf id=9",
 		"frag 2001:db8:88::22 > 2001:db8:88::23 proto=17 off=1448 data=48 id=9",
 	} {
