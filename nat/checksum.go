@@ -105,6 +105,18 @@ func (d *delta) replacePort(old, new uint16) {
 	d.ports += uint32(^old) + uint32(new)
 }
 
+// replaceWords notes that two words behind the pseudo-header, at an even place,
+// were replaced: a sequence number.
+func (d *delta) replaceWords(old, new uint32) {
+	d.replacePort(uint16(old>>16), uint16(new>>16))
+	d.replacePort(uint16(old), uint16(new))
+}
+
+// replaceLength notes that the length in the pseudo-header was replaced.
+func (d *delta) replaceLength(old, new int) {
+	d.addrs += uint32(^fold(uint32(old))) + uint32(fold(uint32(new)))
+}
+
 // applyFull returns the new value of a complete checksum field (TCP).
 func (d delta) applyFull(check uint16) uint16 {
 	return ^fold(uint32(^check) + uint32(fold(d.addrs)) + uint32(fold(d.ports)))
