@@ -46,9 +46,9 @@ const serviceArgs = " (PROTO ADDRESS:PORT | mark NUMBER)"
 
 // serviceFlags are what can be set of a service.
 type serviceFlags struct {
-	scheduler, schedFlags, mask, noServer, onServerDown string
-	persistence, idle                                   time.Duration
-	onePacket                                           bool
+	scheduler, schedFlags, mask, noServer, helper, onServerDown string
+	persistence, idle                                           time.Duration
+	onePacket                                                   bool
 }
 
 func (f *serviceFlags) register(c *cobra.Command) {
@@ -59,6 +59,7 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	l.StringVar(&f.mask, "mask", "", "which clients are one for persistence: a netmask, or the length of a prefix")
 	l.BoolVar(&f.onePacket, "one-packet", false, "each datagram gets a server of its own")
 	l.StringVar(&f.noServer, "no-server", control.NoServerICMP, "answer when no server is left: icmp or reset")
+	l.StringVar(&f.helper, "helper", control.HelperNone, "who follows endpoints that are named in the payload: ftp or none")
 	l.StringVar(&f.onServerDown, "on-server-down", "", "what becomes of the connections of a deleted server: keep, reset or repick")
 	l.DurationVar(&f.idle, "idle", 0, "idle time of established connections; 0: that of the director")
 }
@@ -71,6 +72,7 @@ func (f *serviceFlags) fields() []field[control.ServiceSpec] {
 		{"mask", func(s *control.ServiceSpec) { s.Persistence.Mask = f.mask }},
 		{"one-packet", func(s *control.ServiceSpec) { s.OnePacket = f.onePacket }},
 		{"no-server", func(s *control.ServiceSpec) { s.NoServer = f.noServer }},
+		{"helper", func(s *control.ServiceSpec) { s.Helper = f.helper }},
 		{"on-server-down", func(s *control.ServiceSpec) { s.OnServerDown = f.onServerDown }},
 		{"idle", func(s *control.ServiceSpec) { s.Idle = control.Duration(f.idle) }},
 	}
@@ -203,6 +205,9 @@ func traits(s control.ServiceSpec) string {
 	}
 	if s.OnePacket {
 		text += " ops"
+	}
+	if s.Helper != "" && s.Helper != control.HelperNone {
+		text += " helper " + s.Helper
 	}
 	return text
 }

@@ -65,6 +65,7 @@ func natService(s control.ServiceSpec) nat.ServiceSpec {
 	spec := nat.ServiceSpec{
 		ServiceKey: natKey(s.ServiceKey), Scheduler: cmp.Or(s.Scheduler, control.DefaultScheduler),
 		Persistence: natPersistence(s), OnePacket: s.OnePacket,
+		Helper:       helpers[cmp.Or(s.Helper, control.HelperNone)],
 		OnServerDown: serverDowns[cmp.Or(s.OnServerDown, config.DefaultServerDown)], Idle: s.Idle.Std(),
 	}
 	spec.Flags, _ = sched.ParseFlags(spec.Scheduler, s.SchedFlags)
@@ -77,6 +78,8 @@ func natService(s control.ServiceSpec) nat.ServiceSpec {
 var serverDowns = map[string]nat.ServerDown{
 	control.ServerDownKeep: nat.ServerDownKeep, control.ServerDownReset: nat.ServerDownReset, control.ServerDownRepick: nat.ServerDownRepick,
 }
+
+var helpers = map[string]nat.Helper{control.HelperNone: nat.NoHelper, control.HelperFTP: nat.HelperFTP}
 
 func natPersistence(s control.ServiceSpec) nat.Persistence {
 	p := nat.Persistence{Timeout: s.Persistence.Timeout.Std()}
@@ -187,6 +190,7 @@ func controlService(s nat.ServiceSpec) control.ServiceSpec {
 	return control.ServiceSpec{
 		ServiceKey: controlKey(s.ServiceKey), Scheduler: s.Scheduler, SchedFlags: s.Flags.Format(s.Scheduler),
 		NoServer: s.NoServer.String(), Persistence: controlPersistence(s), OnePacket: s.OnePacket,
+		Helper:       wordOf(helpers, s.Helper),
 		OnServerDown: wordOf(serverDowns, s.OnServerDown), Idle: control.Duration(s.Idle),
 	}
 }

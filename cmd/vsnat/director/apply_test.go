@@ -17,6 +17,7 @@ services:
     scheduler: sh
     sched-flags: [sh-port, sh-fallback]
     no-server: reset
+    helper: ftp
     on-server-down: reset
     idle: 60
     servers:

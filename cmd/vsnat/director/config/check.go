@@ -60,6 +60,10 @@ func serviceFaults(spec control.ServiceSpec) []fault {
 	if spec.NoServer == control.NoServerReset && spec.Proto == control.UDP {
 		list = append(list, fault{"no-server", "UDP has no reset", "use no-server: icmp, or leave the key out"})
 	}
+	list = append(list, wordFaults("helper", spec.Helper, control.HelperNone, control.HelperFTP)...)
+	if spec.Helper == control.HelperFTP && spec.Proto != control.TCP && !spec.ByMark() {
+		list = append(list, fault{"helper", "FTP is a protocol over TCP", "leave the key out, or make it a service of tcp"})
+	}
 	list = append(list, wordFaults("on-server-down", spec.OnServerDown,
 		control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick)...)
 	list = append(list, timeoutFaults("persistence", spec.Persistence.Timeout)...)

@@ -27,7 +27,7 @@ func TestParseMinimal(t *testing.T) {
 	want.Services = []Service{{
 		ServiceSpec: control.ServiceSpec{
 			ServiceKey: control.ServiceKey{Proto: control.TCP, Address: netip.MustParseAddrPort("192.168.88.23:80")},
-			Scheduler:  "rr", NoServer: control.NoServerICMP, OnServerDown: DefaultServerDown,
+			Scheduler:  "rr", NoServer: control.NoServerICMP, Helper: control.HelperNone, OnServerDown: DefaultServerDown,
 		},
 		Servers: []control.ServerSpec{
 			{Address: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, Method: control.MethodNAT},
@@ -117,6 +117,8 @@ func TestParseForms(t *testing.T) {
 			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    persistence:\n      timeout: 300\n      mask: 255.0.255.0\n"},
 		{"mask of single clients", "services: [{tcp: '[2001:db8::1]:80', persistence: {timeout: 60, mask: 128}}]",
 			"services:\n  - tcp: \"[2001:db8::1]:80\"\n    scheduler: wlc\n    persistence: 60\n"},
+		{"helper", "services: [{tcp: 192.0.2.1:21, helper: ftp}, {tcp: 192.0.2.1:22, helper: none}]",
+			"services:\n  - tcp: 192.0.2.1:21\n    scheduler: wlc\n    helper: ftp\n  - tcp: 192.0.2.1:22\n    scheduler: wlc\n"},
 		{"one-packet", "services: [{udp: 192.0.2.1:53, one-packet: true, idle: 1m, on-server-down: repick}]",
 			"services:\n  - udp: 192.0.2.1:53\n    scheduler: wlc\n    one-packet: true\n    on-server-down: repick\n    idle: 60\n"},
 		{"methods", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, method: route}, {address: 10.0.0.3, method: tunnel, weight: 1}]}]",

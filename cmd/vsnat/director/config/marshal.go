@@ -148,6 +148,7 @@ func (w *writer) service(s control.ServiceSpec) {
 	}
 	w.set("    one-packet", strconv.FormatBool(s.OnePacket), "false")
 	w.set("    no-server", s.NoServer, control.NoServerICMP)
+	w.set("    helper", s.Helper, control.HelperNone)
 	w.set("    on-server-down", s.OnServerDown, DefaultServerDown)
 	w.set("    idle", seconds(s.Idle), "0")
 }

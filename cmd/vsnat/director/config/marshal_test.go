@@ -217,6 +217,7 @@ func randomService(r *rand.Rand, i int) Service {
 	s := Service{ServiceSpec: control.ServiceSpec{
 		ServiceKey: control.ServiceKey{Proto: pick(r, protocols...)},
 		Scheduler:  pick(r, sched.Names()...), NoServer: control.NoServerICMP,
+		Helper:       control.HelperNone,
 		OnServerDown: pick(r, control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick),
 		Idle:         pick(r, 0, control.Duration(time.Minute)),
 	}}
@@ -241,6 +242,7 @@ func randomService(r *rand.Rand, i int) Service {
 	}
 	if s.Proto != control.UDP {
 		s.NoServer = pick(r, control.NoServerICMP, control.NoServerReset)
+		s.Helper = pick(r, control.HelperNone, control.HelperFTP)
 	}
 	form := "10.0.0.10%d:8080"
 	if !s.IPv4() {

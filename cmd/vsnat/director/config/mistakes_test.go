@@ -118,6 +118,8 @@ func TestMistakes(t *testing.T) {
 		{"mask of 129 bits", "services:\n  - mark6: 1\n    persistence: {mask: 129}\n", "f:3:25: \"129\" is not a mask of clients"},
 		{"one-packet TCP", service + "    one-packet: true\n", "f:3:17: one-packet scheduling is for UDP only"},
 		{"one-packet in words", service + "    one-packet: 1\n", "f:3:17: one-packet can't be \"1\""},
+		{"helper", service + "    helper: tftp\n", "f:3:13: helper can't be \"tftp\""},
+		{"FTP over UDP", "services:\n  - udp: 192.0.2.1:21\n    helper: ftp\n", "f:3:13: FTP is a protocol over TCP"},
 		{"on-server-down", service + "    on-server-down: drop\n", "f:3:21: on-server-down can't be \"drop\""},
 		{"idle", service + "    idle: 0\n", "f:3:11: \"0\" is not a timeout"},
 		{"method", service + "    servers: [{address: 10.0.0.2, method: masq}]\n", "f:3:43: method can't be \"masq\""},

@@ -110,6 +110,7 @@ type rawService struct {
 	Persistence  rawPersistence `key:"persistence"`
 	OnePacket    text           `key:"one-packet"`
 	NoServer     text           `key:"no-server"`
+	Helper       text           `key:"helper"`
 	OnServerDown text           `key:"on-server-down"`
 	Idle         text           `key:"idle"`
 	Servers      []rawServer    `key:"servers"`

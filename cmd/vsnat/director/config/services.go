@@ -48,10 +48,11 @@ func (p reader) service(raw *rawService) (located, bool) {
 	}
 	s.at = name.at
 	s.Scheduler, s.NoServer, s.OnServerDown = control.DefaultScheduler, control.NoServerICMP, DefaultServerDown
+	s.Helper = control.HelperNone
 	for _, w := range []struct {
 		from text
 		to   *string
-	}{{raw.Scheduler, &s.Scheduler}, {raw.NoServer, &s.NoServer}, {raw.OnServerDown, &s.OnServerDown}} {
+	}{{raw.Scheduler, &s.Scheduler}, {raw.NoServer, &s.NoServer}, {raw.Helper, &s.Helper}, {raw.OnServerDown, &s.OnServerDown}} {
 		if w.from.given() {
 			*w.to = w.from.value
 		}
@@ -64,7 +65,7 @@ func (p reader) service(raw *rawService) (located, bool) {
 	p.faults(serviceFaults(s.ServiceSpec), map[string]text{
 		s.Proto: name, "scheduler": raw.Scheduler, "sched-flags": raw.SchedFlags.first(), "no-server": raw.NoServer,
 		"persistence": raw.Persistence.Timeout, "mask": raw.Persistence.Mask, "one-packet": raw.OnePacket,
-		"on-server-down": raw.OnServerDown, "idle": raw.Idle,
+		"helper": raw.Helper, "on-server-down": raw.OnServerDown, "idle": raw.Idle,
 	}, raw.At)
 	s.ServiceSpec = canonical(s.ServiceSpec)
 

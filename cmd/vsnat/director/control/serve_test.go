@@ -85,7 +85,7 @@ func TestClientIsDirector(t *testing.T) {
 	mark := control.ServiceSpec{
 		ServiceKey: control.ServiceKey{Proto: control.Mark6, Mark: 1 << 31}, Scheduler: "sh", SchedFlags: "sh-port", NoServer: control.NoServerICMP,
 		Persistence: control.Persistence{Timeout: control.Duration(time.Minute), Mask: "64"}, OnePacket: true,
-		OnServerDown: control.ServerDownRepick, Idle: control.Duration(time.Hour),
+		Helper: control.HelperFTP, OnServerDown: control.ServerDownRepick, Idle: control.Duration(time.Hour),
 	}
 	routed := control.ServerSpec{Address: address("[fd00::4]:0"), Weight: 1, Method: control.MethodRoute}
 	rule := control.SNATSpec{From: netip.MustParsePrefix("10.0.0.0/24"), To: netip.MustParseAddr("192.0.2.1"), MinPort: 5000, MaxPort: 6000}

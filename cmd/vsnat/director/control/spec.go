@@ -31,6 +31,12 @@ const (
 	NoServerReset = "reset" // a TCP RST, so that the client fails at once
 )
 
+// Who follows a protocol that names endpoints in its payload.
+const (
+	HelperNone = "none" // nobody; the default
+	HelperFTP  = "ftp"  // PORT, PASV, EPRT and EPSV of FTP, as ip_vs_ftp
+)
+
 // What becomes of the connections of a server that is deleted.
 const (
 	ServerDownKeep   = "keep"   // their packets are dropped until it is back, as IPVS
@@ -103,6 +109,8 @@ type ServiceSpec struct {
 
 	Persistence Persistence `json:"persistence,omitzero"`
 	OnePacket   bool        `json:"one-packet,omitempty"` // each datagram is scheduled by itself; UDP, or by mark
+
+	Helper string `json:"helper,omitempty"` // one of the Helper words; "" means HelperNone
 
 	// OnServerDown is one of the ServerDown words; "" means what the director
 	// does where nothing is said.
