@@ -54,7 +54,8 @@ func TestNotation(t *testing.T) {
 		{LinkAddr{2, 0, 0, 0, 0, 7}, "02:00:00:00:00:07"},
 		{Inbound, "in"}, {Outbound, "out"}, {InboundOnly, "in"},
 		{ClassHalfOpen, "half-open"}, {ClassOneWay, "one-way"}, {ClassHeld, "held"}, {Class(9), "?"},
-		{Expired, "expired"}, {EvictedHalfOpen, "evicted-half-open"}, {EvictedOneWay, "evicted-one-way"}, {Deleted, "deleted"}, {Removal(9), "?"},
+		{Expired, "expired"}, {EvictedHalfOpen, "evicted-half-open"}, {EvictedOneWay, "evicted-one-way"}, {Deleted, "deleted"},
+		{ServerGone, "server-gone"}, {Thinned, "thinned"}, {Removal(NumRemovals), "?"},
 		{Inserted, "inserted"}, {Exists, "exists"}, {Clash, "clash"}, {Full, "full"}, {Insertion(9), "?"},
 		{Unknown, "unknown"}, {Exact, "exact"}, {Inside, "inside"}, {Outside, "outside"},
 	} {

@@ -66,6 +66,9 @@ func (t *Table) Len() int { return t.length }
 // Cap is the number of slots: MaxConns.
 func (t *Table) Cap() int { return len(t.slab) }
 
+// Free is the number of slots that are not in use.
+func (t *Table) Free() int { return len(t.slab) - t.taken }
+
 // Bytes is all the memory the table may come to use.
 func (t *Table) Bytes() int64 { return int64(len(t.memory)) + int64(unsafe.Sizeof(*t)) }
 

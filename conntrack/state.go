@@ -234,6 +234,14 @@ func (s State) String() string {
 // Timeouts is how long a connection lives after its last packet, by state.
 type Timeouts [NumStates]time.Duration
 
+// WithIdle is t with another life for what is established: TCP connections, UDP
+// flows, SCTP associations.
+func (t Timeouts) WithIdle(d time.Duration) Timeouts {
+	t[Established], t[UDP], t[SCTPEstablished] = d, d, d
+
+	return t
+}
+
 // DefaultTimeouts are those of IPVS (tcp_timeouts, udp_timeouts, sctp_timeouts),
 // and for ICMP echo the least that RFC 5508 REQ-2 allows.
 func DefaultTimeouts() Timeouts {

@@ -53,14 +53,20 @@ const (
 	EvictedTemplate
 	// Deleted: the owner removed it.
 	Deleted
+	// ServerGone: the owner removed it with its server.
+	ServerGone
+	// Thinned: the owner removed it to have more room.
+	Thinned
 
 	// NumRemovals is the number of reasons.
-	NumRemovals = int(Deleted) + 1
+	NumRemovals = int(Thinned) + 1
 )
 
 // String is the reason in lower case, as in metrics.
 func (r Removal) String() string {
-	return [...]string{"expired", "evicted-half-open", "evicted-one-way", "evicted-template", "deleted", "?"}[min(int(r), NumRemovals)]
+	return [...]string{
+		"expired", "evicted-half-open", "evicted-one-way", "evicted-template", "deleted", "server-gone", "thinned", "?",
+	}[min(int(r), NumRemovals)]
 }
 
 // Insertion is what became of an Insert.

@@ -38,6 +38,11 @@ func (o *outbox) room(n int) []byte {
 	return o.memory[at : at+n : at+n]
 }
 
+// fits reports whether there is room for n packets of at most size bytes.
+func (o *outbox) fits(n, size int) bool {
+	return len(o.list)+n <= cap(o.list) && o.used+n*(Headroom+size) <= len(o.memory)
+}
+
 // outboxMark is a state of the outbox to go back to.
 type outboxMark struct{ packets, used int }
 

@@ -24,14 +24,15 @@ func (c *Counters) Add(o Counters) {
 // counters are a Forwarder's own: plain numbers, written with each packet and
 // copied between batches.
 type counters struct {
-	verdicts   [Hold + 1]uint64
-	drops      [NumReasons]uint64
-	suppressed [NumReasons]uint64 // answers that were not given
-	removals   [conntrack.NumRemovals]uint64
-	snat       Counters
-	retired    Counters // of services that are deleted
-	services   []slotCounters
-	servers    []slotCounters
+	verdicts               [Hold + 1]uint64
+	drops                  [NumReasons]uint64
+	suppressed             [NumReasons]uint64 // answers that were not given
+	removals               [conntrack.NumRemovals]uint64
+	expiredOpen, farewells uint64
+	snat                   Counters
+	retired                Counters // of services that are deleted
+	services               []slotCounters
+	servers                []slotCounters
 }
 
 type slotCounters struct {
@@ -108,6 +109,9 @@ type Stats struct {
 	Drops                            [NumReasons]uint64 // by Reason
 	Suppressed                       [NumReasons]uint64 // answers not given, by Reason
 	Removals                         [conntrack.NumRemovals]uint64
+	ExpiredOpen                      uint64 // TCP connections that timed out before they had ended
+	Farewells                        uint64 // RSTs and ICMP errors to the ends of connections that ended here
+	Defence                          Defence
 	SNAT                             Counters
 	Retired                          Counters   // of services that are deleted
 	Services                         []Counters // by slot
@@ -131,6 +135,7 @@ func (f *Forwarder) Stats() Stats {
 	s := Stats{
 		Passed: k.verdicts[Pass], Forwarded: k.verdicts[Forward], Dropped: k.verdicts[Drop], Held: k.verdicts[Hold],
 		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat, Retired: k.retired,
+		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.defence.Defence(),
 		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), Bytes: f.Bytes(),
 	}
 	for i := range k.services {

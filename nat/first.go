@@ -43,8 +43,10 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdi
 		if h.illegalFlags() {
 			return drop(ReasonTCPFlags)
 		}
-		// The host would answer with a RST, were the port not ours.
-		return f.refuse(p, h, ReasonNoConn)
+		if !f.snap.settings.SloppyTCP || h.flags&flagRST != 0 {
+			// The host would answer with a RST, were the port not ours.
+			return f.refuse(p, h, ReasonNoConn)
+		}
 	}
 	if h.ttl <= 1 {
 		return f.timeExceeded(p, h)
@@ -71,6 +73,9 @@ func (f *Forwarder) noService(p *Packet, h *parsed, own int32) Verdict {
 
 // schedule chooses a real server for a new connection.
 func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
+	if f.defence.refuses() {
+		return drop(ReasonDropPacket)
+	}
 	svc := &f.snap.service[slot]
 	f.request = sched.Request{
 		Proto: h.tuple.Proto, Now: int64(f.now),
@@ -174,6 +179,9 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 
 // begin follows the first packet of a new entry.
 func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction) {
+	if dir == conntrack.Inbound {
+		c.Hear()
+	}
 	if h.kind == kindTCP {
 		f.table.SetClass(c, conntrack.ClassHalfOpen)
 		f.advance(h, c, dir)
@@ -251,9 +259,16 @@ func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
 
 // stray: a packet of a connection that is not in the table, from inside. It
 // never leaves with its private address, as it does with IPVS; its sender is
-// told that the connection is over.
+// told that the connection is over: with a RST, or if NATICMPSend is set and it
+// is a real server, with ICMP.
 func (f *Forwarder) stray(p *Packet, h *parsed) Verdict {
-	if h.kind != kindTCP || h.illegalFlags() {
+	if h.kind == kindTCP && h.illegalFlags() {
+		return drop(ReasonStray)
+	}
+	if f.snap.settings.NATICMPSend && (h.kind != kindTCP || h.flags&flagRST == 0) && f.snap.endpoint.holds(&h.tuple.Src, h.tuple.Proto) {
+		return f.unreachable(p, h, unreachable(icmpPortUnreachable), ReasonStray)
+	}
+	if h.kind != kindTCP {
 		return drop(ReasonStray)
 	}
 	return f.reset(p, h, ReasonStray)

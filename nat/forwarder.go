@@ -44,13 +44,17 @@ type Forwarder struct {
 	snap  *snapshot
 	now   conntrack.Time
 
-	table  *conntrack.Table
-	mapper portMapper
-	frags  *fragments
-	hops   hopCache
-	limit  limiter
-	outbox outbox
-	id     uint16 // of the last packet that we made
+	table     *conntrack.Table
+	mapper    portMapper
+	frags     *fragments
+	hops      hopCache
+	limit     limiter
+	outbox    outbox
+	defence   defence
+	farewells limiter
+	gone      visit  // of the connections of deleted servers
+	departed  uint64 // servers deleted until the snapshot
+	id        uint16 // of the last packet that we made
 
 	counters counters
 
@@ -58,10 +62,12 @@ type Forwarder struct {
 	parsed  parsed
 	leader  parsed // of the datagram that a fragment completes
 	quote   quoted
-	spec    conntrack.Conn // the entry about to be inserted
-	request sched.Request  // to the scheduler
-	mtu     int            // of the way out
-	split   uint16         // MTU that the packet is to be cut to, or 0
+	said    parsed                             // of a packet that is made in the name of an end
+	empty   [ipv6HeaderLen + udpHeaderLen]byte // a datagram that an ICMP error of our own is about
+	spec    conntrack.Conn                     // the entry about to be inserted
+	request sched.Request                      // to the scheduler
+	mtu     int                                // of the way out
+	split   uint16                             // MTU that the packet is to be cut to, or 0
 
 	counted counted
 }
@@ -85,6 +91,7 @@ func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
 	f.mapper.init(c.Seed[1], c.MaxConns)
 	f.frags = newFragments(c.Seed[0])
 	f.outbox.init()
+	f.farewells.setRate(farewells)
 	f.Begin(0)
 	return f, nil
 }
@@ -103,6 +110,11 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 		f.mapper.sync(s)
 		f.counters.sync(s)
 		f.limit.setRate(s.settings.ICMPRate)
+		f.defend()
+		if f.departed != s.departed {
+			f.departed = s.departed
+			f.gone.left = f.table.Extent()
+		}
 	}
 }
 
@@ -196,11 +208,7 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 		return drop(ReasonTCPFlags) // IPVS ends the connection with a null segment
 	}
 	if dir == conntrack.Inbound && c.Server != conntrack.NoSlot && f.snap.server[c.Server].gone {
-		if h.opens() {
-			f.table.Remove(c, conntrack.Deleted)
-			return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
-		}
-		return drop(ReasonServerGone)
+		return f.toGone(p, h, c)
 	}
 	if h.ttl <= 1 {
 		return f.timeExceeded(p, h)
@@ -213,12 +221,12 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	if h.kind == kindTCP {
 		// A SYN that opens the tuple of a connection that is over begins a new
 		// one, at a server chosen anew, and is itself forwarded.
-		if h.opens() && over(c.State) {
-			if dir == conntrack.Inbound && c.Flags&conntrack.SNAT == 0 {
+		if h.opens() {
+			if dir == conntrack.Inbound && f.renews(c) {
 				f.table.Remove(c, conntrack.Deleted)
 				return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
 			}
-			if dir == conntrack.Outbound && c.Flags&conntrack.SNAT != 0 {
+			if dir == conntrack.Outbound && c.Flags&conntrack.SNAT != 0 && over(c.State) {
 				f.reopen(c)
 			}
 		}
@@ -228,17 +236,30 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	} else {
 		f.refresh(c, dir)
 	}
-	if dir == conntrack.Inbound && (c.Hop != p.From || c.HopPort != p.In) {
-		f.moveHop(p, h, c)
+	if dir == conntrack.Inbound {
+		c.Hear()
+		if c.Hop != p.From || c.HopPort != p.In {
+			f.moveHop(p, h, c)
+		}
 	}
 	f.count(c, dir, len(p.Data))
 	return f.send(p, h, c, dir, &way)
 }
 
-// over reports whether a connection in state s gives its tuple to a new SYN
-// (ip_vs_core.c, is_new_conn_expected with conn_reuse_mode 1).
+// over reports whether a connection in state s has ended at both ends.
 func over(s conntrack.State) bool {
 	return s == conntrack.TimeWait || s == conntrack.Close
+}
+
+// renews reports whether a SYN of the client on the tuple of c is scheduled anew
+// (ip_vs_core.c, is_new_conn_expected and what stands before it).
+func (f *Forwarder) renews(c *conntrack.Conn) bool {
+	if c.Server == conntrack.NoSlot {
+		return false
+	}
+	s := &f.snap.settings
+	return s.ConnReuseMode != 0 && over(c.State) ||
+		s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
 }
 
 // advance moves a TCP entry by one segment.
@@ -266,7 +287,7 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 	if side == conntrack.Outbound {
 		c.Flags |= conntrack.Replied
 	}
-	next := c.State.Next(side, event)
+	next := f.defence.tables[c.Flags&conntrack.SNAT].Next(c.State, side, event)
 	if event != conntrack.RST {
 		if h.flags&flagSYN != 0 {
 			if dir == conntrack.Outbound && c.State == conntrack.Established && begunAnew(h, c) {
@@ -327,7 +348,16 @@ func (f *Forwarder) refresh(c *conntrack.Conn, dir conntrack.Direction) {
 		c.Flags |= conntrack.Replied
 		f.table.SetClass(c, conntrack.ClassHeld)
 	}
-	f.table.SetDeadline(c, f.now+conntrack.Time(f.snap.settings.Timeouts[c.State]))
+	f.table.SetDeadline(c, f.now+f.life(c, c.State))
+}
+
+// life is how long an entry lives after a packet that leaves it in state s.
+func (f *Forwarder) life(c *conntrack.Conn, s conntrack.State) conntrack.Time {
+	t := &f.snap.settings.Timeouts
+	if c.Server != conntrack.NoSlot {
+		t = f.snap.server[c.Server].timeouts
+	}
+	return conntrack.Time(t[s])
 }
 
 // setState moves an entry to a state, restarts its timer, keeps the server's
@@ -351,7 +381,7 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 	case next == conntrack.Established && c.Flags&conntrack.Replied != 0:
 		f.table.SetClass(c, conntrack.ClassHeld)
 	}
-	f.table.SetDeadline(c, f.now+conntrack.Time(f.snap.settings.Timeouts[next]))
+	f.table.SetDeadline(c, f.now+f.life(c, next))
 }
 
 // reopen makes an SNAT entry that is over ready for a new connection of the
@@ -366,6 +396,9 @@ func (f *Forwarder) reopen(c *conntrack.Conn) {
 // removed is told by the table of each entry that leaves it.
 func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 	f.counters.removals[why]++
+	if why == conntrack.Expired {
+		f.expired(c)
+	}
 	if c.Server != conntrack.NoSlot {
 		if s := f.snap.server[c.Server].server; c.State.Active() {
 			s.ConnClosedActive()
@@ -379,9 +412,14 @@ func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 }
 
 // Sweep ages the table and the fragments: at most budget entries are removed,
-// the rest waits for the next call.
+// the rest waits for the next call. What it has to say is in the outbox then.
 func (f *Forwarder) Sweep(budget int) {
 	f.table.Sweep(f.now, budget)
+	f.visitGone(budget * slotsPerBudget)
+	if f.now >= f.defence.due {
+		f.defend()
+	}
+	f.thinOut(budget * slotsPerBudget)
 	f.counters.drops[ReasonFragmentTimeout] += uint64(f.frags.sweep(f.now))
 	f.counters.drops[ReasonFragmentLimit] += uint64(f.frags.takeEvicted())
 }

@@ -180,6 +180,7 @@ func (h udpHeader) checksum() uint16 { return binary.BigEndian.Uint16(h[6:8]) }
 
 func (h udpHeader) setSrcPort(v uint16)  { binary.BigEndian.PutUint16(h[0:2], v) }
 func (h udpHeader) setDstPort(v uint16)  { binary.BigEndian.PutUint16(h[2:4], v) }
+func (h udpHeader) setLength(n int)      { binary.BigEndian.PutUint16(h[4:6], uint16(n)) }
 func (h udpHeader) setChecksum(v uint16) { binary.BigEndian.PutUint16(h[6:8], v) }
 
 // replaceSrcPort writes the source port and notes the change.

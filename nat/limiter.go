@@ -43,3 +43,8 @@ func (l *limiter) allow(now conntrack.Time) bool {
 	l.next = next
 	return true
 }
+
+// has reports whether n tokens are there.
+func (l *limiter) has(now conntrack.Time, n int) bool {
+	return max(l.next, now)+conntrack.Time(n)*l.interval <= now+l.depth
+}

@@ -12,7 +12,7 @@ import (
 // Publish makes everything that was said since the last Publish visible to the
 // Forwarders, at once and as a whole. They take it up with their next batch.
 func (r *Rules) Publish() {
-	s := &snapshot{settings: r.settings}
+	s := &snapshot{settings: r.settings, idle: len(r.byKey) == 0}
 	for _, p := range r.ports {
 		if p.Index < MaxPorts {
 			p.addrs = nil
@@ -36,6 +36,7 @@ func (r *Rules) Publish() {
 		if d.service != nil {
 			e.service = d.service.slot
 		}
+		r.publishEnds(s, d, &e)
 		s.server[i] = e
 	}
 	var inner []ownEntry

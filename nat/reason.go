@@ -53,6 +53,7 @@ const (
 	ReasonUnsolicited // from outside to a mapped port, from a stranger
 	ReasonNoPort      // no SNAT port left
 	ReasonStray       // from a real server, without an entry
+	ReasonDropPacket  // one of the first packets that DropPacket drops
 
 	// What the way out says.
 	ReasonNoRoute
@@ -108,6 +109,7 @@ var reasonNames = [NumReasons]string{
 	ReasonUnsolicited:       "unsolicited",
 	ReasonNoPort:            "no-snat-port",
 	ReasonStray:             "stray-server-packet",
+	ReasonDropPacket:        "drop-packet",
 	ReasonNoRoute:           "no-route",
 	ReasonTooBig:            "too-big",
 	ReasonNeighbour:         "neighbour-silent",

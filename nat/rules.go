@@ -57,6 +57,7 @@ type Rules struct {
 	routes   []Route
 	settings Settings
 	serial   uint64
+	departed uint64 // servers ever deleted
 }
 
 // slots numbers things. A number is used again after its thing is gone.
@@ -102,7 +103,8 @@ type server struct {
 	serial  uint64
 	sched   *sched.Server
 	gone    bool
-	idle    int // ticks in the trash without a connection
+	last    ServiceSpec // of the service when the server was deleted
+	idle    int         // ticks in the trash without a connection
 }
 
 // trashTicks is how many calls of Tick a deleted server without connections
@@ -178,10 +180,6 @@ func notYet(s ServiceSpec) error {
 		what = "one-packet scheduling"
 	case s.Helper != NoHelper:
 		what = "helpers"
-	case s.OnServerDown != ServerDownKeep:
-		what = "on-server-down"
-	case s.Idle != 0:
-		what = "idle time-outs of a service"
 	default:
 		return nil
 	}
@@ -309,7 +307,8 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 // connections that refer to it.
 func (r *Rules) discard(d *server) {
 	d.service.pool.Remove(d.sched)
-	d.gone, d.idle = true, 0
+	d.gone, d.idle, d.last = true, 0, d.service.ServiceSpec
+	r.departed++
 	r.trash[serverKey{d.key, d.sched.Addr}] = d
 }
 

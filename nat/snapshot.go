@@ -28,6 +28,8 @@ type snapshot struct {
 	routes   routeTable
 	ports    [MaxPorts]PortInfo
 	settings Settings
+	departed uint64   // servers that were ever deleted, if one of them left something to do
+	idle     bool     // there is no service
 	inside   []prefix // networks whose packets are ours to translate or to refuse
 }
 
@@ -41,11 +43,13 @@ type serviceEntry struct {
 }
 
 type serverEntry struct {
-	dest    conntrack.Endpoint // port 0: that of the packet
-	server  *sched.Server      // nil: the slot is free
-	service uint32             // NoSlot: deleted
-	gone    bool               // deleted, kept for the connections that refer to it
-	serial  uint64
+	dest     conntrack.Endpoint  // port 0: that of the packet
+	server   *sched.Server       // nil: the slot is free
+	service  uint32              // NoSlot: deleted
+	gone     bool                // deleted, kept for the connections that refer to it
+	fate     fate                // of its connections, if it is gone
+	timeouts *conntrack.Timeouts // of its connections
+	serial   uint64
 }
 
 type snatRule struct {

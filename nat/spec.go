@@ -164,18 +164,21 @@ type Settings struct {
 	// ResetOnExpiry ends an established TCP connection whose time is over with a
 	// RST to both ends. IPVS says nothing.
 	ResetOnExpiry bool
+	// HoldGoneSYN drops a SYN to a deleted server with the rest of its
+	// connection's packets, as IPVS does, while its service keeps those.
+	HoldGoneSYN bool
 
-	ConnReuseMode           int  // (conn_reuse_mode) bit 0: a SYN on what is over is scheduled anew
-	ExpireNodestConn        bool // (expire_nodest_conn) a connection whose server is deleted ends with its next packet
+	ConnReuseMode           int  // (conn_reuse_mode) not 0: a SYN on what is over is scheduled anew
+	ExpireNodestConn        bool // (expire_nodest_conn) connections end with their server; a SYN to one of weight 0 is scheduled anew
 	ExpireQuiescentTemplate bool // (expire_quiescent_template) a template of a server of weight 0 is not used
 	NATICMPSend             bool // (nat_icmp_send) a server's packet without an entry is answered with port unreachable
 	SloppyTCP               bool // (sloppy_tcp) any segment but a RST opens a connection
 	SloppySCTP              bool // (sloppy_sctp) any packet but an ABORT opens an association
 	ScheduleICMP            bool // (schedule_icmp) an ICMP error about no connection opens one
-	PMTUDisc                bool // (pmtu_disc) what must not be cut and is too big is answered with frag-needed
-	DropEntry               int  // (drop_entry) 0 off, 1 and 2 when memory is short, 3 always
-	DropPacket              int  // (drop_packet) the same
-	SecureTCP               int  // (secure_tcp) the same
+	PMTUDisc                bool // (pmtu_disc) tunnels: what must not be cut and is too big is answered with frag-needed, not cut; others always do
+	DropEntry               int  // (drop_entry) 0 off, 1 and 2 when the table is nearly full, 3 always: entries hardly used are removed
+	DropPacket              int  // (drop_packet) the same: some first packets are dropped
+	SecureTCP               int  // (secure_tcp) the same: TCP is established when the server says so
 	DropRate                int  // (am_droprate) with DropPacket 3, one of so many new connections is dropped
 
 	LBLCExpiration, LBLCRExpiration time.Duration // (lblc_expiration, lblcr_expiration) 0: a day

@@ -166,8 +166,8 @@ func (s *shard) serve(p *port) {
 			for i := range s.frames[:n] {
 				s.judge(p, &s.frames[i])
 			}
-			s.generated()
 			s.forwarder.Sweep(sweepPerBatch)
+			s.generated()
 			s.flush()
 		}
 		if err != nil {

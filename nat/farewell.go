@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import "github.com/vsnat/vsnat/conntrack"
+
+// Polite ends. A connection that ends here while both ends think that it lives
+// would leave them waiting, for hours or for ever. They are told:
+//
+//	TCP  a RST to each, with the number that its receiver waits for. One that has
+//	     missed a segment answers with a challenge (RFC 5961 section 3.2), to a
+//	     connection that is not there any more, and gets the right one for that
+//	UDP  ICMP port unreachable to the client, about a datagram as it would send it.
+//	     Only if its server is gone: after a pause its next datagram opens a new
+//	     entry, and an error would spoil that
+//
+// It is done for connections that time out (Settings.ResetOnExpiry) and for those
+// of deleted servers (gone.go), at most farewells a second, beside the limit of
+// Settings.ICMPRate: what is told here is not an answer, so that nobody can call
+// forth more of it than there were connections. Of what times out beyond that
+// nobody is told, which is counted; the visit of a deleted server's waits.
+const farewells = 20_000
+
+// unfinished tells whether the ends of a TCP connection in state s have something
+// left to say to each other: it is open, in one direction at least.
+func unfinished(s conntrack.State) bool {
+	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait
+}
+
+// expired is told of entries whose time was over, when they are gone already.
+func (f *Forwarder) expired(c *conntrack.Conn) {
+	if c.Proto != ProtoTCP || !unfinished(c.State) {
+		return
+	}
+	f.counters.expiredOpen++
+	if !f.snap.settings.ResetOnExpiry {
+		return
+	}
+	if !f.mayTell() {
+		f.counters.suppressed[ReasonRateLimit] += 2
+		return
+	}
+	f.tell(c)
+}
+
+// mayTell reports whether both ends of a connection may be told that it is over.
+func (f *Forwarder) mayTell() bool {
+	return f.farewells.has(f.now, 2) && f.outbox.fits(2, maxErrorLen)
+}
+
+// tell tells the ends of a connection that it is over.
+func (f *Forwarder) tell(c *conntrack.Conn) {
+	switch c.Proto {
+	case ProtoTCP:
+		f.resetEnd(c, conntrack.Outbound)
+		f.resetEnd(c, conntrack.Inbound)
+	case ProtoUDP:
+		f.refuseClient(c)
+	}
+}
+
+// resetEnd sends a RST in the name of sender: Outbound, to the client. It is made
+// as sender would have made it, and goes the way of its packets.
+func (f *Forwarder) resetEnd(c *conntrack.Conn, sender conntrack.Direction) {
+	seq, seqKnown := c.NextSeq(sender)
+	ack, ackKnown := c.NextAck(sender)
+	way := f.way(c, sender)
+	if way.port == NoPort || !seqKnown && !ackKnown {
+		return
+	}
+	b := f.farewell(resetLen)
+	if b == nil {
+		return
+	}
+	flags := uint8(flagRST)
+	if ackKnown {
+		flags |= flagACK
+	}
+	p := Packet{In: c.HopPort}
+	src, dst := &c.Client, &c.Virtual
+	if sender == conntrack.Outbound {
+		p.In = c.InsidePort
+		src, dst = &c.Dest, &c.Client
+		if c.Flags&conntrack.FullNAT != 0 {
+			dst = &c.Local
+		}
+	}
+	p.Data = b[:buildResetSegment(b, src, dst, seq, ack, flags)]
+	h := &f.said
+	if h.parse(&p) != ReasonNone {
+		return
+	}
+	v := f.send(&p, h, c, sender, &way)
+	f.outbox.put(len(p.Data), p, v)
+	f.counters.farewells++
+}
+
+// refuseClient tells the client of a UDP flow that nobody is there any more. The
+// error quotes an empty datagram of the client's: what counts are its endpoints.
+func (f *Forwarder) refuseClient(c *conntrack.Conn) {
+	way := f.way(c, conntrack.Outbound)
+	if way.port == NoPort {
+		return
+	}
+	b := f.farewell(maxErrorLen)
+	if b == nil {
+		return
+	}
+	about := Packet{Data: buildDatagram(f.empty[:], &c.Client, &c.Virtual)}
+	n := buildICMPError(b, unreachable(icmpPortUnreachable), &c.Virtual.Addr, f.nextID(), &about)
+	f.outbox.put(n, Packet{In: c.InsidePort}, way.verdict())
+	f.counters.farewells++
+}
+
+// farewell reserves room for a packet of n bytes, and charges it.
+func (f *Forwarder) farewell(n int) []byte {
+	if !f.farewells.allow(f.now) {
+		f.counters.suppressed[ReasonRateLimit]++
+		return nil
+	}
+	b := f.outbox.room(n)
+	if b == nil {
+		f.counters.suppressed[ReasonOutboxFull]++
+	}
+	return b
+}
+
+// buildDatagram writes an empty datagram from src to dst and returns it. b holds
+// at least an IPv6 header and one of UDP.
+func buildDatagram(b []byte, src, dst *conntrack.Endpoint) []byte {
+	l4 := ipv6HeaderLen
+	if src.Addr.Is4() {
+		l4 = ipv4HeaderLen
+	}
+	b = b[:l4+udpHeaderLen]
+	clear(b)
+	u := udpHeader(b[l4:])
+	u.setSrcPort(src.Port)
+	u.setDstPort(dst.Port)
+	u.setLength(udpHeaderLen)
+	u.setChecksum(transportChecksum(&src.Addr, &dst.Addr, protoUDP, u))
+	if src.Addr.Is4() {
+		writeIPv4(b, protoUDP, &src.Addr, &dst.Addr, 0, ipv4DontFragment, 0)
+	} else {
+		writeIPv6(b, protoUDP, &src.Addr, &dst.Addr)
+	}
+	return b
+}
