@@ -131,12 +131,14 @@ func (f *Forwarder) visitGone(slots int) {
 // reports false if that has to wait.
 func (f *Forwarder) endGone(c *conntrack.Conn) bool {
 	fate := f.snap.server[c.Server].fate
-	if fate == fateKeep || c.Children() > 0 || c.Flags&conntrack.Template != 0 && fate != fateExpire {
+	if fate == fateKeep || c.Flags&conntrack.Template != 0 && fate != fateExpire {
 		return true
 	}
 	switch fate {
 	case fateExpire:
-		f.table.Remove(c, conntrack.ServerGone)
+		if c.Children() == 0 {
+			f.table.Remove(c, conntrack.ServerGone)
+		}
 		return true
 	case fateRepick:
 		if c.State == conntrack.UDP {

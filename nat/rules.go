@@ -225,7 +225,14 @@ func (r *Rules) EditService(spec ServiceSpec) error {
 
 // options are what a service asks of its scheduler.
 func (r *Rules) options(spec ServiceSpec) sched.Options {
-	return sched.Options{Flags: spec.Flags}
+	o := sched.Options{Flags: spec.Flags}
+	switch spec.Scheduler {
+	case "lblc":
+		o.Expiration = r.settings.LBLCExpiration
+	case "lblcr":
+		o.Expiration = r.settings.LBLCRExpiration
+	}
+	return o
 }
 
 // DelService deletes a service with its servers. Connections that are there
@@ -413,7 +420,12 @@ func (r *Rules) SetPorts(p []PortInfo) { r.ports = slices.Clone(p) }
 func (r *Rules) SetRoutes(routes []Route) { r.routes = slices.Clone(routes) }
 
 // SetSettings replaces the settings.
-func (r *Rules) SetSettings(s Settings) { r.settings = s }
+func (r *Rules) SetSettings(s Settings) {
+	r.settings = s
+	for _, v := range r.byKey {
+		v.pool.SetOptions(r.options(v.ServiceSpec))
+	}
+}
 
 // Settings returns the settings in force.
 func (r *Rules) Settings() Settings { return r.settings }

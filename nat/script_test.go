@@ -24,12 +24,14 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 // A packet script drives a real Forwarder with a hand clock. One line, one
 // step:
 //
-//	service tcp A:P sched rr [no-server reset]     server A:P [weight N]   (of the last service)
+//	service tcp A:P sched rr [no-server reset] [on-server-down reset|repick] [idle DURATION]
+//	server A:P [weight N]   (of the last service)
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
 //	service mark N sched rr                        mark6: in IPv6; servers of port 0 take the packet's
 //	mark RULE       delete-mark RULE             in the words of MarkRule.String
 //	snat NET ADDR [MIN-MAX]    host ADDR    busy tcp ADDR:P    own ADDR/BITS
 //	mtu PORT N      timeout STATE DURATION      max-conns N
+//	set NAME VALUE  (a setting of IPVS by its name there, reset_on_expiry, hold_gone_syn; 0 and 1 for no and yes)
 //	icmp-rate N     link PORT up|down    name PORT NAME    route NET PORT [GATEWAY]
 //	in[@PORT] PACKET       a packet arrives, by the port that leads to its source; via=N: from the neighbour N
 //	want[@PORT] PACKET     it was forwarded: the words given must be there, and every checksum right
@@ -255,6 +257,12 @@ func (s *script) step(word, rest string) {
 				spec.Scheduler = w[i+1]
 			case "no-server":
 				spec.NoServer = map[string]NoServer{"icmp": NoServerICMP, "reset": NoServerReset}[w[i+1]]
+			case "on-server-down":
+				spec.OnServerDown = map[string]ServerDown{"reset": ServerDownReset, "repick": ServerDownRepick}[w[i+1]]
+			case "idle":
+				d, err := time.ParseDuration(w[i+1])
+				s.must(err)
+				spec.Idle = d
 			}
 		}
 		s.must(s.rules.AddService(spec))
@@ -313,6 +321,10 @@ func (s *script) step(word, rest string) {
 		}
 		s.rules.SetSettings(settings)
 		s.dirty = true
+	case "set":
+		n, err := strconv.Atoi(w[1])
+		s.must(err)
+		s.set(w[0], n)
 	case "icmp-rate":
 		n, err := strconv.Atoi(w[0])
 		s.must(err)
@@ -439,6 +451,29 @@ func (s *script) step(word, rest string) {
 	default:
 		s.fatal("no step is called %q", word)
 	}
+}
+
+// set changes a setting by its name in IPVS.
+func (s *script) set(name string, n int) {
+	v := s.rules.Settings()
+	numbers := map[string]*int{
+		"conn_reuse_mode": &v.ConnReuseMode, "drop_entry": &v.DropEntry, "drop_packet": &v.DropPacket,
+		"secure_tcp": &v.SecureTCP, "am_droprate": &v.DropRate,
+	}
+	flags := map[string]*bool{
+		"expire_nodest_conn": &v.ExpireNodestConn, "nat_icmp_send": &v.NATICMPSend, "sloppy_tcp": &v.SloppyTCP,
+		"schedule_icmp": &v.ScheduleICMP, "reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN,
+	}
+	switch {
+	case numbers[name] != nil:
+		*numbers[name] = n
+	case flags[name] != nil:
+		*flags[name] = n != 0
+	default:
+		s.fatal("no setting is called %q", name)
+	}
+	s.rules.SetSettings(v)
+	s.dirty = true
 }
 
 func (s *script) arrive(at, text string) {
