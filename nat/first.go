@@ -141,7 +141,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 		Hop:    p.From, HopPort: p.In, InsidePort: to.port,
 	}
 	c := &f.spec
-	if h.kind == kindUDP {
+	if c.Proto == ProtoUDP {
 		c.State = conntrack.UDP
 	}
 	from := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
@@ -172,6 +172,9 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 	}
 	s.server.ConnOpened()
 	f.counters.opened(service, server)
+	if h.kind == kindICMPError {
+		return f.passOn(p, &f.parsed, c, conntrack.Inbound), false
+	}
 	f.begin(h, c, conntrack.Inbound)
 	f.count(c, conntrack.Inbound, len(p.Data))
 	return f.send(p, h, c, conntrack.Inbound, &way), false

@@ -22,6 +22,11 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	t := conntrack.Tuple{Src: q.tuple.Dst, Dst: q.tuple.Src, Proto: q.tuple.Proto}
 	c, dir := f.lookup(&t, f.snap.own.find(&t.Dst.Addr))
 	if c == nil {
+		if f.snap.settings.ScheduleICMP && h.tuple.Dst.Addr == q.tuple.Src.Addr {
+			if v, ok := f.firstError(p, h, &t); ok {
+				return v
+			}
+		}
 		if f.snap.endpoint.holds(&q.tuple.Dst, q.tuple.Proto) {
 			return drop(ReasonICMPNoConn) // about a service's server: its address is not to be seen
 		}
@@ -40,6 +45,28 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	if q.kind == kindTCP && !sent(c, dir.Other(), q.seq) {
 		return drop(ReasonICMPQuote)
 	}
+	return f.passOn(p, h, c, dir)
+}
+
+// firstError has an error about no connection, to the address of a service, open
+// one as the client's first packet would, if ScheduleICMP is set: for flows whose
+// entry is gone, or was another director's. The entry lives for 3 s unless the
+// client says something itself. t is the tuple of the client's packets.
+func (f *Forwarder) firstError(p *Packet, h *parsed, t *conntrack.Tuple) (v Verdict, ok bool) {
+	service := f.snap.services.find(&serviceKey{t.Dst, t.Proto})
+	if service < 0 {
+		return v, false
+	}
+	asked := &f.said
+	*asked = *h
+	asked.tuple = *t
+	return f.schedule(p, asked, uint32(service)), true
+}
+
+// passOn rewrites an error, which f.quote has the quotation of, and says where
+// it goes.
+func (f *Forwarder) passOn(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction) Verdict {
+	q := &f.quote
 	if h.ttl <= 1 {
 		return drop(ReasonTTL)
 	}
