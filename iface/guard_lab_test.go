@@ -127,14 +127,15 @@ func listen(t *testing.T, in *ifacetest.Namespace, at string) net.Listener {
 }
 
 // probe does send inside a namespace, then sends a ping that must be answered,
-// from the same thread and CPU: what the ping's answer overtakes never comes.
+// from the same CPU: what the ping's answer overtakes never comes.
 // It returns what arrived on link of the watching namespace before the ping's
 // last packet there, described; ARP and neighbour discovery left out.
 type probe struct {
 	from, watch *ifacetest.Namespace
 	link        string
-	marker      string // address to ping
-	source      string // source of the ping; "" is the kernel's choice
+	marker      string               // address to ping
+	source      string               // source of the ping; "" is the kernel's choice
+	pinger      *ifacetest.Namespace // who pings; nil: from
 }
 
 func (p probe) run(t *testing.T, send func() error) []string {
@@ -146,15 +147,14 @@ func (p probe) run(t *testing.T, send func() error) []string {
 	}
 	defer unix.Close(tap)
 
-	err := p.from.Do(func() error {
-		var cpu unix.CPUSet
-		cpu.Set(0)
-		_ = unix.SchedSetaffinity(0, &cpu)
-		if err := send(); err != nil {
-			return err
-		}
-		return sendPing(p.source, p.marker, id)
-	})
+	pinger := p.pinger
+	if pinger == nil {
+		pinger = p.from
+	}
+	err := p.from.Do(func() error { return onOneCPU(send) })
+	if err == nil {
+		err = pinger.Do(func() error { return onOneCPU(func() error { return sendPing(p.source, p.marker, id) }) })
+	}
 	if err != nil {
 		t.Fatalf("probe: %v", err)
 	}
@@ -177,6 +177,15 @@ func (p probe) run(t *testing.T, send func() error) []string {
 			seen = append(seen, text)
 		}
 	}
+}
+
+// onOneCPU has what f sends stay in the order in which it is sent. The thread is
+// one that Do lets die.
+func onOneCPU(f func() error) error {
+	var cpu unix.CPUSet
+	cpu.Set(0)
+	_ = unix.SchedSetaffinity(0, &cpu)
+	return f()
 }
 
 func openTap(link string) (int, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -132,6 +133,9 @@ func bringUp(name string, mtu int) error {
 	if err := netlink.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("tun %q: set the MTU to %d: %w", name, mtu, err)
 	}
+	// No link-local address, which would ask for routers and report its groups.
+	// Without IPv6 in the kernel there is nothing to set.
+	_ = netlink.LinkSetIP6AddrGenMode(link, nl.IN6_ADDR_GEN_MODE_NONE)
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("tun %q: set the link up: %w", name, err)
 	}

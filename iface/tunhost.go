@@ -5,7 +5,6 @@ package iface
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -33,6 +32,7 @@ import (
 //	50  from SERVER lookup 7611                        replies, and ICMP errors
 //	50  from INSIDE lookup 7611                        SNAT
 //	60  (nothing)
+//	70  from all iif LINK blackhole                    each link that forwards for us alone
 //
 // Table 7611 holds a default route into the device. An address of the host is in
 // the table local, which the kernel looks up first: to take single ports of it,
@@ -42,20 +42,32 @@ import (
 // local as before. What arrives from the device matches no link and is routed
 // on by the host's own rules.
 //
+// IPv6 has the same list, with icmpv6.
+//
 // Because whole addresses are taken at 50, and ICMP at 20, the device also gets
 // packets that are not ours. They must be written back unchanged: then the host
 // treats them as it would have done, with a TTL one less. In particular the
 // host goes on answering pings to its addresses.
 //
-// Beside the rules: proxy ARP on the served links for owned addresses, without
-// the kernel's delay; forwarding on the served links and the device (not
-// net.ipv4.ip_forward, which stays as it is); for the device accept_local and
-// rp_filter off or, where "all" is stricter, loose. The check of a source looks
-// the way back up as if the packet came by the link that we send to, so our own
-// rules approve of most of what we write. Not of a fragment from an address of
-// the host, which has no port, nor of what goes back to the host itself. Loose
-// checks fail on a device without any address: there it gets the dummy address
-// 192.0.0.8 (RFC 7600), which no packet carries.
+// Beside the rules, what IPv4 needs: proxy ARP on the served links for owned
+// addresses, without the kernel's delay; forwarding on the served links and the
+// device (not net.ipv4.ip_forward, which stays as it is); for the device
+// accept_local and rp_filter off or, where "all" is stricter, loose. The check of
+// a source looks the way back up as if the packet came by the link that we send
+// to, so our own rules approve of most of what we write. Not of a fragment from an
+// address of the host, which has no port, nor of what goes back to the host
+// itself. Loose checks fail on a device without any address: there it gets the
+// dummy address 192.0.0.8 (RFC 7600), which no packet carries.
+//
+// And what IPv6 needs: net.ipv6.conf.all.forwarding, since no link forwards by
+// itself, and with it accept_ra 2 where it is 1, or the host would forget the
+// routes that it has from routers; proxy entries for owned addresses, and for
+// those of the host that rules at 20 take ICMPv6 of, with
+// net.ipv6.conf.all.proxy_ndp: with these the kernel keeps neighbour discovery
+// that is sent to an address alone to itself, although it routes the rest to us.
+//
+// A link that did not forward before forwards what we write and what goes to us,
+// and nothing else: the rule at 70 says so.
 //
 // Device and routes vanish with the process, rules, proxy entries and settings of
 // the links do not. Close removes them. If the process dies, a child that
@@ -63,15 +75,15 @@ import (
 // removed by the next OpenTUNHost: rules and routes carry protocol 118, the rest
 // is in a file (TUNHostOptions.State).
 //
-// IPv4 only. One TUNHost per network namespace. One goroutine, in the network
-// namespace in which it was opened.
+// One TUNHost per network namespace. One goroutine, in the network namespace in
+// which it was opened.
 type TUNHost struct {
 	device  string
 	options TUNHostOptions
 
 	lock   *os.File // as long as it is open, nobody else opens a TUNHost here
 	handle *netlink.Handle
-	local  bool // the table local has its rule at 0 when we are not here
+	local  []int // families whose table local has its rule at 0 when we are not here
 	undo   tunHostUndo
 	reaper *tunHostReaper // nil where none is wanted
 	rules  GuardRules
@@ -153,16 +165,23 @@ func (h *TUNHost) removeLeftovers() error {
 	if err != nil {
 		return err
 	}
-	rules, err := h.handle.RuleList(unix.AF_INET)
-	if err != nil {
-		return fmt.Errorf("list rules: %w", err)
+	for _, family := range tunHostFamilies() {
+		rules, err := h.handle.RuleList(family)
+		if err != nil {
+			return fmt.Errorf("list rules: %w", err)
+		}
+		first := slices.ContainsFunc(rules, isFirstLocal)
+		// Without the file: rules of ours, and the table local only among them.
+		if slices.ContainsFunc(rules, isOurLocal) && !first {
+			left.moveLocal(family)
+		}
+		if first || left.localMoved(family) {
+			h.local = append(h.local, family)
+		}
 	}
-	// Without the file: rules of ours, and the table local only among them.
-	left.LocalMoved = left.LocalMoved || slices.ContainsFunc(rules, isOurLocal) && !slices.ContainsFunc(rules, isFirstLocal)
 	if err := left.run(h.handle); err != nil {
 		return fmt.Errorf("remove what an earlier process left: %w", err)
 	}
-	h.local = left.LocalMoved || slices.ContainsFunc(rules, isFirstLocal)
 	return h.save()
 }
 
@@ -182,8 +201,8 @@ func (h *TUNHost) Apply(rules TUNHostRules) error {
 	if err != nil {
 		return err
 	}
-	if err := onlyIPv4(normal); err != nil {
-		return fmt.Errorf("tun host %s: %w", h.device, err)
+	if asks(ofFamily(normal, unix.AF_INET6)) && !slices.Contains(tunHostFamilies(), unix.AF_INET6) {
+		return fmt.Errorf("tun host %s: IPv6 is to be served, and the kernel has none\nhint: boot without ipv6.disable=1, or serve IPv4 only", h.device)
 	}
 	normal.Links = slices.DeleteFunc(normal.Links, func(name string) bool {
 		_, err := h.handle.LinkByName(name)
@@ -196,7 +215,7 @@ func (h *TUNHost) Apply(rules TUNHostRules) error {
 		{"settings", h.applySettings},
 		{"route into the device", h.applyRoute},
 		{"rules", h.applyRules},
-		{"proxy ARP", h.applyProxies},
+		{"proxy entries", h.applyProxies},
 	}
 	for _, step := range steps {
 		if err := step.do(normal); err != nil {
@@ -207,32 +226,9 @@ func (h *TUNHost) Apply(rules TUNHostRules) error {
 	return nil
 }
 
-// onlyIPv4 refuses what would silently stay the host's. Addresses of the host may
-// be of any family.
-func onlyIPv4(rules GuardRules) error {
-	var list []netip.Addr
-	list = append(list, rules.Owned...)
-	for _, s := range slices.Concat(rules.Services, rules.Servers) {
-		list = append(list, s.Addr)
-	}
-	for _, p := range rules.Inside {
-		list = append(list, p.Addr())
-	}
-	for _, p := range rules.SNAT {
-		list = append(list, p.Addr)
-	}
-	for _, a := range list {
-		if !a.Is4() {
-			return fmt.Errorf("%s: IPv6 is not served through a TUN device\nhint: use packet sockets", a)
-		}
-	}
-	return nil
-}
-
 // Limits lists what is not taken of the rules last applied, for the operator.
 func (h *TUNHost) Limits() []string {
-	early, _ := tunHostRoutes(h.rules)
-	if len(early) == 0 {
+	if len(sharedAddrs(h.rules)) == 0 {
 		return nil
 	}
 	return []string{"fragmented datagrams to services and SNAT ports on addresses of the host stay with the host: a fragment has no port to route by; use an address the host does not have"}

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/vsnat/vsnat/iface"
@@ -32,8 +33,10 @@ func waitEchoReply(c net.PacketConn) error {
 		if err != nil {
 			return err
 		}
-		if m, err := icmp.ParseMessage(1, b[:n]); err == nil && m.Type == ipv4.ICMPTypeEchoReply {
-			return nil
+		for proto, reply := range map[int]icmp.Type{1: ipv4.ICMPTypeEchoReply, 58: ipv6.ICMPTypeEchoReply} {
+			if m, err := icmp.ParseMessage(proto, b[:n]); err == nil && m.Type == reply {
+				return nil
+			}
 		}
 	}
 }
@@ -43,34 +46,37 @@ func (lab *guardLab) hostState(t *testing.T) string {
 	t.Helper()
 	var state []string
 	add := func(format string, args ...any) { state = append(state, fmt.Sprintf(format, args...)) }
-	rules, err := lab.host.Handle.RuleList(unix.AF_INET)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range rules {
-		ports := "any"
-		if r.Dport != nil {
-			ports = fmt.Sprintf("%d-%d", r.Dport.Start, r.Dport.End)
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		version := map[int]int{unix.AF_INET: 4, unix.AF_INET6: 6}[family]
+		rules, errRules := lab.host.Handle.RuleList(family)
+		for _, r := range rules {
+			ports := "any"
+			if r.Dport != nil {
+				ports = fmt.Sprintf("%d-%d", r.Dport.Start, r.Dport.End)
+			}
+			add("rule%d %03d from %v to %v iif %s proto %d ports %s goto %d table %d by %d", version, r.Priority, r.Src, r.Dst, r.IifName, r.IPProto, ports, r.Goto, r.Table, r.Protocol)
 		}
-		add("rule %03d from %v to %v iif %s proto %d ports %s goto %d table %d by %d", r.Priority, r.Src, r.Dst, r.IifName, r.IPProto, ports, r.Goto, r.Table, r.Protocol)
+		proxies, errProxies := lab.host.Handle.NeighProxyList(0, family)
+		for _, p := range proxies {
+			add("proxy %s on %d", p.IP, p.LinkIndex)
+		}
+		routes, errRoutes := lab.host.Handle.RouteListFiltered(family, &netlink.Route{Table: 7611}, netlink.RT_FILTER_TABLE)
+		for _, r := range routes {
+			add("route%d %v", version, r)
+		}
+		if err := firstError(errRules, errProxies, errRoutes); err != nil {
+			t.Fatal(err)
+		}
 	}
-	proxies, err := lab.host.Handle.NeighProxyList(0, unix.AF_INET)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range proxies {
-		add("proxy %s on %d", p.IP, p.LinkIndex)
-	}
-	routes, err := lab.host.Handle.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: 7611}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range routes {
-		add("route %v", r)
-	}
-	err = lab.host.Do(func() error {
-		for _, path := range []string{"ip_forward", "conf/pub/forwarding", "conf/priv/forwarding", "neigh/pub/proxy_delay", "neigh/priv/proxy_delay", "conf/all/rp_filter"} {
-			b, err := os.ReadFile("/proc/sys/net/ipv4/" + path)
+	err := lab.host.Do(func() error {
+		for _, path := range []string{
+			"ipv4/ip_forward", "ipv4/conf/pub/forwarding", "ipv4/conf/priv/forwarding",
+			"ipv4/neigh/pub/proxy_delay", "ipv4/neigh/priv/proxy_delay", "ipv4/conf/all/rp_filter",
+			"ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding", "ipv6/conf/pub/forwarding", "ipv6/conf/priv/forwarding",
+			"ipv6/conf/pub/accept_ra", "ipv6/conf/priv/accept_ra", "ipv6/conf/all/proxy_ndp",
+			"ipv6/neigh/pub/proxy_delay", "ipv6/neigh/priv/proxy_delay",
+		} {
+			b, err := os.ReadFile("/proc/sys/net/" + path)
 			if err != nil {
 				return err
 			}
@@ -85,20 +91,25 @@ func (lab *guardLab) hostState(t *testing.T) string {
 	return strings.Join(state, "\n")
 }
 
-// everyRule asks for something of each kind.
+// everyRule asks for something of each kind, in both families.
 func (lab *guardLab) everyRule() iface.TUNHostRules {
 	rules := lab.rules()
-	rules.Owned = addresses("192.0.2.23")
-	rules.Services = []iface.GuardService{service(tcp, "192.0.2.1:80"), service(tcp, "192.0.2.1:0"), service(tcp, "192.0.2.23:80")}
-	rules.Servers = []iface.GuardService{service(tcp, "10.0.0.2:80"), service(tcp, "10.0.0.2:81")}
-	rules.Inside = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
-	rules.SNAT = []iface.GuardPorts{{Addr: netip.MustParseAddr("192.0.2.1"), Min: 1000, Max: 2000, Except: []uint16{1500}}}
+	for _, plan := range hostPlans {
+		rules.Owned = append(rules.Owned, netip.MustParseAddr(plan.owned))
+		rules.Services = append(rules.Services, service(tcp, at(plan.host, 80)), service(tcp, at(plan.host, 0)), service(tcp, at(plan.owned, 80)))
+		rules.Servers = append(rules.Servers, service(tcp, at(plan.server, 80)), service(tcp, at(plan.server, 81)))
+		rules.Inside = append(rules.Inside, netip.MustParsePrefix(plan.inside))
+		rules.SNAT = append(rules.SNAT, iface.GuardPorts{Addr: netip.MustParseAddr(plan.host), Min: 1000, Max: 2000, Except: []uint16{1500}})
+	}
 	return rules
 }
 
 func TestTUNHostClosePutsTheHostBack(t *testing.T) {
-	lab := newGuardLab(t)
+	lab := newTUNLab(t)
 	standIn(t, lab)
+	setSysctl(t, lab.host, "net/ipv6/conf/priv/forwarding", "1") // in name only
+	setSysctl(t, lab.host, "net/ipv6/conf/pub/accept_ra", "1")
+	setSysctl(t, lab.host, "net/ipv6/conf/priv/accept_ra", "0")
 	before := lab.hostState(t)
 	state := filepath.Join(t.TempDir(), "made", "state.json")
 	h := openTUNHost(t, lab, iface.TUNHostOptions{State: state})
@@ -107,20 +118,29 @@ func TestTUNHostClosePutsTheHostBack(t *testing.T) {
 	lab.routeInto(t, h, every)
 	full := lab.hostState(t)
 	for _, want := range []string{
-		"rule 010 from <nil> to <nil> iif pub proto 0 ports any goto 20 table 0 by 118",
-		"rule 020 from <nil> to 192.0.2.1/32 iif  proto 6 ports 80-80 goto -1 table 7611 by 118",
-		"rule 020 from <nil> to 192.0.2.1/32 iif  proto 17 ports 1501-2000 goto -1 table 7611 by 118",
-		"rule 020 from <nil> to 192.0.2.1/32 iif  proto 1 ports any goto -1 table 7611 by 118",
-		"rule 030 from <nil> to <nil> iif  proto 0 ports any goto -1 table 255 by 118",
-		"rule 050 from <nil> to 192.0.2.23/32 iif  proto 0 ports any goto -1 table 7611 by 118",
-		"rule 050 from 10.0.0.2/32 to <nil> iif  proto 0 ports any goto -1 table 7611 by 118",
-		"proxy 192.0.2.23", "route ", "ip_forward=0", "conf/pub/forwarding=1", "neigh/priv/proxy_delay=0",
+		"rule4 010 from <nil> to <nil> iif pub proto 0 ports any goto 20 table 0 by 118",
+		"rule4 020 from <nil> to 192.0.2.1/32 iif  proto 6 ports 80-80 goto -1 table 7611 by 118",
+		"rule4 020 from <nil> to 192.0.2.1/32 iif  proto 17 ports 1501-2000 goto -1 table 7611 by 118",
+		"rule4 020 from <nil> to 192.0.2.1/32 iif  proto 1 ports any goto -1 table 7611 by 118",
+		"rule4 030 from <nil> to <nil> iif  proto 0 ports any goto -1 table 255 by 118",
+		"rule4 050 from <nil> to 192.0.2.23/32 iif  proto 0 ports any goto -1 table 7611 by 118",
+		"rule4 050 from 10.0.0.2/32 to <nil> iif  proto 0 ports any goto -1 table 7611 by 118",
+		"rule4 070 from <nil> to <nil> iif priv proto 0 ports any goto -1 table 0 by 118",
+		"proxy 192.0.2.23", "route4 ", "ipv4/ip_forward=0", "ipv4/conf/pub/forwarding=1", "ipv4/neigh/priv/proxy_delay=0",
+		"rule6 010 from <nil> to <nil> iif pub proto 0 ports any goto 20 table 0 by 118",
+		"rule6 020 from <nil> to 2001:db8::1/128 iif  proto 6 ports 80-80 goto -1 table 7611 by 118",
+		"rule6 020 from <nil> to 2001:db8::1/128 iif  proto 58 ports any goto -1 table 7611 by 118",
+		"rule6 030 from <nil> to <nil> iif  proto 0 ports any goto -1 table 255 by 118",
+		"rule6 050 from <nil> to 2001:db8::23/128 iif  proto 0 ports any goto -1 table 7611 by 118",
+		"rule6 070 from <nil> to <nil> iif priv proto 0 ports any goto -1 table 0 by 118",
+		"proxy 2001:db8::23", "proxy 2001:db8::1 ", "route6 ", "ipv6/conf/all/forwarding=1", "ipv6/conf/pub/forwarding=1",
+		"ipv6/conf/pub/accept_ra=2", "ipv6/conf/priv/accept_ra=0", "ipv6/conf/all/proxy_ndp=1", "ipv6/neigh/priv/proxy_delay=0",
 	} {
 		if !strings.Contains(full, want) {
 			t.Errorf("with every rule there is no %q in\n%s", want, full)
 		}
 	}
-	if strings.Contains(full, "rule 000 ") {
+	if strings.Contains(full, "rule4 000 ") || strings.Contains(full, "rule6 000 ") {
 		t.Errorf("the table local still comes first:\n%s", full)
 	}
 	lab.routeInto(t, h, every)
@@ -131,16 +151,28 @@ func TestTUNHostClosePutsTheHostBack(t *testing.T) {
 	// A rule that a laxer one of its place hides from removal, the table local
 	// back in its place, a link that is not served any more.
 	fewer := every
-	fewer.Services, fewer.SNAT, fewer.Links = []iface.GuardService{service(tcp, "192.0.2.1:80")}, nil, []string{"pub"}
+	fewer.Services, fewer.SNAT, fewer.Links = []iface.GuardService{service(tcp, "192.0.2.1:80"), service(tcp, "[2001:db8::1]:80")}, nil, []string{"pub"}
 	lab.routeInto(t, h, fewer)
 	some := lab.hostState(t)
-	if !strings.Contains(some, "ports 80-80") || strings.Contains(some, "proto 6 ports any") || !strings.Contains(some, "conf/priv/forwarding=0") {
+	if !strings.Contains(some, "ports 80-80") || strings.Contains(some, "proto 6 ports any") || !strings.Contains(some, "ipv4/conf/priv/forwarding=0") {
 		t.Errorf("fewer rules:\n%s", some)
 	}
 	fewer.Services = nil
 	lab.routeInto(t, h, fewer)
-	if none := lab.hostState(t); !strings.Contains(none, "rule 000 ") || strings.Contains(none, "rule 030 ") {
-		t.Errorf("no services on the host:\n%s", none)
+	none := lab.hostState(t)
+	for _, version := range []string{"rule4", "rule6"} {
+		if !strings.Contains(none, version+" 000 ") || strings.Contains(none, version+" 030 ") {
+			t.Errorf("no services on the host:\n%s", none)
+		}
+	}
+	// One family alone asks for nothing in the other.
+	four := every
+	is6 := func(s iface.GuardService) bool { return s.Addr.Is6() }
+	four.Owned, four.Inside, four.SNAT = addresses("192.0.2.23"), nil, nil
+	four.Services, four.Servers = slices.DeleteFunc(slices.Clone(every.Services), is6), slices.DeleteFunc(slices.Clone(every.Servers), is6)
+	lab.routeInto(t, h, four)
+	if got := lab.hostState(t); strings.Contains(got, "by 118\nrule6") || strings.Contains(got, "proxy 2001") || !strings.Contains(got, "ipv6/conf/all/forwarding=0") {
+		t.Errorf("with rules of IPv4 alone:\n%s", got)
 	}
 	lab.routeInto(t, h, every)
 	if again := lab.hostState(t); again != full {
@@ -162,7 +194,7 @@ func TestTUNHostClosePutsTheHostBack(t *testing.T) {
 }
 
 func TestTUNHostKeepsWhatOthersChangedMeanwhile(t *testing.T) {
-	lab := newGuardLab(t)
+	lab := newTUNLab(t)
 	standIn(t, lab)
 	h := openTUNHost(t, lab, iface.TUNHostOptions{})
 	lab.routeInto(t, h, lab.everyRule())
@@ -190,7 +222,7 @@ func TestTUNHostKeepsWhatOthersChangedMeanwhile(t *testing.T) {
 }
 
 func TestTUNHostIsAloneInItsNamespace(t *testing.T) {
-	lab := newGuardLab(t)
+	lab := newTUNLab(t)
 	standIn(t, lab)
 	openTUNHost(t, lab, iface.TUNHostOptions{})
 	err := lab.host.Do(func() error { _, err := iface.OpenTUNHost(tunName, iface.TUNHostOptions{}); return err })
@@ -208,7 +240,7 @@ const (
 func TestTUNHostReaperPutsTheHostBack(t *testing.T) {
 	if os.Getenv(tunHostReaper) != "" {
 		fmt.Fprintf(os.Stderr, "reaper %d\n", os.Getpid()) // for the test, and harmless elsewhere
-		if err := iface.ReapTUNHost(os.Stdin); err != nil {
+		if err := iface.ReapTUNHost(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		return
@@ -223,7 +255,7 @@ func TestTUNHostReaperPutsTheHostBack(t *testing.T) {
 		reaped bool
 	}{{"the process is killed", true}, {"the reaper too", false}} {
 		t.Run(c.name, func(t *testing.T) {
-			lab := newGuardLab(t)
+			lab := newTUNLab(t)
 			standIn(t, lab)
 			before := lab.hostState(t)
 			state := filepath.Join(t.TempDir(), "state.json")
@@ -302,7 +334,7 @@ func holdTUNHost(t *testing.T, state string) {
 }
 
 func TestTUNHostDismissesItsReaper(t *testing.T) {
-	lab := newGuardLab(t)
+	lab := newTUNLab(t)
 	standIn(t, lab)
 	os.Setenv(tunHostReaper, "yes")
 	defer os.Unsetenv(tunHostReaper)

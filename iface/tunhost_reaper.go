@@ -18,8 +18,12 @@ import (
 )
 
 // The pipe to the reaper carries one JSON value per line: what is to be undone as
-// of now, or reaperDone. Its end without that means that we died.
-const reaperDone = `"done"`
+// of now, or reaperDone. Its end without that means that we died. The reaper says
+// reaperReady when no signal but a deadly one ends it any more.
+const (
+	reaperDone  = `"done"`
+	reaperReady = "ready\n"
+)
 
 // tunHostReaper is the child that puts the host back when we die.
 type tunHostReaper struct {
@@ -35,14 +39,21 @@ func startTUNHostReaper(argv []string, lock *os.File) (*tunHostReaper, error) {
 	command.Stderr = os.Stderr
 	command.ExtraFiles = []*os.File{lock}
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	pipe, err := command.StdinPipe()
+	pipe, errIn := command.StdinPipe()
+	out, errOut := command.StdoutPipe()
+	err := errors.Join(errIn, errOut)
 	if err == nil {
 		err = command.Start()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start the process that cleans up after a crash: %w", err)
 	}
-	return &tunHostReaper{command: command, pipe: pipe}, nil
+	r := &tunHostReaper{command: command, pipe: pipe}
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != reaperReady {
+		r.abandon()
+		return nil, fmt.Errorf("%s, which is to clean up after a crash, says %q", argv[0], line)
+	}
+	return r, nil
 }
 
 func (r *tunHostReaper) tell(u tunHostUndo) error {
@@ -69,13 +80,17 @@ func (r *tunHostReaper) abandon() {
 	_ = r.command.Wait() // it has reported its own error
 }
 
-// ReapTUNHost is the whole work of the process that TUNHostOptions.Reaper names: it
-// reads from its standard input until the process that started it closes a
-// TUNHost or dies, and in the latter case puts the host back. It must run in
-// the network namespace of that process and needs the same rights. Interrupts
-// and requests to terminate are ignored: it ends soon after its parent.
-func ReapTUNHost(in io.Reader) error {
+// ReapTUNHost is the whole work of the process that TUNHostOptions.Reaper names, on
+// its standard input and output: it says that it is ready, reads until the process
+// that started it closes a TUNHost or dies, and in the latter case puts the host
+// back. It must run in the network namespace of that process and needs the same
+// rights. Interrupts and requests to terminate are ignored: it ends soon after its
+// parent.
+func ReapTUNHost(in io.Reader, out io.Writer) error {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	if _, err := io.WriteString(out, reaperReady); err != nil {
+		return err
+	}
 	var last []byte
 	lines := bufio.NewReader(in)
 	for {

@@ -28,19 +28,19 @@ const (
 	placeLateSkip   = 41
 	placeLate       = 50
 	placeEnd        = 60
+	placeClosed     = 70
 	ruleChangeTries = 5
 )
 
-// tunHostRoutes are the rules before and after the table local that lead into the
-// device, without the detour that restricts them to the served links.
-func tunHostRoutes(rules GuardRules) (early, late []netlink.Rule) {
-	onHost := map[netip.Addr]bool{}
+// tunHostRoutes are the rules of one family, before and after the table local,
+// that lead into the device, without the detour that restricts them to the served
+// links.
+func tunHostRoutes(rules TUNHostRules, family int) (early, late []netlink.Rule) {
 	for _, s := range rules.Services {
 		if hasAddr(rules.Owned, s.Addr) {
 			continue
 		}
-		onHost[s.Addr] = true
-		r := routeRule(placeEarly, tunHostTable)
+		r := routeRule(family, placeEarly, tunHostTable)
 		r.Dst, r.IPProto = hostNet(s.Addr), int(s.Proto)
 		if s.Port != 0 {
 			r.Dport = netlink.NewRulePortRange(s.Port, s.Port)
@@ -51,23 +51,26 @@ func tunHostRoutes(rules GuardRules) (early, late []netlink.Rule) {
 		if hasAddr(rules.Owned, p.Addr) {
 			continue
 		}
-		onHost[p.Addr] = true
 		for _, ports := range portRanges(p) {
 			for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-				r := routeRule(placeEarly, tunHostTable)
+				r := routeRule(family, placeEarly, tunHostTable)
 				r.Dst, r.IPProto, r.Dport = hostNet(p.Addr), proto, ports
 				early = append(early, r)
 			}
 		}
 	}
-	for addr := range onHost {
-		r := routeRule(placeEarly, tunHostTable)
-		r.Dst, r.IPProto = hostNet(addr), unix.IPPROTO_ICMP
+	icmp := unix.IPPROTO_ICMP
+	if family == unix.AF_INET6 {
+		icmp = unix.IPPROTO_ICMPV6
+	}
+	for _, addr := range sharedAddrs(rules) {
+		r := routeRule(family, placeEarly, tunHostTable)
+		r.Dst, r.IPProto = hostNet(addr), icmp
 		early = append(early, r)
 	}
 
 	for _, addr := range rules.Owned {
-		r := routeRule(placeLate, tunHostTable)
+		r := routeRule(family, placeLate, tunHostTable)
 		r.Dst = hostNet(addr)
 		late = append(late, r)
 	}
@@ -76,7 +79,7 @@ func tunHostRoutes(rules GuardRules) (early, late []netlink.Rule) {
 		sources = append(sources, netip.PrefixFrom(addr, addr.BitLen()))
 	}
 	for _, p := range sorted(sources, comparePrefix) {
-		r := routeRule(placeLate, tunHostTable)
+		r := routeRule(family, placeLate, tunHostTable)
 		r.Src = &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 		if p.Bits() == 0 {
 			r.Src = nil // the kernel knows no prefix of length 0: it matches all
@@ -106,62 +109,68 @@ func portRanges(p GuardPorts) []*netlink.RulePortRange {
 	return ranges
 }
 
-// tunHostRules is the whole list. local says whether the table local is ours to
-// look up between the two parts.
-func tunHostRules(rules GuardRules, local bool) []netlink.Rule {
-	early, late := tunHostRoutes(rules)
+// tunHostRules is the whole list of a family. local says whether the table local
+// is ours to look up between the two parts; closed are the links that the host did
+// not forward from before.
+func tunHostRules(rules TUNHostRules, family int, local bool, closed []string) []netlink.Rule {
+	early, late := tunHostRoutes(rules, family)
 	var list []netlink.Rule
 	detour := func(link, skip, place, end int, part []netlink.Rule) {
 		for _, name := range rules.Links {
-			r := jumpRule(link, place)
+			r := jumpRule(family, link, place)
 			r.IifName = name
 			list = append(list, r)
 		}
-		list = append(list, jumpRule(skip, end))
+		list = append(list, jumpRule(family, skip, end))
 		list = append(list, part...)
 	}
 	if len(early) > 0 {
 		detour(placeEarlyLink, placeEarlySkip, placeEarly, placeLocal, early)
-		between := nothingRule(placeLocal)
+		between := actionRule(family, placeLocal, nl.FR_ACT_NOP)
 		if local {
-			between = routeRule(placeLocal, unix.RT_TABLE_LOCAL)
+			between = routeRule(family, placeLocal, unix.RT_TABLE_LOCAL)
 		}
 		list = append(list, between)
 	}
 	if len(late) > 0 {
 		detour(placeLateLink, placeLateSkip, placeLate, placeEnd, late)
-		list = append(list, nothingRule(placeEnd))
+		list = append(list, actionRule(family, placeEnd, nl.FR_ACT_NOP))
+	}
+	for _, name := range closed {
+		r := actionRule(family, placeClosed, nl.FR_ACT_BLACKHOLE)
+		r.IifName = name
+		list = append(list, r)
 	}
 	return list
 }
 
-func ourRule(place int) netlink.Rule {
+func ourRule(family, place int) netlink.Rule {
 	r := netlink.NewRule()
-	r.Family, r.Priority, r.Protocol = unix.AF_INET, place, tunHostProtocol
+	r.Family, r.Priority, r.Protocol = family, place, tunHostProtocol
 	return *r
 }
 
-func routeRule(place, table int) netlink.Rule {
-	r := ourRule(place)
+func routeRule(family, place, table int) netlink.Rule {
+	r := ourRule(family, place)
 	r.Table = table
 	return r
 }
 
-func jumpRule(place, to int) netlink.Rule {
-	r := ourRule(place)
+func jumpRule(family, place, to int) netlink.Rule {
+	r := ourRule(family, place)
 	r.Goto = to
 	return r
 }
 
-func nothingRule(place int) netlink.Rule {
-	r := ourRule(place)
-	r.Type = nl.FR_ACT_NOP
+func actionRule(family, place int, action uint8) netlink.Rule {
+	r := ourRule(family, place)
+	r.Type = action
 	return r
 }
 
 // firstLocal is the kernel's own rule for the table local.
-func firstLocal() netlink.Rule {
-	r := routeRule(placeFirstLocal, unix.RT_TABLE_LOCAL)
+func firstLocal(family int) netlink.Rule {
+	r := routeRule(family, placeFirstLocal, unix.RT_TABLE_LOCAL)
 	r.Protocol = unix.RTPROT_KERNEL
 	return r
 }
@@ -180,36 +189,49 @@ func ruleKey(r netlink.Rule) string {
 	if r.Dport != nil {
 		ports = fmt.Sprint(*r.Dport)
 	}
-	return fmt.Sprintf("%d from %v to %v iif %s proto %d ports %s goto %d table %d", r.Priority, r.Src, r.Dst, r.IifName, r.IPProto, ports, max(r.Goto, 0), r.Table)
+	return fmt.Sprintf("%d from %v to %v iif %s proto %d ports %s goto %d table %d of family %d", r.Priority, r.Src, r.Dst, r.IifName, r.IPProto, ports, max(r.Goto, 0), r.Table, r.Family)
 }
 
-// applyRules adds before it removes, jumps last and first: a packet meets the old
-// rules or the new ones. It looks again afterwards, because the kernel takes
+func (h *TUNHost) applyRules(rules TUNHostRules) error {
+	for _, family := range tunHostFamilies() {
+		if err := h.applyFamily(ofFamily(rules, family), family); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyFamily adds before it removes, jumps last and first: a packet meets the
+// old rules or the new ones. It looks again afterwards, because the kernel takes
 // the first rule that has all attributes named, which may be a stricter one
 // than was meant.
-func (h *TUNHost) applyRules(rules GuardRules) error {
-	want := tunHostRules(rules, h.local)
-	early, _ := tunHostRoutes(rules)
-	move := h.local && len(early) > 0
+func (h *TUNHost) applyFamily(rules TUNHostRules, family int) error {
+	closed, err := h.closed(family)
+	if err != nil {
+		return err
+	}
+	local := slices.Contains(h.local, family)
+	want := tunHostRules(rules, family, local, closed)
+	move := local && len(sharedAddrs(rules)) > 0 // the addresses that rules before it are for
 	for range ruleChangeTries {
-		have, err := h.handle.RuleList(unix.AF_INET)
+		have, err := h.handle.RuleList(family)
 		if err != nil {
 			return fmt.Errorf("list: %w", err)
 		}
 		add, remove := ruleChanges(have, want)
 		first := slices.ContainsFunc(have, isFirstLocal)
-		if len(add)+len(remove) == 0 && (!h.local || first != move) {
-			if !move && h.undo.LocalMoved {
-				h.undo.LocalMoved = false
+		if len(add)+len(remove) == 0 && (!local || first != move) {
+			if !move && h.undo.localMoved(family) {
+				h.undo.localBack(family)
 				return h.save()
 			}
 			return nil
 		}
-		if h.local && !move && !first {
-			add = append([]netlink.Rule{firstLocal()}, add...)
+		if local && !move && !first {
+			add = append([]netlink.Rule{firstLocal(family)}, add...)
 		}
-		if move && !h.undo.LocalMoved {
-			h.undo.LocalMoved = true
+		if move && !h.undo.localMoved(family) {
+			h.undo.moveLocal(family)
 			if err := h.save(); err != nil {
 				return err
 			}
@@ -218,13 +240,13 @@ func (h *TUNHost) applyRules(rules GuardRules) error {
 			return err
 		}
 		if move && first {
-			remove = append([]netlink.Rule{firstLocal()}, remove...)
+			remove = append([]netlink.Rule{firstLocal(family)}, remove...)
 		}
 		if err := removeRules(h.handle, remove); err != nil {
 			return err
 		}
 	}
-	return errors.New("the rules do not stay as they are made\nhint: another program changes rules at 0 to 60 or of protocol 118")
+	return errors.New("the rules do not stay as they are made\nhint: another program changes rules at 0 to 70 or of protocol 118")
 }
 
 // ruleChanges compares our rules with the host's. What is to be added comes with the

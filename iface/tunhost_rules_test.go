@@ -4,7 +4,6 @@ package iface
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 )
@@ -30,23 +29,5 @@ func TestPortRanges(t *testing.T) {
 		if s := strings.Join(got, " "); s != c.want {
 			t.Errorf("%d to %d without %v: %s, want %s", c.min, c.max, c.except, s, c.want)
 		}
-	}
-}
-
-func TestTUNHostRefusesIPv6(t *testing.T) {
-	six := netip.MustParseAddr("2001:db8::1")
-	for _, rules := range []GuardRules{
-		{Owned: []netip.Addr{six}},
-		{Services: []GuardService{{6, six, 80}}},
-		{Servers: []GuardService{{6, six, 80}}},
-		{Inside: []netip.Prefix{netip.PrefixFrom(six, 64)}},
-		{SNAT: []GuardPorts{{six, 1, 2, nil}}},
-	} {
-		if err := onlyIPv4(rules); err == nil || !strings.Contains(err.Error(), "hint:") {
-			t.Errorf("%+v: %v", rules, err)
-		}
-	}
-	if err := onlyIPv4(GuardRules{Host: []netip.Addr{six}}); err != nil {
-		t.Errorf("an address of the host: %v", err)
 	}
 }

@@ -4,7 +4,6 @@ package iface_test
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -21,6 +20,43 @@ import (
 )
 
 const tunName = "vsnat0"
+
+// hostPlan names the addresses of the lab in one family.
+type hostPlan struct {
+	host, hostInside, owned   string // owned is no host's
+	client, server, neighbour string // neighbour is another address of the server
+	inside                    string // has server, not neighbour
+}
+
+var hostPlans = map[string]hostPlan{
+	"IPv4": {"192.0.2.1", "10.0.0.1", "192.0.2.23", "192.0.2.21", "10.0.0.2", "10.0.0.200", "10.0.0.0/25"},
+	"IPv6": {"2001:db8::1", "2001:db8:a::1", "2001:db8::23", "2001:db8::21", "2001:db8:a::2", "2001:db8:a::200", "2001:db8:a::/121"},
+}
+
+// newTUNLab is the lab in both families, whose host forwards nothing.
+func newTUNLab(t *testing.T) *guardLab {
+	t.Helper()
+	lab := newGuardLab6(t)
+	setSysctl(t, lab.host, "net/ipv6/conf/all/forwarding", "0")
+	lab.forwarding(t, "0")
+	return lab
+}
+
+// inEachFamily runs a test of a TUN device in both; it ends where there may be none.
+func inEachFamily(t *testing.T, f func(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan)) {
+	for name, plan := range hostPlans {
+		t.Run(name, func(t *testing.T) {
+			lab := newTUNLab(t)
+			if q := openDevice(t, lab); q != nil {
+				f(t, lab, q, plan)
+			}
+		})
+	}
+}
+
+func at(host string, port uint16) string {
+	return netip.AddrPortFrom(netip.MustParseAddr(host), port).String()
+}
 
 // openDevice opens a TUN device on the host of the lab. Where it may not be opened
 // the error must say what to do, and nil is returned: the test ends there.
@@ -112,67 +148,72 @@ func inEthernet(p []byte) []byte {
 }
 
 func TestTUNHostTakesServicesOfTheHost(t *testing.T) {
-	lab := newGuardLab(t)
+	inEachFamily(t, func(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan) {
+		listen(t, lab.host, at(plan.host, 22))
+		setSysctl(t, lab.host, "net/ipv4/conf/all/rp_filter", "1")
+		h := openTUNHost(t, lab, iface.TUNHostOptions{})
+		rules := lab.rules()
+		rules.Services = []iface.GuardService{service(udp, at(plan.host, 53))}
+		rules.SNAT = []iface.GuardPorts{{Addr: netip.MustParseAddr(plan.host), Min: 1000, Max: 1999, Except: []uint16{1500}}}
+		lab.routeInto(t, h, rules)
+
+		from := at(plan.client, 4000)
+		for port, taken := range map[uint16]bool{53: true, 54: false, 1000: true, 1500: false, 1999: true, 2000: false} {
+			to, want := at(plan.host, port), []string{}
+			if taken {
+				want = append(want, "udp "+from)
+			}
+			expect(t, "to "+to, lab.deviceProbe(t, q, plan.host, func() error { return sendDatagram(from, to) }), want...)
+		}
+		err := lab.client.Do(func() error {
+			c, err := net.Dial("tcp", at(plan.host, 22))
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("the host's own service: %v", err)
+		}
+
+		// What is not ours goes back as it came, and the host answers.
+		done := make(chan error, 1)
+		go func() {
+			done <- lab.client.Do(func() error { return pingAndWait(plan.host) })
+		}()
+		readDevice(t, q, func(p []byte) bool {
+			if _, err := q.Write([]iface.Frame{{Data: p}}); err != nil {
+				t.Error(err)
+			}
+			return true
+		})
+		if err := <-done; err != nil {
+			t.Errorf("a ping that went through the device: %v", err)
+		}
+		if len(h.Limits()) != 1 {
+			t.Errorf("limits %q", h.Limits())
+		}
+	})
+}
+
+// To IPv4's check of sources a fragment of ours comes from the host itself: it has
+// no port by which the check would find our rules.
+func TestTUNHostPassesFragmentsOfTheHost(t *testing.T) {
+	lab := newTUNLab(t)
 	q := openDevice(t, lab)
 	if q == nil {
 		return
 	}
-	listen(t, lab.host, "192.0.2.1:22")
 	setSysctl(t, lab.host, "net/ipv4/conf/all/rp_filter", "1")
 	h := openTUNHost(t, lab, iface.TUNHostOptions{})
 	rules := lab.rules()
 	rules.Services = []iface.GuardService{service(udp, "192.0.2.1:53")}
-	rules.SNAT = []iface.GuardPorts{{Addr: netip.MustParseAddr("192.0.2.1"), Min: 1000, Max: 1999, Except: []uint16{1500}}}
 	lab.routeInto(t, h, rules)
-
-	for _, c := range []struct {
-		to    string
-		taken bool
-	}{
-		{"192.0.2.1:53", true}, {"192.0.2.1:54", false}, {"192.0.2.1:1000", true}, {"192.0.2.1:1500", false},
-		{"192.0.2.1:1999", true}, {"192.0.2.1:2000", false},
-	} {
-		want := []string{}
-		if c.taken {
-			want = append(want, "udp 192.0.2.21:4000")
-		}
-		expect(t, "to "+c.to, lab.deviceProbe(t, q, "192.0.2.1", func() error { return sendDatagram("192.0.2.21:4000", c.to) }), want...)
-	}
-	err := lab.client.Do(func() error {
-		c, err := net.Dial("tcp", "192.0.2.1:22")
-		if err == nil {
-			c.Close()
-		}
-		return err
-	})
-	if err != nil {
-		t.Errorf("the host's own service: %v", err)
-	}
-
-	// What is not ours goes back as it came, and the host answers.
-	done := make(chan error, 1)
-	go func() {
-		done <- lab.client.Do(func() error { return pingAndWait("192.0.2.1") })
-	}()
-	readDevice(t, q, func(p []byte) bool {
-		if _, err := q.Write([]iface.Frame{{Data: p}}); err != nil {
-			t.Error(err)
-		}
-		return true
-	})
-	if err := <-done; err != nil {
-		t.Errorf("a ping that went through the device: %v", err)
-	}
-	// A fragment of ours has no port by which the check of its source would
-	// find our rules: to the host it comes from itself.
 	p := probe{from: lab.host, watch: lab.client, link: "eth0", marker: "192.0.2.21"}
 	expect(t, "written with an address of the host", p.run(t, func() error {
 		_, err := q.Write([]iface.Frame{{Data: lastFragment("192.0.2.1", "192.0.2.21")}})
 		return err
 	}), "fragment 192.0.2.1")
-	if len(h.Limits()) != 1 {
-		t.Errorf("limits %q", h.Limits())
-	}
 }
 
 func lastFragment(from, to string) []byte {
@@ -190,7 +231,11 @@ func lastFragment(from, to string) []byte {
 
 // pingAndWait pings from a thread of its own until an answer comes.
 func pingAndWait(to string) error {
-	c, err := net.ListenPacket("ip4:icmp", "0.0.0.0")
+	network, any := "ip4:icmp", "0.0.0.0"
+	if strings.Contains(to, ":") {
+		network, any = "ip6:ipv6-icmp", "::"
+	}
+	c, err := net.ListenPacket(network, any)
 	if err != nil {
 		return err
 	}
@@ -203,40 +248,38 @@ func pingAndWait(to string) error {
 }
 
 func TestTUNHostTranslatedTrafficFlows(t *testing.T) {
-	for _, vip := range []string{"192.0.2.1", "192.0.2.23"} {
-		t.Run(vip, func(t *testing.T) {
-			lab := newGuardLab(t)
-			q := openDevice(t, lab)
-			if q == nil {
-				return
-			}
-			for _, strictness := range []string{"0", "1"} { // "all" of rp_filter
-				setSysctl(t, lab.host, "net/ipv4/conf/all/rp_filter", strictness)
-				flow(t, lab, q, vip)
-			}
+	for name, owned := range map[string]bool{"an address of the host": false, "an owned address": true} {
+		t.Run(name, func(t *testing.T) {
+			inEachFamily(t, func(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan) {
+				for _, strictness := range []string{"0", "1"} { // "all" of rp_filter
+					setSysctl(t, lab.host, "net/ipv4/conf/all/rp_filter", strictness)
+					flow(t, lab, q, plan, owned)
+				}
+			})
 		})
 	}
 }
 
 // flow is a director of one UDP service, for one question and its answer.
-func flow(t *testing.T, lab *guardLab, q *iface.TUN, vip string) {
+func flow(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan, owned bool) {
 	t.Helper()
 	h := openTUNHost(t, lab, iface.TUNHostOptions{})
 	defer lab.host.Do(h.Close)
-	rules := lab.rules()
-	if vip == "192.0.2.1" {
-		rules.Services = []iface.GuardService{service(udp, vip+":53")}
-	} else {
+	rules, vip := lab.rules(), plan.host
+	if owned {
+		vip = plan.owned
 		rules.Owned = addresses(vip)
+	} else {
+		rules.Services = []iface.GuardService{service(udp, at(vip, 53))}
 	}
-	rules.Servers = []iface.GuardService{service(udp, "10.0.0.2:5353")}
+	rules.Servers = []iface.GuardService{service(udp, at(plan.server, 5353))}
 	lab.routeInto(t, h, rules)
 
 	var server net.PacketConn
 	var client net.Conn
 	err := firstError(
-		lab.inside.Do(func() (err error) { server, err = net.ListenPacket("udp", "10.0.0.2:5353"); return err }),
-		lab.client.Do(func() (err error) { client, err = net.Dial("udp", vip+":53"); return err }))
+		lab.inside.Do(func() (err error) { server, err = net.ListenPacket("udp", at(plan.server, 5353)); return err }),
+		lab.client.Do(func() (err error) { client, err = net.Dial("udp", at(vip, 53)); return err }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,14 +301,14 @@ func flow(t *testing.T, lab *guardLab, q *iface.TUN, vip string) {
 	if _, err := client.Write([]byte("question")); err != nil {
 		t.Fatal(err)
 	}
+	asker, virtual := netip.MustParseAddrPort(client.LocalAddr().String()), netip.MustParseAddrPort(at(vip, 53))
+	answerer := netip.MustParseAddrPort(at(plan.server, 5353))
 	for _, step := range []struct {
 		name                   string
 		from, to, newFrom, new netip.AddrPort
 	}{
-		{"question", netip.MustParseAddrPort(client.LocalAddr().String()), netip.MustParseAddrPort(vip + ":53"),
-			netip.MustParseAddrPort(client.LocalAddr().String()), netip.MustParseAddrPort("10.0.0.2:5353")},
-		{"answer", netip.MustParseAddrPort("10.0.0.2:5353"), netip.MustParseAddrPort(client.LocalAddr().String()),
-			netip.MustParseAddrPort(vip + ":53"), netip.MustParseAddrPort(client.LocalAddr().String())},
+		{"question", asker, virtual, asker, answerer},
+		{"answer", answerer, asker, virtual, asker},
 	} {
 		readDevice(t, q, func(p []byte) bool {
 			out, ok := readdress(t, p, step.from, step.to, step.newFrom, step.new)
@@ -292,22 +335,35 @@ func flow(t *testing.T, lab *guardLab, q *iface.TUN, vip string) {
 // expected.
 func readdress(t *testing.T, p []byte, from, to, newFrom, newTo netip.AddrPort) ([]byte, bool) {
 	t.Helper()
-	decoded := gopacket.NewPacket(p, layers.LayerTypeIPv4, gopacket.Default)
-	ip, _ := decoded.NetworkLayer().(*layers.IPv4)
+	first := layers.LayerTypeIPv4
+	if p[0]>>4 == 6 {
+		first = layers.LayerTypeIPv6
+	}
+	decoded := gopacket.NewPacket(p, first, gopacket.Default)
 	u, _ := decoded.TransportLayer().(*layers.UDP)
-	if ip == nil || u == nil {
+	if u == nil {
 		return nil, false
 	}
-	text := fmt.Sprintf("%s:%d > %s:%d", ip.SrcIP, u.SrcPort, ip.DstIP, u.DstPort)
+	src, dst := decoded.NetworkLayer().NetworkFlow().Endpoints()
+	text := at(src.String(), uint16(u.SrcPort)) + " > " + at(dst.String(), uint16(u.DstPort))
 	if text != from.String()+" > "+to.String() {
 		t.Errorf("out of the device came %s, want %s > %s", text, from, to)
 		return nil, false
 	}
-	ip.SrcIP, ip.DstIP = newFrom.Addr().AsSlice(), newTo.Addr().AsSlice()
 	u.SrcPort, u.DstPort = layers.UDPPort(newFrom.Port()), layers.UDPPort(newTo.Port())
-	u.SetNetworkLayerForChecksum(ip)
+	var network gopacket.SerializableLayer
+	switch ip := decoded.NetworkLayer().(type) {
+	case *layers.IPv4:
+		ip.SrcIP, ip.DstIP = newFrom.Addr().AsSlice(), newTo.Addr().AsSlice()
+		u.SetNetworkLayerForChecksum(ip)
+		network = ip
+	case *layers.IPv6:
+		ip.SrcIP, ip.DstIP = newFrom.Addr().AsSlice(), newTo.Addr().AsSlice()
+		u.SetNetworkLayerForChecksum(ip)
+		network = ip
+	}
 	out := gopacket.NewSerializeBuffer()
-	err := gopacket.SerializeLayers(out, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ip, u, gopacket.Payload(u.Payload))
+	err := gopacket.SerializeLayers(out, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, network, u, gopacket.Payload(u.Payload))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,29 +371,96 @@ func readdress(t *testing.T, p []byte, from, to, newFrom, newTo netip.AddrPort) 
 }
 
 func TestTUNHostTakesTransitOnly(t *testing.T) {
-	lab := newGuardLab(t)
-	q := openDevice(t, lab)
-	if q == nil {
-		return
-	}
-	h := openTUNHost(t, lab, iface.TUNHostOptions{})
-	rules := lab.rules()
-	rules.Owned = addresses("192.0.2.23")
-	rules.Inside = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/25")}
-	lab.routeInto(t, h, rules)
-	listen(t, lab.host, "10.0.0.1:22")
-	err := lab.inside.Do(func() error {
-		c, err := net.Dial("tcp", "10.0.0.1:22")
-		if err == nil {
-			c.Close()
+	inEachFamily(t, func(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan) {
+		h := openTUNHost(t, lab, iface.TUNHostOptions{})
+		rules := lab.rules()
+		rules.Owned = addresses(plan.owned)
+		rules.Inside = []netip.Prefix{netip.MustParsePrefix(plan.inside)}
+		lab.routeInto(t, h, rules)
+		listen(t, lab.host, at(plan.hostInside, 22))
+		err := lab.inside.Do(func() error {
+			c, err := net.Dial("tcp", at(plan.hostInside, 22))
+			if err == nil {
+				c.Close()
+			}
+			return firstError(err, sendDatagram(at(plan.server, 80), at(plan.host, 9)), sendDatagram(at(plan.server, 80), at(plan.client, 4000)),
+				sendDatagram(at(plan.neighbour, 80), at(plan.client, 4000)))
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return firstError(err, sendDatagram("10.0.0.2:80", "192.0.2.1:9"), sendDatagram("10.0.0.2:80", "192.0.2.21:4000"),
-			sendDatagram("10.0.0.200:80", "192.0.2.21:4000"))
+		expect(t, "from inside", lab.deviceProbe(t, q, plan.owned, func() error { return nil }), "udp "+at(plan.server, 80))
 	})
+}
+
+// A question that is sent to an address alone, as a neighbour sends it that has
+// known it for a while, is answered by the host, however much else is taken.
+func TestTUNHostLeavesNeighbourDiscovery(t *testing.T) {
+	lab := newTUNLab(t)
+	standIn(t, lab)
+	h := openTUNHost(t, lab, iface.TUNHostOptions{})
+	rules, plan := lab.rules(), hostPlans["IPv6"]
+	rules.Owned = addresses(plan.owned)
+	rules.Services = []iface.GuardService{service(udp, at(plan.host, 53))}
+	lab.routeInto(t, h, rules)
+	pub, err := lab.host.Handle.LinkByName("pub")
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect(t, "from inside", lab.deviceProbe(t, q, "192.0.2.23", func() error { return nil }), "udp 10.0.0.2:80")
+	eth0, err := lab.client.Handle.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{plan.host, plan.owned} {
+		entry := &netlink.Neigh{LinkIndex: eth0.Attrs().Index, IP: net.ParseIP(addr), HardwareAddr: pub.Attrs().HardwareAddr}
+		for _, entry.State = range []int{netlink.NUD_REACHABLE, netlink.NUD_PROBE} {
+			if err := lab.client.Handle.NeighSet(entry); err != nil {
+				t.Fatal(err)
+			}
+		}
+		state := entry.State
+		for end := time.Now().Add(10 * time.Second); state == netlink.NUD_PROBE && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			list, err := lab.client.Handle.NeighList(entry.LinkIndex, netlink.FAMILY_V6)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range list {
+				if n.IP.Equal(entry.IP) {
+					state = n.State
+				}
+			}
+		}
+		if state != netlink.NUD_REACHABLE {
+			t.Errorf("%s was asked, and is in state %#x", addr, state)
+		}
+	}
+}
+
+// A host that forwards nothing goes on doing so for all that is not ours.
+func TestTUNHostForwardsForNobodyElse(t *testing.T) {
+	for name, plan := range hostPlans {
+		t.Run(name, func(t *testing.T) {
+			lab := newTUNLab(t)
+			standIn(t, lab)
+			lab.route(t, lab.client, netip.MustParsePrefix(plan.inside).String(), plan.host)
+			p := probe{from: lab.client, watch: lab.inside, link: "eth0", marker: plan.server, pinger: lab.host}
+			send := func() error { return sendDatagram(at(plan.client, 4000), at(plan.server, 80)) }
+			h := openTUNHost(t, lab, iface.TUNHostOptions{})
+			rules := lab.rules()
+			rules.Owned = addresses(plan.owned)
+			lab.routeInto(t, h, rules)
+			expect(t, "by a host that forwards for us", p.run(t, send))
+			if err := lab.host.Do(h.Close); err != nil {
+				t.Fatal(err)
+			}
+
+			lab.forwarding(t, "1")
+			setSysctl(t, lab.host, "net/ipv6/conf/all/forwarding", "1")
+			h = openTUNHost(t, lab, iface.TUNHostOptions{})
+			lab.routeInto(t, h, rules)
+			expect(t, "by a host that forwards for everybody", p.run(t, send), "udp "+at(plan.client, 4000))
+		})
+	}
 }
 
 // standIn makes something to route into where there may be no TUN device.

@@ -3,6 +3,7 @@
 package iface
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -23,15 +25,26 @@ import (
 type tunHostUndo struct {
 	Boot       string // of which run of the kernel, and which namespace, this is true
 	Namespace  string
-	LocalMoved bool // the rule of the table local at 0 was removed
+	LocalMoved []int // families whose rule of the table local at 0 was removed
 	Settings   map[string]tunHostSetting
+	Forwarded6 []string // links that forwarded IPv6 in name when none did in fact
 	Proxies    []tunHostProxy
+}
+
+func (u *tunHostUndo) localMoved(family int) bool { return slices.Contains(u.LocalMoved, family) }
+
+func (u *tunHostUndo) moveLocal(family int) {
+	u.LocalMoved = sorted(append(u.LocalMoved, family), cmp.Compare[int])
+}
+
+func (u *tunHostUndo) localBack(family int) {
+	u.LocalMoved = slices.DeleteFunc(u.LocalMoved, func(f int) bool { return f == family })
 }
 
 // tunHostSetting is restored only where it still is what we made it.
 type tunHostSetting struct{ Before, Ours string }
 
-// tunHostProxy is a proxy ARP entry of ours.
+// tunHostProxy is a proxy entry of ours, of ARP or neighbour discovery.
 type tunHostProxy struct {
 	Link string
 	Addr netip.Addr
@@ -48,8 +61,8 @@ func newTUNHostUndo() tunHostUndo {
 // run puts everything back, as far as it goes.
 func (u *tunHostUndo) run(handle *netlink.Handle) error {
 	var errs []error
-	if u.LocalMoved {
-		errs = append(errs, addRules(handle, []netlink.Rule{firstLocal()}))
+	for _, family := range u.LocalMoved {
+		errs = append(errs, addRules(handle, []netlink.Rule{firstLocal(family)}))
 	}
 	errs = append(errs, removeOurRules(handle), removeOurRoutes(handle))
 	for _, p := range u.Proxies {
@@ -62,8 +75,16 @@ func (u *tunHostUndo) run(handle *netlink.Handle) error {
 }
 
 func removeOurRules(handle *netlink.Handle) error {
+	var errs []error
+	for _, family := range tunHostFamilies() {
+		errs = append(errs, removeFamily(handle, family))
+	}
+	return errors.Join(errs...)
+}
+
+func removeFamily(handle *netlink.Handle, family int) error {
 	for range ruleChangeTries {
-		have, err := handle.RuleList(unix.AF_INET)
+		have, err := handle.RuleList(family)
 		if err != nil {
 			return fmt.Errorf("list rules: %w", err)
 		}
@@ -80,15 +101,17 @@ func removeOurRules(handle *netlink.Handle) error {
 
 // removeOurRoutes matters where the device outlives us.
 func removeOurRoutes(handle *netlink.Handle) error {
-	filter := &netlink.Route{Table: tunHostTable, Protocol: tunHostProtocol}
-	routes, err := handle.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
 	var errs []error
-	for _, r := range routes {
-		if err := handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("remove route %s: %w", r, err))
+	filter := &netlink.Route{Table: tunHostTable, Protocol: tunHostProtocol}
+	for _, family := range tunHostFamilies() {
+		routes, err := handle.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for _, r := range routes {
+			if err := handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("remove route %s: %w", r, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -105,6 +128,16 @@ func (u *tunHostUndo) restore(path string) error {
 		return err
 	}
 	delete(u.Settings, path)
+	if path != forwardingAll6 {
+		return nil
+	}
+	// With it the kernel has set that of each link.
+	for _, link := range u.Forwarded6 {
+		if err := writeSysctl(forwarding6(link), "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	u.Forwarded6 = nil
 	return nil
 }
 
@@ -121,7 +154,7 @@ func (p tunHostProxy) entry(handle *netlink.Handle) (*netlink.Neigh, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET, Flags: netlink.NTF_PROXY, IP: p.Addr.AsSlice()}, nil
+	return &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: familyOf(p.Addr), Flags: netlink.NTF_PROXY, IP: p.Addr.AsSlice()}, nil
 }
 
 // add is content with an entry that is there.

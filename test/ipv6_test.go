@@ -19,7 +19,7 @@ import (
 
 // TestIPv6 has the scenarios of IPv4 once more, in the cluster's IPv6 form.
 func TestIPv6(t *testing.T) {
-	onPacket(t, lab.Config{IPv6: true, Far: true}, nil, func(t *testing.T, c *cluster) {
+	eachIO(t, lab.Config{IPv6: true, Far: true}, nil, func(t *testing.T, c *cluster) {
 		const size = 20 << 20
 		c.run("round robin", roundRobin)
 		c.run("half-close by the client", halfCloseByClient)
@@ -88,7 +88,7 @@ func TestIPv6Host(t *testing.T) {
 		config.IPv6 = true
 		name := fmt.Sprintf("VIP %v, forwarding %t, one arm %t", config.Host, config.Forward, config.OneArm)
 		t.Run(name, func(t *testing.T) {
-			onPacket(t, config, nil, func(t *testing.T, c *cluster) {
+			eachIO(t, config, nil, func(t *testing.T, c *cluster) {
 				c.run("round robin", roundRobin)
 				c.run("SNAT", func(t *testing.T, c *cluster) { snatPeer(t, c, c.Client) })
 				c.run("ping of the VIP", func(t *testing.T, c *cluster) { c.mustPing(c.Client, c.Config.VIP(), 1, 56) })
@@ -102,13 +102,13 @@ func TestIPv6Host(t *testing.T) {
 
 // TestIPv6PathMTU is TestPathMTU with packets too big, which routers never cut.
 func TestIPv6PathMTU(t *testing.T) {
-	shrinkEachLink(t, onPacket, lab.Config{Servers: 1, Router: true, IPv6: true}, 1300)
+	shrinkEachLink(t, eachIO, lab.Config{Servers: 1, Router: true, IPv6: true}, 1300)
 }
 
 // TestIPv6Traceroute sends datagrams that live for one hop more each, to a service
 // and from a server to the client.
 func TestIPv6Traceroute(t *testing.T) {
-	onPacket(t, lab.Config{IPv6: true, Router: true, Servers: 1}, nil, func(t *testing.T, c *cluster) {
+	eachIO(t, lab.Config{IPv6: true, Router: true, Servers: 1}, nil, func(t *testing.T, c *cluster) {
 		router, server := addr("2001:db8:88::1"), c.Servers[0]
 		c.run("to the VIP", func(t *testing.T, c *cluster) {
 			c.hopLimits(c.Client, c.virtual(lab.EchoPort), addr("2001:db8:100::1"), c.Config.VIP())

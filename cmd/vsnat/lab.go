@@ -50,12 +50,6 @@ func (o labOptions) config() (lab.Config, error) {
 			"leave out one of the two",
 		}
 	}
-	if o.ipv6 && o.io == string(config.IOTUN) {
-		return lab.Config{}, hinted{
-			fmt.Errorf("--io tun has IPv4 only"),
-			"leave out one of --io tun and --ipv6",
-		}
-	}
 	return lab.Config{
 		Servers: o.servers,
 		Clients: o.clients,

@@ -65,7 +65,6 @@ func TestLabFlags(t *testing.T) {
 		{servers: 0, clients: 1, vip: "nic"},
 		{servers: 1, clients: -1, vip: "nic"},
 		{servers: 1, clients: 1, vip: "bare", io: "tun"},
-		{servers: 1, clients: 1, vip: "nic", io: "tun", ipv6: true},
 	} {
 		if c, err := wrong.config(); err == nil {
 			t.Errorf("%+v was accepted as %+v", wrong, c)

@@ -20,7 +20,9 @@ func newReaperCommand() *cobra.Command {
 		Hidden: true,
 		Short:  "Put the host's routing back when a director with io: tun has died",
 		Args:   cobra.NoArgs,
-		RunE:   func(c *cobra.Command, _ []string) error { return iface.ReapTUNHost(c.InOrStdin()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			return iface.ReapTUNHost(c.InOrStdin(), c.OutOrStdout())
+		},
 	}
 }
 

@@ -19,12 +19,7 @@ func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error 
 	if err := config.CheckService(s); err != nil {
 		return err
 	}
-	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error {
-		if err := d.checkFamily(s.IPv4(), s.ServiceKey); err != nil {
-			return err
-		}
-		return d.rules.AddService(natService(s))
-	})
+	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error { return d.rules.AddService(natService(s)) })
 }
 
 func (d *director) EditService(ctx context.Context, s control.ServiceSpec) error {
@@ -71,12 +66,7 @@ func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {
 	if err := config.CheckSNAT(s); err != nil {
 		return err
 	}
-	return d.change(ctx, "add snat "+s.From.String(), func() error {
-		if err := d.checkFamily(s.To.Is4(), s.To); err != nil {
-			return err
-		}
-		return d.rules.AddSNAT(natSNAT(s))
-	})
+	return d.change(ctx, "add snat "+s.From.String(), func() error { return d.rules.AddSNAT(natSNAT(s)) })
 }
 
 func (d *director) DeleteSNAT(ctx context.Context, from netip.Prefix) error {

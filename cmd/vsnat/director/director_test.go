@@ -180,31 +180,6 @@ func waitFor(t *testing.T, d *director, f func() bool) {
 	t.Fatal("it does not come to pass")
 }
 
-// With io: tun IPv6 is refused with a hint, whichever way it comes in.
-func TestIPv6Refused(t *testing.T) {
-	d, _ := startDirector(t, small)
-	must(t, d.call(t.Context(), func() error {
-		cfg := *d.cfg
-		cfg.IO = config.IOTUN // all that the refusal asks for
-		d.cfg = &cfg
-		return nil
-	}))
-	before := d.config(t)
-	key := control.ServiceKey{Proto: control.TCP, Address: netip.MustParseAddrPort("[2001:db8::1]:80")}
-	for name, err := range map[string]error{
-		"service": d.AddService(t.Context(), control.ServiceSpec{ServiceKey: key, Scheduler: "rr"}),
-		"snat":    d.AddSNAT(t.Context(), control.SNATSpec{From: netip.MustParsePrefix("2001:db8:1::/64"), To: netip.MustParseAddr("2001:db8::1")}),
-	} {
-		var refused *control.Error
-		if !errors.As(err, &refused) || refused.Code != control.CodeInvalid || refused.Hint == "" {
-			t.Errorf("%s: %#v", name, err)
-		}
-	}
-	if d.config(t) != before {
-		t.Error("it is there")
-	}
-}
-
 // FAULTS 102 to 105: links come, go, change, and are told of.
 func TestLinksChange(t *testing.T) {
 	d, _ := startDirector(t, small)

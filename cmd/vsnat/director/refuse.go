@@ -35,29 +35,13 @@ func hintOf(err error) string {
 // servable refuses what no packet would ever be found for.
 func (d *director) servable(cfg *config.Config) error {
 	for _, s := range cfg.Services {
-		if err := d.checkFamily(s.IPv4(), s.ServiceKey); err != nil {
-			return err
-		}
 		for _, v := range s.Servers {
 			if err := d.checkPlace(v.Address.Addr()); err != nil {
 				return err
 			}
 		}
 	}
-	for _, s := range cfg.SNAT {
-		if err := d.checkFamily(s.To.Is4(), s.To); err != nil {
-			return err
-		}
-	}
 	return nil
-}
-
-// checkFamily refuses IPv6 with io: tun, whose routing rules are IPv4's.
-func (d *director) checkFamily(ipv4 bool, what fmt.Stringer) error {
-	if ipv4 || d.cfg.IO != config.IOTUN {
-		return nil
-	}
-	return hinted{fmt.Errorf("%s: IPv6 is not served with io: tun", what), "use io: packet, or give an IPv4 address"}
 }
 
 // checkPlace refuses a server that has an address of the host: what is sent

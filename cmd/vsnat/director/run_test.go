@@ -200,7 +200,6 @@ func TestRunRefused(t *testing.T) {
 	for name, row := range map[string]struct{ text, says string }{
 		"no such link":   {"interfaces: [none0]\n" + small, `error: interface "none0" does not exist`},
 		"server is host": {strings.Replace(small, "10.0.0.3", "10.0.0.1", 1), "error: server 10.0.0.1 is an address of this host, on dlan"},
-		"IPv6":           {"io: tun\n" + strings.Replace(small, "  - tcp:", "  - tcp: '[2001:db8::1]:80'\n  - tcp:", 1), "error: tcp [2001:db8::1]:80: IPv6 is not served with io: tun"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startProcess(t, t.TempDir(), row.text)

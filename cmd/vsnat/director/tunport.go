@@ -4,6 +4,8 @@ package director
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
@@ -42,14 +44,12 @@ func (d *director) openTUN() error {
 	return err
 }
 
-// hasAddress reports whether the host has an address that others can send to.
+// hasAddress reports whether the host has an address that it can route by. Those
+// that IPv6 links give themselves are none.
 func hasAddress(t iface.Topology) bool {
-	for _, l := range t.Links {
-		if !l.Loopback && len(l.Addrs) > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.Links, func(l iface.Link) bool {
+		return !l.Loopback && slices.ContainsFunc(l.Addrs, func(p netip.Prefix) bool { return p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast() })
+	})
 }
 
 // throughTUN makes one port of all: the device, which has all their addresses.
