@@ -39,7 +39,7 @@ func (c *cluster) startLoad(held int) *load {
 	asked, abort := context.WithCancel(c.ctx)
 	l := &load{c: c, stop: stop, abort: abort}
 	for range held {
-		conn, err := c.Client.Dial(ctx, "tcp4", c.virtual(lab.EchoPort).String())
+		conn, err := c.Client.Dial(ctx, "tcp", c.virtual(lab.EchoPort).String())
 		c.must(err)
 		c.t.Cleanup(func() { conn.Close() })
 		l.held = append(l.held, conn)
@@ -104,7 +104,7 @@ func (l *load) end() {
 }
 
 func TestEdit(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("servers under load", editServers)
 		c.run("services under load", editServices)
 		c.run("quiesce", quiesce)
@@ -121,7 +121,7 @@ func editServers(t *testing.T, c *cluster) {
 	vip := c.virtual(80).String()
 	for range 2 {
 		for i := range c.Servers {
-			server := fmt.Sprintf("%v:80", c.Config.ServerAddr(i+1))
+			server := at(c.Servers[i], 80).String()
 			// A quiesced server first answers what it has; only then may it go.
 			c.vsnat("server", "edit", "tcp", vip, server, "--weight", "0")
 			c.eventually("server "+server+" is idle", func() bool { return c.open("tcp", 80, server) == 0 })
@@ -134,11 +134,11 @@ func editServers(t *testing.T, c *cluster) {
 	}
 	// The held ones are on the echo service; its servers are weighed too.
 	for i := range c.Servers {
-		c.ipvsadm("-e", "-t", c.virtual(lab.EchoPort).String(), "-r", fmt.Sprintf("%v:7", c.Config.ServerAddr(i+1)), "-m", "-w", "0")
+		c.ipvsadm("-e", "-t", c.virtual(lab.EchoPort).String(), "-r", at(c.Servers[i], lab.EchoPort).String(), "-m", "-w", "0")
 	}
 	l.end()
 	for i := range c.Servers {
-		c.ipvsadm("-e", "-t", c.virtual(lab.EchoPort).String(), "-r", fmt.Sprintf("%v:7", c.Config.ServerAddr(i+1)), "-m", "-w", "1")
+		c.ipvsadm("-e", "-t", c.virtual(lab.EchoPort).String(), "-r", at(c.Servers[i], lab.EchoPort).String(), "-m", "-w", "1")
 	}
 }
 
@@ -167,7 +167,7 @@ func editServices(t *testing.T, c *cluster) {
 		c.vsnat("service", "edit", "tcp", c.virtual(80).String(), "--scheduler", scheduler)
 		other := c.virtual(8088).String()
 		c.vsnat("service", "add", "tcp", other)
-		c.vsnat("server", "add", "tcp", other, "10.0.0.2:80")
+		c.vsnat("server", "add", "tcp", other, at(c.Servers[0], 80).String())
 		l.more(5)
 		if page := c.mustGet(c.Client, 8088); page != c.Config.ServerPage(1) {
 			t.Errorf("the new service answers %q", page)
@@ -183,16 +183,17 @@ func editServices(t *testing.T, c *cluster) {
 // quiesce gives a server weight 0: it keeps its connections and gets no new one.
 func quiesce(t *testing.T, c *cluster) {
 	port := c.virtual(lab.EchoPort).String()
+	server := at(c.Servers[1], lab.EchoPort).String()
 	l := c.startLoad(3) // one on each server
-	c.vsnat("server", "edit", "tcp", port, "10.0.0.3:7", "--weight", "0")
+	c.vsnat("server", "edit", "tcp", port, server, "--weight", "0")
 	for range 6 {
 		c.echo(c.dialTCP(lab.EchoPort))
 	}
-	if n := c.open("tcp", lab.EchoPort, "10.0.0.3:7"); n != 1 {
+	if n := c.open("tcp", lab.EchoPort, server); n != 1 {
 		t.Errorf("the quiesced server has %d connections, want the one it had", n)
 	}
 	l.end()
-	c.vsnat("server", "edit", "tcp", port, "10.0.0.3:7", "--weight", "1")
+	c.vsnat("server", "edit", "tcp", port, server, "--weight", "1")
 }
 
 // reloadUnderLoad takes one server out of the file, puts it back, and changes a
@@ -205,22 +206,26 @@ func reloadUnderLoad(t *testing.T, c *cluster) {
 	l := c.startLoad(6)
 	counted := c.requests(80)
 
-	server := "      - 10.0.0.2:80\n"
-	without := strings.Replace(strings.Replace(string(before), server, "", 1), `scheduler: "rr"`, "scheduler: wrr", 1)
+	server, other := at(c.Servers[0], 80).String(), c.Servers[1].Addr.String()
+	line := "      - " + server + "\n"
+	if c.Config.IPv6 {
+		line = fmt.Sprintf("      - %q\n", server)
+	}
+	without := strings.Replace(strings.Replace(string(before), line, "", 1), `scheduler: "rr"`, "scheduler: wrr", 1)
 	for _, text := range []string{without, string(before), without, string(before)} {
 		if text == without {
 			// Quiesced first, or the requests that it has would rightly fail.
-			c.vsnat("server", "edit", "tcp", c.virtual(80).String(), "10.0.0.2:80", "--weight", "0")
-			c.eventually("the server is idle", func() bool { return c.open("tcp", 80, "10.0.0.2:80") == 0 })
+			c.vsnat("server", "edit", "tcp", c.virtual(80).String(), server, "--weight", "0")
+			c.eventually("the server is idle", func() bool { return c.open("tcp", 80, server) == 0 })
 		}
 		c.must(os.WriteFile(c.ConfigFile(), []byte(text), 0o600))
 		out := c.vsnat("reload")
-		if !strings.Contains(out, "10.0.0.2:80") || !strings.Contains(out, "wrr") || strings.Contains(out, "10.0.0.3") {
-			t.Errorf("reload says:\n%swant it to name the server 10.0.0.2:80 and the scheduler, nothing else", out)
+		if !strings.Contains(out, server) || !strings.Contains(out, "wrr") || strings.Contains(out, other) {
+			t.Errorf("reload says:\n%swant it to name the server %s and the scheduler, nothing else", out, server)
 		}
 		l.more(5)
 	}
-	if out := c.vsnat("reload"); strings.Contains(out, "10.0.0.") {
+	if out := c.vsnat("reload"); strings.Contains(out, server) || strings.Contains(out, other) {
 		t.Errorf("a reload of the same file says:\n%s", out)
 	}
 	if got := c.requests(80); got < counted {

@@ -29,7 +29,7 @@ func smallTable(c *lab.Cluster, io string) string {
 }
 
 func TestFlood(t *testing.T) {
-	eachIO(t, lab.Config{}, smallTable, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, smallTable, func(t *testing.T, c *cluster) {
 		c.run("SYN from random sources", synFlood)
 		c.run("half datagrams", halfDatagrams)
 		c.run("table full", tableFull)
@@ -45,8 +45,7 @@ func synFlood(t *testing.T, c *cluster) {
 	syn := c.template(w, layers.IPProtocolTCP, &layers.TCP{SrcPort: 1, DstPort: 80, Seq: 1, SYN: true, Window: 60_000})
 	for range 20_000 {
 		// The checksums follow the source, so that the servers see right ones.
-		src := netip.AddrFrom4([4]byte{byte(11 + random.IntN(80)), byte(random.Uint32()), byte(random.Uint32()), byte(1 + random.IntN(250))})
-		syn.setSource(src, uint16(1024+random.IntN(60_000)))
+		syn.setSource(c.elsewhere(random.Uint64()), uint16(1024+random.IntN(60_000)))
 		w.send(syn.frame)
 	}
 
@@ -77,15 +76,14 @@ func synFlood(t *testing.T, c *cluster) {
 func halfDatagrams(t *testing.T, c *cluster) {
 	w := c.capture(c.Client, "eth0")
 	random := rand.New(rand.NewPCG(3, 4))
-	data := gopacket.Payload(make([]byte, 800))
-	half := c.template(w, layers.IPProtocolUDP, &layers.UDP{SrcPort: 1, DstPort: lab.EchoPort}, data)
-	half.ip()[6] |= 0x20 // more fragments
+	half := c.template(w, layers.IPProtocolUDP, &layers.UDP{SrcPort: 1, DstPort: lab.EchoPort}, gopacket.Payload(make([]byte, 800)))
+	half.makeFirstFragment()
 	for i := range 10_000 {
-		src := netip.AddrFrom4([4]byte{172, 16, 5, 5})
+		src := c.elsewhere(1 << 20)
 		if i%2 == 0 {
-			src = netip.AddrFrom4([4]byte{byte(11 + random.IntN(80)), byte(random.Uint32()), byte(random.Uint32()), 9})
+			src = c.elsewhere(random.Uint64())
 		}
-		half.ip()[4], half.ip()[5] = byte(i>>8), byte(i)
+		half.setID(uint16(i))
 		half.setSource(src, uint16(1024+random.IntN(60_000)))
 		w.send(half.frame)
 	}
@@ -107,7 +105,7 @@ func tableFull(t *testing.T, c *cluster) {
 	}()
 	for refused := c.drops()["table-full"]; len(held) <= small; {
 		ctx, cancel := contextWithin(c, time.Second)
-		conn, err := c.Client.Dial(ctx, "tcp4", c.virtual(lab.EchoPort).String())
+		conn, err := c.Client.Dial(ctx, "tcp", c.virtual(lab.EchoPort).String())
 		cancel()
 		if err == nil {
 			held = append(held, conn)
@@ -143,7 +141,7 @@ func tableFull(t *testing.T, c *cluster) {
 	c.eventually("there is room again", func() bool {
 		ctx, cancel := contextWithin(c, 500*time.Millisecond)
 		defer cancel()
-		conn, err := c.Client.Dial(ctx, "tcp4", c.virtual(lab.EchoPort).String())
+		conn, err := c.Client.Dial(ctx, "tcp", c.virtual(lab.EchoPort).String())
 		if err == nil {
 			conn.Close()
 		}
@@ -153,7 +151,7 @@ func tableFull(t *testing.T, c *cluster) {
 
 // TestForged has strangers speak for others.
 func TestForged(t *testing.T) {
-	eachIO(t, lab.Config{Clients: 2}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{Clients: 2}, nil, func(t *testing.T, c *cluster) {
 		c.run("blind reset", blindReset)
 		c.run("exact reset", exactReset)
 		c.run("unreachable", forgedUnreachable)
@@ -231,15 +229,24 @@ func forgedUnreachable(t *testing.T, c *cluster) {
 	w := c.capture(c.Clients[1], "eth0")
 	_, seq := c.nextSeq(conn)
 	before := c.drops()["icmp-quote"]
-	quoted := frame(t,
-		&layers.IPv4{SrcIP: c.Config.VIP().AsSlice(), DstIP: local.Addr().AsSlice(), Protocol: layers.IPProtocolTCP},
+	quoted := frame(t, ipHeader(c.Config.VIP(), local.Addr(), layers.IPProtocolTCP, 0),
 		&layers.TCP{SrcPort: lab.EchoPort, DstPort: layers.TCPPort(local.Port()), Seq: seq + 1<<28, ACK: true})
+	proto, unreachable := layers.IPProtocolICMPv4, func(code uint8) []gopacket.SerializableLayer {
+		return []gopacket.SerializableLayer{&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, code)}}
+	}
+	if c.Config.IPv6 {
+		proto, unreachable = layers.IPProtocolICMPv6, func(code uint8) []gopacket.SerializableLayer {
+			return []gopacket.SerializableLayer{
+				&layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, code)},
+				gopacket.Payload(make([]byte, 4)),
+			}
+		}
+	}
 	for code := range uint8(4) {
-		w.send(frame(t,
-			&layers.Ethernet{SrcMAC: w.mac, DstMAC: c.nextHopMAC(), EthernetType: layers.EthernetTypeIPv4},
-			&layers.IPv4{SrcIP: c.Clients[1].Addr.AsSlice(), DstIP: c.Config.VIP().AsSlice(), Protocol: layers.IPProtocolICMPv4},
-			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, code)},
-			gopacket.Payload(quoted)))
+		stack := append([]gopacket.SerializableLayer{
+			ethernet(w.mac, c.nextHopMAC(), c.Config.VIP()), ipHeader(c.Clients[1].Addr, c.Config.VIP(), proto, 0),
+		}, unreachable(code)...)
+		w.send(frame(t, append(stack, gopacket.Payload(quoted))...))
 	}
 	c.eventually("the forgeries are counted", func() bool { return c.drops()["icmp-quote"] == before+4 })
 	c.echo(conn)
@@ -257,9 +264,8 @@ func serverOutside(t *testing.T, c *cluster) {
 	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	victim, w := c.capture(c.Client, "eth0"), c.capture(c.Clients[1], "eth0")
 	for i := range c.Servers {
-		w.send(frame(t,
-			&layers.Ethernet{SrcMAC: w.mac, DstMAC: c.nextHopMAC(), EthernetType: layers.EthernetTypeIPv4},
-			&layers.IPv4{SrcIP: c.Config.ServerAddr(i + 1).AsSlice(), DstIP: local.Addr().AsSlice(), Protocol: layers.IPProtocolTCP},
+		w.send(frame(t, ethernet(w.mac, c.nextHopMAC(), local.Addr()),
+			ipHeader(c.Config.ServerAddr(i+1), local.Addr(), layers.IPProtocolTCP, 0),
 			&layers.TCP{SrcPort: lab.EchoPort, DstPort: layers.TCPPort(local.Port()), Seq: 1, RST: true}))
 	}
 	if a := victim.answers(c.Config.VIP()); a.rst != 0 {
@@ -268,16 +274,19 @@ func serverOutside(t *testing.T, c *cluster) {
 	c.echo(conn)
 }
 
-// TestNeighbours is about the director's own ARP; with io: tun it is the host's.
+// TestNeighbours is about the director's own ARP and neighbour discovery; with io:
+// tun they are the host's.
 func TestNeighbours(t *testing.T) {
-	onPacket(t, lab.Config{Clients: 2}, nil, func(t *testing.T, c *cluster) {
-		c.run("forged gratuitous ARP", forgedARP)
-		c.run("a server that is not there", absentServer)
+	inFamilies(t, func(t *testing.T, ipv6 bool) {
+		onPacket(t, lab.Config{Clients: 2, IPv6: ipv6}, nil, func(t *testing.T, c *cluster) {
+			c.run("forged claims", forgedClaims)
+			c.run("a server that is not there", absentServer)
+		})
 	})
 }
 
-// forgedARP has another station say that it is a server in use, or the client.
-func forgedARP(t *testing.T, c *cluster) {
+// forgedClaims has another station say that it is a server in use, or the client.
+func forgedClaims(t *testing.T, c *cluster) {
 	l := c.startLoad(6)
 	inside, outside := c.capture(c.Servers[1], "eth0"), c.capture(c.Clients[1], "eth0")
 	for range 20 {
@@ -285,17 +294,13 @@ func forgedARP(t *testing.T, c *cluster) {
 			w    *wire
 			addr netip.Addr
 		}{{inside, c.Servers[0].Addr}, {outside, c.Client.Addr}, {outside, c.Config.VIP()}, {inside, c.Config.Gateway()}} {
-			for _, op := range []uint16{layers.ARPRequest, layers.ARPReply} {
-				arp := arpRequest(claim.w.mac, claim.addr, claim.addr)
-				arp.Operation = op
-				to := layers.EthernetBroadcast
-				if op == layers.ARPReply || claim.addr == c.Config.VIP() || claim.addr == c.Config.Gateway() {
-					to = c.nextHopMAC() // to the director alone: the others' tables are their own matter
-					if claim.w == inside {
-						to = c.gatewayMAC()
-					}
-				}
-				claim.w.send(frame(t, &layers.Ethernet{SrcMAC: claim.w.mac, DstMAC: to, EthernetType: layers.EthernetTypeARP}, arp))
+			// To the director alone: the others' tables are their own matter.
+			to := c.nextHopMAC()
+			if claim.w == inside {
+				to = c.gatewayMAC()
+			}
+			for _, f := range c.claims(claim.w.mac, to, claim.addr) {
+				claim.w.send(f)
 			}
 		}
 		l.more(2)
@@ -303,11 +308,7 @@ func forgedARP(t *testing.T, c *cluster) {
 	l.end()
 	for _, w := range []*wire{inside, outside} {
 		stolen := w.seen(func(p gopacket.Packet) bool {
-			ip, ok := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-			if !ok {
-				return false
-			}
-			dst, _ := netip.AddrFromSlice(ip.DstIP.To4())
+			dst := destination(p)
 			return dst == c.Servers[0].Addr || dst == c.Client.Addr
 		})
 		if len(stolen) > 0 {
@@ -316,20 +317,20 @@ func forgedARP(t *testing.T, c *cluster) {
 	}
 }
 
-// absentServer has a service whose only server does not answer ARP: its clients
+// absentServer has a service whose only server does not answer: its clients
 // are told within seconds, and other services do not wait meanwhile.
 func absentServer(t *testing.T, c *cluster) {
 	const port = 2300
 	for _, proto := range []string{"tcp", "udp"} {
 		c.vsnat("service", "add", proto, c.virtual(port).String())
-		c.vsnat("server", "add", proto, c.virtual(port).String(), "10.0.0.99:2300")
+		c.vsnat("server", "add", proto, c.virtual(port).String(), netip.AddrPortFrom(c.Config.ServerAddr(99), port).String())
 	}
 	l := c.startLoad(3)
 	refused := make(chan error, 1)
 	go func() {
 		ctx, cancel := contextWithin(c, 8*time.Second)
 		defer cancel()
-		_, err := c.Client.Dial(ctx, "tcp4", c.virtual(port).String())
+		_, err := c.Client.Dial(ctx, "tcp", c.virtual(port).String())
 		refused <- err
 	}()
 	udp := c.dialUDP(port)

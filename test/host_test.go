@@ -27,11 +27,7 @@ func TestHost(t *testing.T) {
 					serveSSH(t, c, 22)
 					return site(c, io)
 				}
-				run := eachIO
-				if host == lab.HostBare {
-					run = onPacket // the host could route nothing: see TestTUNRefused
-				}
-				run(t, lab.Config{Host: host, Forward: forward}, configure, func(t *testing.T, c *cluster) {
+				eachFamily(t, lab.Config{Host: host, Forward: forward}, configure, func(t *testing.T, c *cluster) {
 					c.run("round robin", roundRobin)
 					c.run("one answer", oneAnswer)
 					c.run("one copy", oneCopy)
@@ -68,7 +64,7 @@ func oneAnswer(t *testing.T, c *cluster) {
 		from := firstPort + uint16(i)
 		if test.proto == "udp" {
 			// Or the client's kernel would answer the datagram with an ICMP error.
-			conn, err := c.Client.ListenPacket("udp4", fmt.Sprintf(":%d", from))
+			conn, err := c.Client.ListenPacket("udp", fmt.Sprintf(":%d", from))
 			c.must(err)
 			defer conn.Close()
 		}
@@ -77,9 +73,7 @@ func oneAnswer(t *testing.T, c *cluster) {
 	c.mustPing(c.Client, c.Config.VIP(), 3, 56)
 	// Somebody who is not the client's kernel, which asks when it likes.
 	asker := net.HardwareAddr{2, 0, 0, 0, 0, 77}
-	w.send(frame(t,
-		&layers.Ethernet{SrcMAC: asker, DstMAC: layers.EthernetBroadcast, EthernetType: layers.EthernetTypeARP},
-		arpRequest(asker, addr("192.168.88.77"), c.Config.VIP())))
+	w.send(c.question(asker, c.Config.ClientAddr(77), c.Config.VIP()))
 
 	time.Sleep(settle)
 	for i, test := range tests {
@@ -90,29 +84,15 @@ func oneAnswer(t *testing.T, c *cluster) {
 	if got := w.answersTo(c.Config.VIP(), 0); got.echo != 1 {
 		t.Errorf("ping: the client got %d replies, want one", got.echo)
 	}
-	replies := w.seen(func(p gopacket.Packet) bool { return isARPReplyTo(p, asker) })
-	if len(replies) != 1 {
-		t.Errorf("ARP request: %d replies, want one", len(replies))
-	}
-	for _, p := range replies {
-		reply := p.Layer(layers.LayerTypeARP).(*layers.ARP)
-		if mac := c.nextHopMAC(); !bytes.Equal(reply.SourceHwAddress, mac) {
-			t.Errorf("the VIP is at %v, want the director's %v", net.HardwareAddr(reply.SourceHwAddress), mac)
+	var replies []net.HardwareAddr
+	w.seen(func(p gopacket.Packet) bool {
+		if mac, ok := answerTo(p, asker); ok {
+			replies = append(replies, mac)
 		}
-	}
-}
-
-func isARPReplyTo(p gopacket.Packet, mac net.HardwareAddr) bool {
-	arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP)
-	return ok && arp.Operation == layers.ARPReply && bytes.Equal(arp.DstHwAddress, mac)
-}
-
-func arpRequest(mac net.HardwareAddr, from, to netip.Addr) *layers.ARP {
-	return &layers.ARP{
-		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4,
-		HwAddressSize: 6, ProtAddressSize: 4, Operation: layers.ARPRequest,
-		SourceHwAddress: mac, SourceProtAddress: from.AsSlice(),
-		DstHwAddress: make([]byte, 6), DstProtAddress: to.AsSlice(),
+		return false
+	})
+	if want := c.nextHopMAC(); len(replies) != 1 || !bytes.Equal(replies[0], want) {
+		t.Errorf("asked where the VIP is, %v say they have it, want %v once", replies, want)
 	}
 }
 
@@ -192,12 +172,12 @@ func sshToVIP(t *testing.T, c *cluster) {
 // TestHostLate has the host begin to listen on the VIP after the director has
 // started, on a port that SNAT might have handed out.
 func TestHostLate(t *testing.T) {
-	eachIO(t, lab.Config{Host: lab.HostVIPOnNIC}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{Host: lab.HostVIPOnNIC}, nil, func(t *testing.T, c *cluster) {
 		serveSSH(t, c.Cluster, 2222)
 		var conn net.Conn
 		c.eventually("the host's new port answers", func() (ok bool) {
 			var err error
-			conn, err = c.Client.Dial(c.ctx, "tcp4", c.virtual(2222).String())
+			conn, err = c.Client.Dial(c.ctx, "tcp", c.virtual(2222).String())
 			return err == nil
 		})
 		defer conn.Close()

@@ -19,8 +19,9 @@ import (
 )
 
 func TestTCP(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("round robin", roundRobin)
+		c.run("listed by ipvsadm", listed)
 		c.run("port change", portChange)
 		c.run("half-close by the client", halfCloseByClient)
 		c.run("half-close by the server", halfCloseByServer)
@@ -43,9 +44,18 @@ func roundRobin(t *testing.T, c *cluster) {
 	}
 }
 
+func listed(t *testing.T, c *cluster) {
+	got := c.ipvsadm("-L", "-n")
+	for _, want := range []string{"TCP  " + c.virtual(80).String() + " rr", "-> " + at(c.Servers[2], 80).String() + " "} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}
+
 func portChange(t *testing.T, c *cluster) {
 	c.vsnat("service", "add", "tcp", c.virtual(8081).String(), "--scheduler", "rr")
-	c.vsnat("server", "add", "tcp", c.virtual(8081).String(), "10.0.0.2:8080")
+	c.vsnat("server", "add", "tcp", c.virtual(8081).String(), at(c.Servers[0], 8080).String())
 	if got, want := c.mustGet(c.Client, 8081), c.Config.ServerPage(1); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -162,7 +172,7 @@ func samePortAgain(t *testing.T, c *cluster) {
 		var conn net.Conn
 		var err error
 		c.eventually("the client's port is free", func() bool { // its last ACK may be on the way
-			conn, err = c.Client.DialFrom(c.ctx, "tcp4", local, c.virtual(80).String())
+			conn, err = c.Client.DialFrom(c.ctx, "tcp", local, c.virtual(80).String())
 			return !errors.Is(err, unix.EADDRINUSE)
 		})
 		if err != nil {
@@ -184,7 +194,7 @@ func noServer(t *testing.T, c *cluster) {
 	for port, setting := range map[int]string{2005: "icmp", 2006: "reset"} {
 		c.vsnat("service", "add", "tcp", c.virtual(port).String(), "--no-server", setting)
 		wire := c.capture(c.Client, "eth0")
-		if _, err := c.Client.Dial(c.ctx, "tcp4", c.virtual(port).String()); !errors.Is(err, unix.ECONNREFUSED) {
+		if _, err := c.Client.Dial(c.ctx, "tcp", c.virtual(port).String()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%s: dial: %v, want refused", setting, err)
 		}
 		got := wire.answers(c.Config.VIP())
@@ -212,7 +222,7 @@ func thousandConnections(t *testing.T, c *cluster) {
 			if t.Failed() {
 				return // one is enough to know
 			}
-			conn, err := c.Client.Dial(c.ctx, "tcp4", c.virtual(lab.EchoPort).String())
+			conn, err := c.Client.Dial(c.ctx, "tcp", c.virtual(lab.EchoPort).String())
 			if err != nil {
 				t.Errorf("connection %d: %v", i, err)
 				return

@@ -4,6 +4,7 @@ package test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,8 +22,8 @@ import (
 )
 
 func TestICMP(t *testing.T) {
-	eachIO(t, lab.Config{Router: true}, nil, func(t *testing.T, c *cluster) {
-		for _, size := range []int{0, 56, 1400} {
+	eachFamily(t, lab.Config{Router: true}, nil, func(t *testing.T, c *cluster) {
+		for _, size := range []int{0, 56, 1400, 8 << 10} {
 			c.run(fmt.Sprintf("ping of the VIP, %d bytes", size), func(t *testing.T, c *cluster) {
 				for seq := range 3 {
 					c.mustPing(c.Client, c.Config.VIP(), seq, size)
@@ -59,10 +60,11 @@ func traceroute(t *testing.T, c *cluster, proto string) {
 		local := 30_000 + uint16(ttl)
 		c.probe(w, proto, local, port, ttl)
 		got := w.wait(1, fmt.Sprintf("time exceeded for TTL %d", ttl), func(p gopacket.Packet) bool {
-			return quotes(p, layers.ICMPv4TypeTimeExceeded, local)
+			e, ok := errorIn(p)
+			return ok && e.timeExceeded && e.from.Port() == local
 		})
 		switch s := source(got[0]); {
-		case ttl == 1 && s != addr("198.51.100.1"):
+		case ttl == 1 && s != c.Config.RouterAddr():
 			t.Errorf("TTL 1: the answer is from %v, want the router", s)
 		case c.Config.Inside().Contains(s):
 			t.Errorf("TTL %d: the answer shows the inside address %v", ttl, s)
@@ -89,20 +91,24 @@ func traceroute(t *testing.T, c *cluster, proto string) {
 // the router must be put back.
 func tracerouteOut(t *testing.T, c *cluster) {
 	server := c.Servers[0]
-	conn, err := server.ListenPacket("udp4", ":30010")
+	conn, err := server.ListenPacket("udp", ":30010")
 	c.must(err)
 	defer conn.Close()
-	p := ipv4.NewPacketConn(conn)
+	setTTL := ipv4.NewPacketConn(conn).SetTTL
+	if c.Config.IPv6 {
+		setTTL = ipv6.NewPacketConn(conn).SetHopLimit
+	}
 	w := c.capture(server, "eth0")
 	for ttl := 1; ttl <= c.hops()+1; ttl++ {
-		c.must(p.SetTTL(ttl))
-		dst := net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.Client.Addr, uint16(lab.WhoPort+ttl)))
-		_, err := conn.WriteTo([]byte("probe"), dst)
+		c.must(setTTL(ttl))
+		to := at(c.Client, lab.WhoPort+ttl)
+		_, err := conn.WriteTo([]byte("probe"), net.UDPAddrFromAddrPort(to))
 		c.must(err)
 		got := w.wait(1, fmt.Sprintf("time exceeded for TTL %d", ttl), func(p gopacket.Packet) bool {
-			return quotes(p, layers.ICMPv4TypeTimeExceeded, 30010) && bytes.Contains(p.Data(), []byte{byte(dst.Port >> 8), byte(dst.Port)})
+			e, ok := errorIn(p)
+			return ok && e.timeExceeded && e.from.Port() == 30010 && e.to.Port() == to.Port()
 		})
-		if s := source(got[0]); ttl > c.hops() && s != addr("192.168.88.1") {
+		if s := source(got[0]); ttl > c.hops() && s != c.Router.Addr {
 			t.Errorf("TTL %d: the answer is from %v, want the router", ttl, s)
 		}
 		c.wantQuotation(got[0], server.Addr, c.Client.Addr)
@@ -112,15 +118,15 @@ func tracerouteOut(t *testing.T, c *cluster) {
 // probe sends one packet of the client to a port of the VIP.
 func (c *cluster) probe(w *wire, proto string, from uint16, to int, ttl uint8) {
 	c.t.Helper()
-	ip := &layers.IPv4{TTL: ttl, Id: from, SrcIP: c.Client.Addr.AsSlice(), DstIP: c.Config.VIP().AsSlice()}
-	ether := &layers.Ethernet{SrcMAC: w.mac, DstMAC: c.nextHopMAC(), EthernetType: layers.EthernetTypeIPv4}
+	src, dst := c.Client.Addr, c.Config.VIP()
+	ether := ethernet(w.mac, c.nextHopMAC(), src)
 	if proto == "tcp" {
-		ip.Protocol = layers.IPProtocolTCP
-		w.send(frame(c.t, ether, ip, &layers.TCP{SrcPort: layers.TCPPort(from), DstPort: layers.TCPPort(to), Seq: 1000, SYN: true, Window: 60_000}))
+		w.send(frame(c.t, ether, ipHeader(src, dst, layers.IPProtocolTCP, ttl),
+			&layers.TCP{SrcPort: layers.TCPPort(from), DstPort: layers.TCPPort(to), Seq: 1000, SYN: true, Window: 60_000}))
 		return
 	}
-	ip.Protocol = layers.IPProtocolUDP
-	w.send(frame(c.t, ether, ip, &layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}, gopacket.Payload("probe")))
+	w.send(frame(c.t, ether, ipHeader(src, dst, layers.IPProtocolUDP, ttl),
+		&layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}, gopacket.Payload("probe")))
 }
 
 // nextHopMAC is where frames of the client to the VIP go.
@@ -135,39 +141,77 @@ func (c *cluster) nextHopMAC() net.HardwareAddr {
 	return nic.HardwareAddr
 }
 
-// quotes reports whether p is an ICMP error of a type about a packet of UDP or
-// TCP from a port.
-func quotes(p gopacket.Packet, kind uint8, port uint16) bool {
-	e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
-	if !ok || e.TypeCode.Type() != kind || len(e.Payload) < 28 {
-		return false
+// An icmpError is one of either family, with the ends of the packet of UDP or TCP
+// that it quotes.
+type icmpError struct {
+	timeExceeded bool
+	quoted       gopacket.Packet
+	from, to     netip.AddrPort
+}
+
+// errorIn takes an ICMP error apart.
+func errorIn(p gopacket.Packet) (e icmpError, ok bool) {
+	if m, is := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); is {
+		switch m.TypeCode.Type() {
+		case layers.ICMPv4TypeTimeExceeded:
+			e.timeExceeded = true
+		case layers.ICMPv4TypeDestinationUnreachable:
+		default:
+			return e, false
+		}
+		e.quoted = gopacket.NewPacket(m.Payload, layers.LayerTypeIPv4, gopacket.Default)
+	} else if m, is := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); is && m.TypeCode.Type() < layers.ICMPv6TypeEchoRequest && len(m.Payload) > 4 {
+		e.timeExceeded = m.TypeCode.Type() == layers.ICMPv6TypeTimeExceeded
+		e.quoted = gopacket.NewPacket(m.Payload[4:], layers.LayerTypeIPv6, gopacket.Default)
+	} else {
+		return e, false
 	}
-	return e.Payload[20] == byte(port>>8) && e.Payload[21] == byte(port)
+	// The quotation may end within the transport header, but never in its ports.
+	var ports []byte
+	if ip := e.quoted.NetworkLayer(); ip != nil {
+		ports = ip.LayerPayload()
+	}
+	if len(ports) < 4 {
+		return e, true
+	}
+	e.from = netip.AddrPortFrom(source(e.quoted), binary.BigEndian.Uint16(ports))
+	e.to = netip.AddrPortFrom(destination(e.quoted), binary.BigEndian.Uint16(ports[2:]))
+	return e, true
 }
 
 // wantQuotation checks the checksums of an ICMP error and the addresses in it.
 func (c *cluster) wantQuotation(p gopacket.Packet, src, dst netip.Addr) {
 	c.t.Helper()
-	ip := p.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-	e := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
-	if sum(ip.Contents) != 0xffff {
-		c.t.Errorf("IP checksum of the ICMP error is wrong:\n%v", p)
-	}
-	if sum(ip.Payload) != 0xffff {
-		c.t.Errorf("ICMP checksum is wrong:\n%v", p)
-	}
-	quoted := gopacket.NewPacket(e.Payload, layers.LayerTypeIPv4, gopacket.Default)
-	inner, ok := quoted.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+	e, ok := errorIn(p)
 	if !ok {
-		c.t.Errorf("no packet is quoted:\n%v", p)
+		c.t.Errorf("no ICMP error:\n%v", p)
 		return
 	}
-	if sum(inner.Contents) != 0xffff {
-		c.t.Errorf("IP checksum of the quoted packet is wrong:\n%v", quoted)
+	switch ip := p.NetworkLayer().(type) {
+	case *layers.IPv4:
+		if sum(ip.Contents) != 0xffff || sum(ip.Payload) != 0xffff {
+			c.t.Errorf("a checksum of the ICMP error is wrong:\n%v", p)
+		}
+		if inner, ok := e.quoted.NetworkLayer().(*layers.IPv4); ok && sum(inner.Contents) != 0xffff {
+			c.t.Errorf("IP checksum of the quoted packet is wrong:\n%v", e.quoted)
+		}
+	case *layers.IPv6:
+		if sumIPv6(ip) != 0xffff {
+			c.t.Errorf("the checksum of the ICMP error is wrong:\n%v", p)
+		}
 	}
-	if !inner.SrcIP.Equal(src.AsSlice()) || !inner.DstIP.Equal(dst.AsSlice()) {
-		c.t.Errorf("the quoted packet is from %v to %v, sent was one from %v to %v", inner.SrcIP, inner.DstIP, src, dst)
+	if e.from.Addr() != src || e.to.Addr() != dst {
+		c.t.Errorf("the quoted packet is from %v to %v, sent was one from %v to %v", e.from, e.to, src, dst)
 	}
+}
+
+// sumIPv6 is the Internet checksum's sum over an ICMPv6 packet without extension
+// headers and its pseudo-header (RFC 8200, 8.1).
+func sumIPv6(ip *layers.IPv6) uint16 {
+	pseudo := append(append([]byte(nil), ip.SrcIP...), ip.DstIP...)
+	pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(len(ip.Payload)))
+	pseudo = append(pseudo, 0, 0, 0, byte(ip.NextHeader))
+	return sum(append(pseudo, ip.Payload...))
 }
 
 // sum is the Internet checksum's sum, 0xffff over what contains a right one.
@@ -232,5 +276,3 @@ func (c *cluster) ping(n *lab.Node, to netip.Addr, seq, size int) error {
 		return nil
 	}
 }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

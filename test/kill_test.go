@@ -34,22 +34,24 @@ func TestKill(t *testing.T) {
 			"panic":   unix.SIGQUIT, // the Go runtime prints its stacks and ends, as for a panic
 		} {
 			t.Run(fmt.Sprintf("%s, VIP %v", name, host), func(t *testing.T) {
-				for _, io := range []string{"packet", "tun"} {
-					t.Run(io, func(t *testing.T) {
-						t.Parallel()
-						killUnderLoad(t, host, signal, io)
-					})
-				}
+				inFamilies(t, func(t *testing.T, ipv6 bool) {
+					for _, io := range []string{"packet", "tun"} {
+						t.Run(io, func(t *testing.T) {
+							t.Parallel()
+							killUnderLoad(t, lab.Config{Host: host, IPv6: ipv6}, signal, io)
+						})
+					}
+				})
 			})
 		}
 	}
 }
 
-func killUnderLoad(t *testing.T, host lab.HostAddresses, signal unix.Signal, io string) {
+func killUnderLoad(t *testing.T, config lab.Config, signal unix.Signal, io string) {
 	if err := tunForbidden(); io == "tun" && err != nil {
 		return // TestTUNRefused has it
 	}
-	c := &cluster{Cluster: lab.Start(t, lab.Config{Host: host}), t: t, ctx: testContext(t), io: io}
+	c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: io}
 	c.settle()
 	before := c.hostState()
 	c.start(site(c.Cluster, io))
@@ -153,21 +155,26 @@ func (c *cluster) hostState() map[string]string {
 		for _, r := range routes {
 			put("route", r.String(), "")
 		}
-		rules, err := netlink.RuleList(netlink.FAMILY_V4)
-		if err != nil {
-			return err
+		for version, family := range map[string]int{"ipv4": netlink.FAMILY_V4, "ipv6": netlink.FAMILY_V6} {
+			rules, err := netlink.RuleList(family)
+			if err != nil {
+				return err
+			}
+			for _, r := range rules {
+				put(version+" rule", r.String(), "")
+			}
+			proxies, err := netlink.NeighProxyList(0, family)
+			if err != nil {
+				return err
+			}
+			for _, n := range proxies {
+				put("proxy", n.String(), "")
+			}
+			if err := settings("/proc/sys/net/"+version, put); err != nil {
+				return err
+			}
 		}
-		for _, r := range rules {
-			put("rule", r.String(), "")
-		}
-		proxies, err := netlink.NeighProxyList(0, netlink.FAMILY_V4)
-		if err != nil {
-			return err
-		}
-		for _, n := range proxies {
-			put("proxy", n.String(), "")
-		}
-		return settings("/proc/sys/net/ipv4", put)
+		return nil
 	}))
 	return state
 }
@@ -210,7 +217,7 @@ func differences(before, after map[string]string) string {
 // TestRestart: connections of a director that is gone end with a reset, so that
 // nobody waits; new ones are served at once.
 func TestRestart(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		held := c.dialTCP(lab.EchoPort)
 		c.echo(held)
 		c.must(c.director.Kill(unix.SIGKILL))

@@ -14,7 +14,7 @@ import (
 // TestLinks changes the director's links under it, one after the other on each
 // side. It must go on without a restart, and with the connections it held.
 func TestLinks(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		pid := c.director.PID()
 		for _, link := range []string{"eth0", "eth1"} {
 			c.run(link+" down and up", func(t *testing.T, c *cluster) {
@@ -31,7 +31,7 @@ func TestLinks(t *testing.T) {
 			c.run(link+" with another MTU", func(t *testing.T, c *cluster) {
 				held := c.dialTCP(lab.EchoPort)
 				c.echo(held)
-				for _, mtu := range []int{1200, 1500} {
+				for _, mtu := range []int{1300, 1500} { // IPv6 ends below 1280
 					c.must(c.Director.SetMTU(link, mtu))
 					c.eventually("the director sees the MTU", func() bool { return c.link(link).MTU == mtu })
 					c.backAgain(held)
@@ -41,6 +41,9 @@ func TestLinks(t *testing.T) {
 				held := c.dialTCP(lab.EchoPort)
 				c.echo(held)
 				more := netip.MustParsePrefix("10.77.0.1/24")
+				if c.Config.IPv6 {
+					more = netip.MustParsePrefix("2001:db8:77::1/64")
+				}
 				c.must(c.Director.AddAddr(link, more))
 				c.eventually("the director sees the address", func() bool { return c.hasAddr(link, more) })
 				c.backAgain(held)
@@ -71,10 +74,10 @@ func TestLinks(t *testing.T) {
 // TestVIPMoves gives the VIP to the host under the running director, and takes
 // it away again.
 func TestVIPMoves(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		held := c.dialTCP(lab.EchoPort)
 		c.echo(held)
-		vip := netip.PrefixFrom(c.Config.VIP(), 32)
+		vip := netip.PrefixFrom(c.Config.VIP(), c.Config.VIP().BitLen())
 		for range 2 {
 			c.must(c.Director.AddAddr("eth0", vip))
 			c.eventually("the director sees the VIP on the host", func() bool { return c.hasAddr("eth0", vip) })

@@ -19,7 +19,7 @@ import (
 )
 
 func TestSNAT(t *testing.T) {
-	eachIO(t, lab.Config{Far: true}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{Far: true}, nil, func(t *testing.T, c *cluster) {
 		for _, peer := range []*lab.Node{c.Client, c.Far} {
 			c.run("to the "+peer.Name, func(t *testing.T, c *cluster) { snatPeer(t, c, peer) })
 		}
@@ -110,9 +110,9 @@ func nothingLeavesUnchanged(t *testing.T, c *cluster) {
 	server := c.Servers[0]
 	inside, outside := c.capture(server, "eth0"), c.capture(c.Client, "eth0")
 	gateway := c.gatewayMAC()
-	ether := &layers.Ethernet{SrcMAC: inside.mac, DstMAC: gateway, EthernetType: layers.EthernetTypeIPv4}
-	ip := func(proto layers.IPProtocol, to netip.Addr) *layers.IPv4 {
-		return &layers.IPv4{SrcIP: server.Addr.AsSlice(), DstIP: to.AsSlice(), Protocol: proto}
+	ether := ethernet(inside.mac, gateway, server.Addr)
+	ip := func(proto layers.IPProtocol, to netip.Addr) gopacket.SerializableLayer {
+		return ipHeader(server.Addr, to, proto, 0)
 	}
 	for _, to := range []netip.Addr{c.Client.Addr, c.Far.Addr} {
 		for _, tcp := range []layers.TCP{
@@ -172,13 +172,14 @@ func TestHairpin(t *testing.T) {
 	configure := func(c *lab.Cluster, io string) string {
 		text := site(c, io)
 		for _, port := range []int{80, 8080, lab.EchoPort, lab.SinkPort, lab.SourcePort} {
-			text = strings.ReplaceAll(text, fmt.Sprintf("      - 10.0.0.5:%d\n", port), "")
+			text = strings.ReplaceAll(text, fmt.Sprintf("      - %q\n", at(c.Servers[3], port)), "")
+			text = strings.ReplaceAll(text, fmt.Sprintf("      - %v\n", at(c.Servers[3], port)), "")
 		}
 		return text
 	}
 	for name, config := range map[string]lab.Config{"two arms": {Servers: 4}, "one arm": {Servers: 4, OneArm: true}} {
 		t.Run(name, func(t *testing.T) {
-			eachIO(t, config, configure, func(t *testing.T, c *cluster) {
+			eachFamily(t, config, configure, func(t *testing.T, c *cluster) {
 				for _, client := range []*lab.Node{c.Servers[0], c.Servers[3]} {
 					c.run("TCP by "+client.Name, func(t *testing.T, c *cluster) {
 						seen := make(map[string]int)
@@ -196,7 +197,7 @@ func TestHairpin(t *testing.T) {
 					c.run("UDP by "+client.Name, func(t *testing.T, c *cluster) {
 						for _, size := range []int{10, 8 << 10} {
 							for range 3 {
-								conn, err := client.Dial(c.ctx, "udp4", c.virtual(lab.EchoPort).String())
+								conn, err := client.Dial(c.ctx, "udp", c.virtual(lab.EchoPort).String())
 								c.must(err)
 								conn.SetDeadline(time.Now().Add(limit / 4))
 								c.exchange(conn, 2, size)
@@ -209,7 +210,7 @@ func TestHairpin(t *testing.T) {
 					})
 				}
 				c.run("listed as full NAT", func(t *testing.T, c *cluster) {
-					conn, err := c.Servers[0].Dial(c.ctx, "tcp4", c.virtual(lab.EchoPort).String())
+					conn, err := c.Servers[0].Dial(c.ctx, "tcp", c.virtual(lab.EchoPort).String())
 					c.must(err)
 					defer conn.Close()
 					c.echo(conn)
@@ -223,26 +224,33 @@ func TestHairpin(t *testing.T) {
 	}
 }
 
-// TestOneArm is the reference cluster with everything on one link.
+// TestOneArm is the reference cluster with everything on one link, with the host's
+// addresses and with none.
 func TestOneArm(t *testing.T) {
-	eachIO(t, lab.Config{OneArm: true}, nil, func(t *testing.T, c *cluster) {
-		c.run("round robin", roundRobin)
-		c.run("upload and download", func(t *testing.T, c *cluster) {
-			c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), 4<<20))
-			c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), 4<<20))
+	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostBare} {
+		t.Run(fmt.Sprintf("VIP %v", host), func(t *testing.T) {
+			eachFamily(t, lab.Config{OneArm: true, Host: host}, nil, oneArm)
 		})
-		c.run("fragments", func(t *testing.T, c *cluster) { c.exchange(c.dialUDP(lab.EchoPort), 3, 8<<10) })
-		c.run("SNAT to the client", func(t *testing.T, c *cluster) { snatPeer(t, c, c.Client) })
-		c.run("one answer", func(t *testing.T, c *cluster) {
-			w := c.capture(c.Client, "eth0")
-			conn := c.dialTCP(80)
-			if a := w.answers(c.Config.VIP()); a.synAck != 1 || a.rst+a.icmp != 0 {
-				t.Errorf("the client got %+v, want one SYN-ACK", a)
-			}
-			io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
-			if b, err := io.ReadAll(conn); err != nil || len(b) == 0 {
-				t.Errorf("read %q, %v", b, err)
-			}
-		})
+	}
+}
+
+func oneArm(t *testing.T, c *cluster) {
+	c.run("round robin", roundRobin)
+	c.run("upload and download", func(t *testing.T, c *cluster) {
+		c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), 4<<20))
+		c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), 4<<20))
+	})
+	c.run("fragments", func(t *testing.T, c *cluster) { c.exchange(c.dialUDP(lab.EchoPort), 3, 8<<10) })
+	c.run("SNAT to the client", func(t *testing.T, c *cluster) { snatPeer(t, c, c.Client) })
+	c.run("one answer", func(t *testing.T, c *cluster) {
+		w := c.capture(c.Client, "eth0")
+		conn := c.dialTCP(80)
+		if a := w.answers(c.Config.VIP()); a.synAck != 1 || a.rst+a.icmp != 0 {
+			t.Errorf("the client got %+v, want one SYN-ACK", a)
+		}
+		io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+		if b, err := io.ReadAll(conn); err != nil || len(b) == 0 {
+			t.Errorf("read %q, %v", b, err)
+		}
 	})
 }

@@ -23,7 +23,7 @@ func transferSize(io string) int64 {
 }
 
 func TestTransfer(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("download", func(t *testing.T, c *cluster) {
 			c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), transferSize(c.io)))
 		})
@@ -46,13 +46,9 @@ func TestTransfer(t *testing.T) {
 	})
 }
 
-// TestPathMTU lowers the MTU of a link during a transfer through it. The sender
-// must learn of it, and go on with smaller segments.
-func TestPathMTU(t *testing.T) { shrinkEachLink(t, eachIO, lab.Config{Servers: 1, Router: true}, 1000) }
-
-// shrinkEachLink gives each link on the way an MTU in turn, on clusters that run
-// makes.
-func shrinkEachLink(t *testing.T, run runner, config lab.Config, mtu int) {
+// TestPathMTU lowers the MTU of a link during a transfer through it, of each link
+// on the way in turn. The sender must learn of it, and go on with smaller segments.
+func TestPathMTU(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		upload bool
@@ -64,7 +60,11 @@ func shrinkEachLink(t *testing.T, run runner, config lab.Config, mtu int) {
 		{"upload, router before the director", true, func(c *cluster) (*lab.Node, string) { return c.Router, "eth1" }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			run(t, config, nil, func(t *testing.T, c *cluster) {
+			eachFamily(t, lab.Config{Servers: 1, Router: true}, nil, func(t *testing.T, c *cluster) {
+				mtu := 1000
+				if c.Config.IPv6 {
+					mtu = 1300
+				}
 				node, link := test.link(c)
 				shrinkDuringTransfer(t, c, test.upload, mtu, func() { c.must(node.SetMTU(link, mtu)) })
 			})

@@ -23,14 +23,22 @@ import (
 )
 
 func TestUDP(t *testing.T) {
-	eachIO(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("flows in turn", udpFlows)
-		for _, size := range []int{0, 1, 1472, 1473, 8 << 10, 60_000} {
+		whole := 1500 - 28 // the largest datagram that is no fragment
+		if c.Config.IPv6 {
+			whole = 1500 - 48
+		}
+		for _, size := range []int{0, 1, whole, whole + 1, 8 << 10, 60_000} {
 			c.run(fmt.Sprintf("%d bytes", size), func(t *testing.T, c *cluster) {
 				c.exchange(c.dialUDP(lab.EchoPort), 5, size)
 			})
 		}
-		c.run("checksum zero", checksumZero)
+		if c.Config.IPv6 {
+			c.run("checksum zero", checksumMissing)
+		} else {
+			c.run("checksum zero", checksumZero)
+		}
 		c.run("segments in one call", udpSegments)
 		c.run("port closed", udpPortClosed)
 		c.run("no server", udpNoServer)
@@ -59,19 +67,10 @@ func udpFlows(t *testing.T, c *cluster) {
 // checksumZero stays zero both ways, and the datagrams arrive.
 func checksumZero(t *testing.T, c *cluster) {
 	const port = 2200
-	noChecksum := func(conn net.PacketConn) {
-		raw, err := conn.(syscall.Conn).SyscallConn()
-		c.must(err)
-		c.must(raw.Control(func(fd uintptr) {
-			if err := unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
-				t.Error(err)
-			}
-		}))
-	}
 	server, err := c.Servers[0].ListenPacket("udp4", fmt.Sprintf(":%d", port))
 	c.must(err)
 	defer server.Close()
-	noChecksum(server)
+	c.setOption(server, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
 	go func() {
 		buffer := make([]byte, 2000)
 		for {
@@ -86,7 +85,7 @@ func checksumZero(t *testing.T, c *cluster) {
 
 	inside, outside := c.capture(c.Servers[0], "eth0"), c.capture(c.Client, "eth0")
 	conn := c.dialUDP(port)
-	noChecksum(conn.(*net.UDPConn))
+	c.setOption(conn, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
 	c.exchange(conn, 3, 333)
 	for name, w := range map[string]*wire{"server": inside, "client": outside} {
 		w.wait(3, "datagrams without a checksum at the "+name, func(p gopacket.Packet) bool {
@@ -99,15 +98,34 @@ func checksumZero(t *testing.T, c *cluster) {
 	}
 }
 
+// checksumMissing is what IPv6 does not allow (RFC 8200, 8.1): the datagram goes no
+// further, and is counted.
+func checksumMissing(t *testing.T, c *cluster) {
+	before := c.drops()["udp-header"]
+	conn := c.dialUDP(lab.EchoPort)
+	c.setOption(conn, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, 1)
+	_, err := conn.Write([]byte("no checksum"))
+	c.must(err)
+	c.eventually("the datagram is counted", func() bool { return c.drops()["udp-header"] == before+1 })
+	c.setOption(conn, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, 0)
+	c.exchange(conn, 1, 100) // nothing else came back
+}
+
+// setOption sets an option of a socket.
+func (c *cluster) setOption(conn net.PacketConn, level, option, value int) {
+	c.t.Helper()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	c.must(err)
+	c.must(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, value) }))
+	c.must(err)
+}
+
 // udpSegments sends one buffer that the kernel cuts into datagrams, as late as
 // it can: the director meets it whole.
 func udpSegments(t *testing.T, c *cluster) {
 	const segment, many = 1200, 20
-	conn := c.dialUDP(lab.EchoPort).(*net.UDPConn)
-	raw, err := conn.SyscallConn()
-	c.must(err)
-	c.must(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, segment) }))
-	c.must(err)
+	conn := c.dialUDP(lab.EchoPort)
+	c.setOption(conn, unix.IPPROTO_UDP, unix.UDP_SEGMENT, segment)
 	want, err := io.ReadAll(lab.Stream(segment * many))
 	c.must(err)
 	_, err = conn.Write(want)

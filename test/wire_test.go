@@ -3,6 +3,7 @@
 package test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -115,11 +116,17 @@ func (w *wire) wait(n int, what string, match func(gopacket.Packet) bool) []gopa
 	}
 }
 
-// send puts a frame onto the link.
+// send puts a frame onto the link, and waits where the other end has too many.
 func (w *wire) send(frame []byte) {
 	w.t.Helper()
-	if _, err := unix.Write(w.fd, frame); err != nil {
-		w.t.Fatalf("send a frame of %d bytes: %v", len(frame), err)
+	for end := time.Now().Add(limit / 4); ; time.Sleep(time.Millisecond) {
+		_, err := unix.Write(w.fd, frame)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.ENOBUFS) || time.Now().After(end) {
+			w.t.Fatalf("send a frame of %d bytes: %v", len(frame), err)
+		}
 	}
 }
 
@@ -151,9 +158,8 @@ func answeredPort(p gopacket.Packet) uint16 {
 	case *layers.UDP:
 		return uint16(l.DstPort)
 	}
-	e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
-	if ok && e.TypeCode.Type() != layers.ICMPv4TypeEchoReply && len(e.Payload) >= 28 {
-		return binary.BigEndian.Uint16(e.Payload[20:])
+	if e, ok := errorIn(p); ok {
+		return e.from.Port()
 	}
 	return 0
 }
@@ -162,20 +168,14 @@ func (a *answers) count(p gopacket.Packet, from netip.Addr) {
 	if source(p) != from {
 		return
 	}
-	if e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok {
-		if e.TypeCode.Type() == layers.ICMPv4TypeEchoReply {
-			a.echo++
-		} else {
-			a.icmp++
-		}
+	if _, ok := errorIn(p); ok {
+		a.icmp++
 	}
-	if e, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok {
-		switch kind := e.TypeCode.Type(); {
-		case kind == layers.ICMPv6TypeEchoReply:
-			a.echo++
-		case kind < layers.ICMPv6TypeEchoRequest: // all others are of neighbour discovery
-			a.icmp++
-		}
+	if e, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok && e.TypeCode.Type() == layers.ICMPv4TypeEchoReply {
+		a.echo++
+	}
+	if e, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok && e.TypeCode.Type() == layers.ICMPv6TypeEchoReply {
+		a.echo++
 	}
 	switch l := p.TransportLayer().(type) {
 	case *layers.TCP:
@@ -202,23 +202,34 @@ func source(p gopacket.Packet) netip.Addr {
 	return a
 }
 
-// frame builds a frame with right lengths and checksums.
+// destination is the IP destination of a packet.
+func destination(p gopacket.Packet) netip.Addr {
+	var a netip.Addr
+	switch ip := p.NetworkLayer().(type) {
+	case *layers.IPv4:
+		a, _ = netip.AddrFromSlice(ip.DstIP.To4())
+	case *layers.IPv6:
+		a, _ = netip.AddrFromSlice(ip.DstIP)
+	}
+	return a
+}
+
+// frame builds a frame with right lengths and checksums. A hop limit of 0 stands
+// for 64.
 func frame(t *testing.T, stack ...gopacket.SerializableLayer) []byte {
 	t.Helper()
-	var ip *layers.IPv4
+	var ip gopacket.NetworkLayer
 	for _, l := range stack {
 		switch l := l.(type) {
 		case *layers.IPv4:
-			ip = l
-			if l.Version == 0 {
-				l.Version = 4
-			}
-			if l.TTL == 0 {
-				l.TTL = 64
-			}
+			ip, l.Version, l.TTL = l, 4, cmp.Or(l.TTL, 64)
+		case *layers.IPv6:
+			ip, l.Version, l.HopLimit = l, 6, cmp.Or(l.HopLimit, 64)
 		case *layers.TCP:
 			l.SetNetworkLayerForChecksum(ip)
 		case *layers.UDP:
+			l.SetNetworkLayerForChecksum(ip)
+		case *layers.ICMPv6:
 			l.SetNetworkLayerForChecksum(ip)
 		}
 	}
@@ -228,4 +239,22 @@ func frame(t *testing.T, stack ...gopacket.SerializableLayer) []byte {
 		t.Fatal(err)
 	}
 	return buffer.Bytes()
+}
+
+// ethernet is the header of a frame that carries packets of the family of an
+// address.
+func ethernet(from, to net.HardwareAddr, addr netip.Addr) *layers.Ethernet {
+	kind := layers.EthernetTypeIPv4
+	if addr.Is6() {
+		kind = layers.EthernetTypeIPv6
+	}
+	return &layers.Ethernet{SrcMAC: from, DstMAC: to, EthernetType: kind}
+}
+
+// ipHeader is the header of a packet of either family.
+func ipHeader(src, dst netip.Addr, proto layers.IPProtocol, ttl uint8) gopacket.SerializableLayer {
+	if src.Is6() {
+		return &layers.IPv6{SrcIP: src.AsSlice(), DstIP: dst.AsSlice(), NextHeader: proto, HopLimit: ttl}
+	}
+	return &layers.IPv4{SrcIP: src.AsSlice(), DstIP: dst.AsSlice(), Protocol: proto, TTL: ttl}
 }

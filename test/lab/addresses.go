@@ -80,6 +80,10 @@ func (c Config) VIP() netip.Addr { return c.plan().vip }
 // Gateway returns the default gateway of the real servers, 10.0.0.1 or fd00:10::1.
 func (c Config) Gateway() netip.Addr { return c.plan().gateway }
 
+// RouterAddr returns the address of the router that its clients know, if there is
+// one: 198.51.100.1 or 2001:db8:100::1.
+func (c Config) RouterAddr() netip.Addr { return c.plan().routerOutside }
+
 // Inside returns the network of the real servers, 10.0.0.0/24 or fd00:10::/64.
 func (c Config) Inside() netip.Prefix { return c.plan().inside }
 
