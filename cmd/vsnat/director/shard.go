@@ -5,7 +5,7 @@ package director
 // The loop that moves packets: the one place where nat and iface meet. In the
 // order in which a frame meets it:
 //
-//	run      sleep until a queue has something, then for each such port
+//	run      wait until a queue has something (see linger.go), then for each such port
 //	serve      Read a batch, Begin, judge each frame, send, flush
 //	judge        link header → ARP and neighbour discovery to the neighbours, IP to the Forwarder
 //	depart       verdict → port and link address; see depart.go
@@ -62,6 +62,7 @@ type shard struct {
 	failure error // why run ended by itself; to be read after exited
 
 	now    conntrack.Time
+	linger linger
 	ports  [nat.MaxPorts]*port
 	frames [iface.BatchSize]iface.Frame
 	macs   macCache
@@ -125,7 +126,7 @@ func (s *shard) run() {
 	var ids [nat.MaxPorts]int
 	tick := s.clock()
 	for !s.stop {
-		n, err := s.poller.Wait(ids[:], pause)
+		n, err := s.await(ids[:])
 		if err != nil {
 			s.failure = err
 			return

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// The next packet of a busy flow is often there within microseconds, while to
+// sleep and be woken takes tens of them on a virtual machine, at both ends: the
+// sender has to interrupt an idle processor. So a shard that expects something
+// soon looks for it for a while before it sleeps.
+//
+// That is good on a processor that would be idle, and bad on one that others
+// want: to look keeps them off it, and to yield costs a shard its turn until they
+// have had theirs, while one that sleeps is let in as soon as a packet comes. So it
+// yields between two looks, and if that took long it leaves looking alone for some
+// time.
+
+const (
+	// patience bounds how long a shard looks before it sleeps.
+	patience = conntrack.Time(50 * time.Microsecond)
+	// impatience is what is not worth looking for.
+	impatience = conntrack.Time(5 * time.Microsecond)
+	// wanted is how long it takes to yield a processor that others want.
+	wanted = conntrack.Time(15 * time.Microsecond)
+	// retreat is for how long it is left to them.
+	retreat = conntrack.Time(20 * time.Millisecond)
+)
+
+// linger says how long to look. It is all of patience as long as packets come
+// within that, and half as long after each time that none did, so that a slow flow
+// costs no processor.
+type linger struct {
+	length conntrack.Time
+	not    conntrack.Time // no looking before
+}
+
+// after is told at the time now how long nothing came.
+func (l *linger) after(now, quiet conntrack.Time) {
+	switch {
+	case now < l.not:
+		l.length = 0
+	case quiet < patience:
+		l.length = patience
+	default:
+		if l.length /= 2; l.length < impatience {
+			l.length = 0
+		}
+	}
+}
+
+// crowded is told at the time now that others want the processor.
+func (l *linger) crowded(now conntrack.Time) { l.length, l.not = 0, now+retreat }
+
+// await returns when a port can be read, something was asked for, or at the
+// latest after a pause.
+func (s *shard) await(ids []int) (int, error) {
+	began := s.clock()
+	for now := began; now-began < s.linger.length; {
+		n, err := s.poller.Wait(ids, 0)
+		if n > 0 || err != nil || len(s.mail) > 0 {
+			return n, err
+		}
+		looked := s.clock()
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		if now = s.clock(); now-looked > wanted {
+			s.linger.crowded(now)
+		}
+	}
+	n, err := s.poller.Wait(ids, pause)
+	now := s.clock()
+	s.linger.after(now, now-began)
+	return n, err
+}
