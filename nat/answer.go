@@ -130,8 +130,11 @@ func (f *Forwarder) reset(p *Packet, h *parsed, r Reason) Verdict {
 
 // refuse answers as a host does on a port where nobody listens.
 func (f *Forwarder) refuse(p *Packet, h *parsed, r Reason) Verdict {
-	if h.kind == kindTCP {
+	switch h.kind {
+	case kindTCP:
 		return f.reset(p, h, r)
+	case kindSCTP:
+		return f.abort(p, h, r)
 	}
 	return f.unreachable(p, h, unreachable(icmpPortUnreachable), r)
 }

@@ -38,6 +38,7 @@ func (f *Forwarder) fragment(p *Packet, h *parsed) Verdict {
 // about it.
 func (f *Forwarder) datagram(p *Packet, h *parsed, last *Packet, o *fragOutcome) Verdict {
 	h.ttl, h.solid = o.ttl, o.solid // no fragment may end here while the others go on
+	h.behind = o.length - (h.totalLen - h.headerLen)
 	mark := f.outbox.mark()
 	v := f.whole(p, h)
 	var d following

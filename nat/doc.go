@@ -9,7 +9,7 @@ code.
 # Goals and limits
 
 It does what IPVS does with masquerading (VS/NAT), and what netfilter does for the
-real servers' own traffic (SNAT), on TCP, UDP and ICMP echo, with the ICMP errors
+real servers' own traffic (SNAT), on TCP, UDP, SCTP and ICMP echo, with the ICMP errors
 about them, in IPv4 and in IPv6, one family on both sides. It never repairs a damaged packet, never lets a private address of a
 real server out, never grows a packet, and never allocates, locks or asks for the
 time while it forwards. What it drops, it drops for a [Reason], and counts.
@@ -99,6 +99,23 @@ is sent to them, and by whom:
 A deleted rule marks nothing any more. Its connections go on while something else
 makes their packets ours; to an address that is the host's again they end there.
 
+# SCTP
+
+An association goes the way of a TCP connection, with IPVS's states by the first
+chunk of each packet: an INIT opens it, on a closed one again; from inside as well.
+A packet out of the blue is answered as a host without an association does, with
+ABORT or SHUTDOWN COMPLETE (RFC 9260 section 8.4), and so is an INIT to no service.
+ABORT, SHUTDOWN and the like are believed with a right verification tag only, once
+both ends agreed on the tags; with another one they go on, to be thrown away.
+
+The CRC32c covers ports, not addresses, and is linear: it is brought up to date by
+what the ports changed and by the length, without a look at the payload, and an error
+stays. Of a datagram in fragments the length is known when all are there. A checksum
+left to the hardware is computed here, since no offload header can ask for a CRC.
+
+Addresses in chunks (RFC 9260 section 5.1.2) are not translated: an association has
+one path. A host that offers further addresses is reached at the translated one.
+
 # Ambiguity, and hairpins
 
 Two virtual addresses that choose one server for one client endpoint get replies
@@ -143,8 +160,8 @@ whole.
 # ICMP
 
 An error is translated if it quotes a connection, is addressed to whom the quotation
-names, has right checksums outside and in the quoted IP header, and for TCP quotes
-a sequence number that may have been sent. Outer and quoted addresses are exchanged
+names, has right checksums outside and in the quoted IP header, and quotes for TCP
+a sequence number that may have been sent, for SCTP a tag in force. Outer and quoted addresses are exchanged
 and the quoted transport checksum is brought up to date. No error changes an entry.
 Own errors, resets and echo replies have a common limit of rate, [Settings].ICMPRate
 a second and a tenth of it at once.
@@ -172,7 +189,7 @@ the IP header (ipHeader) knows which family it is of. What differs is below it:
 Everything is claimed at the start or with a snapshot:
 
 	connection table   166 bytes an entry (conntrack)
-	port mappings      40 bytes a row, at most one row an entry; 48 KiB an address,
+	port mappings      40 bytes a row, at most one row an entry; 64 KiB an address,
 	                   256 addresses
 	fragments          some 4 MiB
 	outbox             2 MiB
@@ -200,9 +217,15 @@ not count as heard from both sides.
 	                                                          of a flood the oldest give way, not the newest
 	frag-needed, time-exceeded TTL of the quotation minus 1   quoted as it came
 	ICMP about TCP             any                            sequence number judged (RFC 5927)
+	ICMP about SCTP            any                            tag judged (RFC 9260 section 10)
+	SCTP ABORT, SHUTDOWN       believed                       with a right tag only
+	SCTP out of the blue       left to the host               ABORT, as from a host with SCTP
+	INIT with a tag, others    forwarded                      dropped: their receiver must (RFC 9260 section 8.5)
+	without
+	SCTP checksum              computed anew                  brought up to date: a wrong one stays wrong
 	table full                 grows to the end of memory     fixed, evicts what is not held
 	inside source outside      translated                     dropped as spoofed
-	no server                  ICMP                           the same, RST if set
+	no server                  ICMP                           the same, RST or ABORT if set
 
 An edit that sets a threshold below the number of connections overloads a server
 with its next connection, as in IPVS; replies of a deleted server go on, too.

@@ -39,12 +39,12 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdi
 	if service < 0 {
 		return f.noService(p, h, own)
 	}
-	if h.kind == kindTCP && !h.opens() {
-		if h.illegalFlags() {
+	if h.hasStates() && !h.opens() {
+		if h.kind == kindTCP && h.illegalFlags() {
 			return drop(ReasonTCPFlags)
 		}
-		if !f.snap.settings.SloppyTCP || h.flags&flagRST != 0 {
-			// The host would answer with a RST, were the port not ours.
+		if !f.sloppy(h) {
+			// The host would answer with a RST or an ABORT, were the port not ours.
 			return f.refuse(p, h, ReasonNoConn)
 		}
 	}
@@ -52,6 +52,13 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdi
 		return f.timeExceeded(p, h)
 	}
 	return f.schedule(p, h, uint32(service))
+}
+
+// sloppy tells whether a packet opens a connection although it is no SYN or INIT
+// (tcp_conn_schedule, sctp_conn_schedule).
+func (f *Forwarder) sloppy(h *parsed) bool {
+	s := &f.snap.settings
+	return !h.ends() && (h.kind == kindTCP && s.SloppyTCP || h.kind == kindSCTP && s.SloppySCTP)
 }
 
 // noService: to an address of ours, to no service. What the host has beside us
@@ -121,8 +128,8 @@ func (f *Forwarder) knows(s *sched.Server) bool {
 }
 
 func (f *Forwarder) noServer(p *Packet, h *parsed, svc *serviceEntry) Verdict {
-	if svc.noServer == NoServerReset && h.kind == kindTCP {
-		return f.reset(p, h, ReasonNoServer)
+	if svc.noServer == NoServerReset && h.hasStates() {
+		return f.refuse(p, h, ReasonNoServer)
 	}
 	return f.unreachable(p, h, unreachable(icmpPortUnreachable), ReasonNoServer)
 }
@@ -158,7 +165,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 		return v, false
 	}
 	c, outcome := f.table.Insert(c, f.now, lifeOf)
-	if outcome == conntrack.Clash && c != nil && h.kind == kindTCP && over(c.State) {
+	if outcome == conntrack.Clash && c != nil && h.hasStates() && over(c.State) {
 		// The other one is over and gives way, as it would to a SYN of its own.
 		f.table.Remove(c, conntrack.Deleted)
 		c, outcome = f.table.Insert(&f.spec, f.now, lifeOf)
@@ -185,7 +192,7 @@ func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction)
 	if dir == conntrack.Inbound {
 		c.Hear()
 	}
-	if h.kind == kindTCP {
+	if h.hasStates() {
 		f.table.SetClass(c, conntrack.ClassHalfOpen)
 		f.advance(h, c, dir)
 		return
@@ -246,6 +253,10 @@ func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
 		if !h.opens() || h.flags&flagACK != 0 {
 			return f.stray(p, h)
 		}
+	case kindSCTP:
+		if !h.opens() {
+			return f.stray(p, h)
+		}
 	case kindEcho:
 		if !h.echoRequest() {
 			return drop(ReasonNoConn)
@@ -268,13 +279,13 @@ func (f *Forwarder) stray(p *Packet, h *parsed) Verdict {
 	if h.kind == kindTCP && h.illegalFlags() {
 		return drop(ReasonStray)
 	}
-	if f.snap.settings.NATICMPSend && (h.kind != kindTCP || h.flags&flagRST == 0) && f.snap.endpoint.holds(&h.tuple.Src, h.tuple.Proto) {
+	if f.snap.settings.NATICMPSend && !h.ends() && f.snap.endpoint.holds(&h.tuple.Src, h.tuple.Proto) {
 		return f.unreachable(p, h, unreachable(icmpPortUnreachable), ReasonStray)
 	}
-	if h.kind != kindTCP {
+	if !h.hasStates() {
 		return drop(ReasonStray)
 	}
-	return f.reset(p, h, ReasonStray)
+	return f.refuse(p, h, ReasonStray)
 }
 
 // masquerade makes the entry of a connection opened from inside under a SNAT

@@ -180,7 +180,7 @@ func (f *Forwarder) lookup(t *conntrack.Tuple, own int32) (*conntrack.Conn, conn
 	return c, dir
 }
 
-// otherProtocol leaves what is neither TCP, UDP nor ICMP to a host that has the
+// otherProtocol leaves what is neither TCP, UDP, SCTP nor ICMP to a host that has the
 // address; IPVS does the same. What the host has routed to us (a port without
 // link addresses) from a network of a SNAT rule is on its way out, and would
 // leave with its inside address.
@@ -218,8 +218,8 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	if v, ok := f.fits(p, h, &way); !ok {
 		return v
 	}
-	if h.kind == kindTCP {
-		// A SYN that opens the tuple of a connection that is over begins a new
+	if h.hasStates() {
+		// A SYN or INIT on the tuple of a connection that is over begins a new
 		// one, at a server chosen anew, and is itself forwarded.
 		if h.opens() {
 			if dir == conntrack.Inbound && f.renews(c) {
@@ -248,10 +248,10 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 
 // over reports whether a connection in state s has ended at both ends.
 func over(s conntrack.State) bool {
-	return s == conntrack.TimeWait || s == conntrack.Close
+	return s == conntrack.TimeWait || s == conntrack.Close || s == conntrack.SCTPClosed
 }
 
-// renews reports whether a SYN of the client on the tuple of c is scheduled anew
+// renews reports whether a SYN or INIT of the client on the tuple of c is scheduled anew
 // (ip_vs_core.c, is_new_conn_expected and what stands before it).
 func (f *Forwarder) renews(c *conntrack.Conn) bool {
 	if c.Server == conntrack.NoSlot {
@@ -262,13 +262,17 @@ func (f *Forwarder) renews(c *conntrack.Conn) bool {
 		s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
 }
 
-// advance moves a TCP entry by one segment.
+// advance moves a TCP entry by one segment, or an association by one packet.
 //
 // A RST outside the receiver's window changes nothing and goes no further; one
 // inside it that is not exact goes on, so that the receiver can challenge it
 // (RFC 5961, 3), and changes nothing either, unless the connection is closing
 // anyway. A FIN outside the window goes on unbelieved.
 func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Direction) Reason {
+	if h.kind == kindSCTP {
+		f.advanceSCTP(h, c, dir)
+		return ReasonNone
+	}
 	event := conntrack.EventOf(h.flags)
 	if event == conntrack.RST || event == conntrack.FIN {
 		switch c.InWindow(dir, h.seq) {
@@ -319,12 +323,13 @@ func begunAnew(h *parsed, c *conntrack.Conn) bool {
 
 // moveHop follows a client whose packets begin to come from another neighbour:
 // its router failed over, or it moved. What cannot be of the connection, being
-// outside the window, moves nothing.
+// outside the window or with another tag, moves nothing.
 func (f *Forwarder) moveHop(p *Packet, h *parsed, c *conntrack.Conn) {
 	if c.Flags&conntrack.SNAT != 0 {
 		return // what was opened from inside goes by the routes
 	}
-	if h.kind == kindTCP && c.InWindow(conntrack.Inbound, h.seq) == conntrack.Outside {
+	if h.kind == kindTCP && c.InWindow(conntrack.Inbound, h.seq) == conntrack.Outside ||
+		h.kind == kindSCTP && !c.HasTag(conntrack.Inbound, h.tag, h.reflected) {
 		return
 	}
 	if p.In != c.HopPort && f.hops.lookup(&f.snap.routes, &c.Client.Addr).port != p.In {
@@ -378,7 +383,7 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 	switch {
 	case over(next):
 		f.table.SetClass(c, conntrack.ClassOneWay)
-	case next == conntrack.Established && c.Flags&conntrack.Replied != 0:
+	case (next == conntrack.Established || next == conntrack.SCTPEstablished) && c.Flags&conntrack.Replied != 0:
 		f.table.SetClass(c, conntrack.ClassHeld)
 	}
 	f.table.SetDeadline(c, f.now+f.life(c, next))

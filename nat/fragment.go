@@ -62,11 +62,12 @@ type fragOutcome struct {
 	lost   int    // with fragDead: held fragments of the datagram that died with it
 
 	// With fragWhole, about all fragments together.
-	held  heldFragments // all but the one at hand, to be taken or dropped before the next call
-	ttl   uint8         // the smallest
-	solid int           // bytes of the largest that must not be cut, the leader apart
-	in    uint16        // port that the leader came in by
-	from  conntrack.LinkAddr
+	held   heldFragments // all but the one at hand, to be taken or dropped before the next call
+	ttl    uint8         // the smallest
+	length int           // bytes of the datagram's data
+	solid  int           // bytes of the largest that must not be cut, the leader apart
+	in     uint16        // port that the leader came in by
+	from   conntrack.LinkAddr
 }
 
 type fragKey struct {
@@ -97,6 +98,7 @@ type datagram struct {
 	numRuns uint8
 	whole   bool   // every byte was seen
 	end     uint16 // of the data, units of 8 bytes rounded up; 0: not known
+	length  int    // the same in bytes
 
 	hashNext uint16
 	source   uint16 // list that it is in
@@ -196,7 +198,7 @@ func (t *fragments) add(now conntrack.Time, p *parsed, pkt *Packet) fragOutcome 
 	d.state, d.deadline = datagramGone, now+completeLife
 	return fragOutcome{
 		state: fragWhole, held: heldFragments{table: t, row: i},
-		ttl: d.ttl, solid: int(d.solid), in: d.in, from: d.from,
+		ttl: d.ttl, length: d.length, solid: int(d.solid), in: d.in, from: d.from,
 	}
 }
 
@@ -299,7 +301,7 @@ func (d *datagram) see(p *parsed) Reason {
 		d.numRuns++
 	}
 	if !p.moreFragments {
-		d.end = to
+		d.end, d.length = to, p.fragOffset+p.totalLen-p.headerLen
 	}
 	d.whole = d.numRuns == 1 && d.runs[0] == run{0, d.end}
 	return ReasonNone

@@ -186,6 +186,12 @@ func exerciseRewrite(t *testing.T, pkt *Packet, p *parsed) {
 		if none != (s.checksum() == 0) {
 			t.Fatalf("UDP checksum %#04x", s.checksum())
 		}
+	case kindSCTP:
+		s := sctpHeader(b[p.l4:])
+		wrong := s.checksum() ^ checksumSCTP(s)
+		if s.replacePorts(8080, 65535, p.sctpLen()); s.checksum()^checksumSCTP(s) != wrong {
+			t.Fatalf("error of the checksum was %#08x in % x", wrong, b)
+		}
 	case kindEcho:
 		m := icmpHeader(b[p.l4:])
 		m.replaceEchoID(1, &d)
@@ -238,6 +244,9 @@ func FuzzParse(f *testing.F) {
 	plain(serialize(f, ipLayer(47), gopacket.Payload(pattern(9))))
 	plain(append(udpPacket(f, 1, nil), make([]byte, 17)...)) // padded
 	plain([]byte{0x46, 0, 0, 24})
+	for _, b := range seedsSCTP() {
+		plain(b)
+	}
 	for _, b := range seeds6(f) {
 		plain(b)
 	}
@@ -274,6 +283,28 @@ func seeds6(t testing.TB) [][]byte {
 		fragment6Of(t, 17, 1, 1480, false, pattern(81)),
 		extended(fragment6Of(t, 17, 1, 0, true, udp6Packet(t, 3000, nil)[40:1480]), hopByHop(5, 2, 0, 0)),
 	}
+}
+
+// seedsSCTP are packets of SCTP of every kind.
+func seedsSCTP() (list [][]byte) {
+	for _, text := range []string{
+		"sctp 192.0.2.7:40000 > 10.0.0.1:80 INIT init=7",
+		"sctp 192.0.2.7:40000 > 10.0.0.1:80 COOKIE-ECHO+DATA tag=7 data=9",
+		"sctp 192.0.2.7:40000 > 10.0.0.1:80 COOKIE-ACK+ABORT/T tag=7",
+		"sctp 192.0.2.7:40000 > 10.0.0.1:80 DATA tag=7 data=100 mf",
+		"frag 192.0.2.7 > 10.0.0.1 proto=132 off=16 data=20",
+		"icmp 192.0.2.7 > 10.0.0.1 frag-needed mtu=1400 (sctp 10.0.0.1:80 > 192.0.2.7:40000 SACK tag=7)",
+		"sctp [2001:db8::7]:40000 > [fd00::1]:80 INIT-ACK tag=7 init=8 ext=dest",
+		"icmp 2001:db8::7 > fd00::1 too-big mtu=1400 (sctp [fd00::1]:80 > [2001:db8::7]:40000 DATA tag=7 data=40 mf)",
+	} {
+		b, _ := encodePacket(text)
+		list = append(list, b)
+	}
+	return list
+}
+
+func TestRandomDamageOfSCTPDoesNoHarm(t *testing.T) {
+	damage(t, rand.New(rand.NewPCG(132, 132)), seedsSCTP(), 1000)
 }
 
 // FAULTS 20: random damage, with the header checksum put right in half of the

@@ -215,7 +215,7 @@ func TestRoutingHeaderWithSegmentsLeftIsDropped(t *testing.T) {
 func TestProtocolOfIPv6WithoutConnectionsHasNoPorts(t *testing.T) {
 	for proto := range 256 {
 		switch uint8(proto) {
-		case protoTCP, protoUDP, protoICMPv6, protoHopByHop, protoRouting, protoFragment, protoDestination:
+		case protoTCP, protoUDP, protoSCTP, protoICMPv6, protoHopByHop, protoRouting, protoFragment, protoDestination:
 			continue
 		}
 		for _, payload := range []int{0, 1, 40} {

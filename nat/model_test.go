@@ -81,6 +81,16 @@ func (m *model) send(proto, src, dst, flags string) (from, to, reason string) {
 		}
 		text += " " + flags + numbers
 	}
+	if proto == "sctp" {
+		tag := " tag=2 init=1" // a client's side: server's tag, and its own
+		if strings.HasSuffix(src, ":9090") || strings.HasPrefix(src, "203.") {
+			tag = " tag=1 init=2"
+		}
+		if flags == "INIT" {
+			tag = " init=1"
+		}
+		text += " " + flags + tag
+	}
 	m.log = append(m.log, text)
 	m.s.arrive("", text)
 	v := m.s.verdict
@@ -108,6 +118,9 @@ func (m *model) step(c *modelConn, d conntrack.Direction, flags string) {
 	if c.proto == "tcp" {
 		e := map[byte]conntrack.Event{'S': conntrack.SYN, 'F': conntrack.FIN, 'A': conntrack.ACK, 'R': conntrack.RST}[flags[0]]
 		c.state = c.state.Next(d, e)
+	}
+	if c.proto == "sctp" {
+		c.state = c.state.NextChunk(d, conntrack.Chunk(slices.Index(modelChunks, flags)))
 	}
 	c.deadline = m.now() + conntrack.DefaultTimeouts()[c.state]
 }
@@ -140,7 +153,7 @@ func (m *model) open(c *modelConn, d conntrack.Direction) {
 			m.fatal("mapping of %v and %v: one endpoint, one port", c, o)
 		}
 	}
-	if c.snat && (strings.HasSuffix(c.virtual, ":80") || strings.HasSuffix(c.virtual, ":53")) && c.proto == "tcp" == strings.HasSuffix(c.virtual, ":80") {
+	if c.snat && strings.HasSuffix(c.virtual, modelPorts[c.proto]) {
 		m.fatal("the port of a service was handed out: %v", c)
 	}
 	c.state = conntrack.None
@@ -148,31 +161,53 @@ func (m *model) open(c *modelConn, d conntrack.Direction) {
 		c.state = conntrack.UDP
 	}
 	m.conns = append(m.conns, c)
-	m.step(c, d, "S")
+	m.step(c, d, modelOpens[c.proto])
 }
 
-var modelFlags = []string{"S", "A", "A", "FA", "R"}
+var (
+	// modelChunks are in the order of conntrack's; COOKIE ECHO alone agrees on
+	// tags, which are the same always.
+	modelChunks = []string{
+		"DATA", "INIT", "INIT-ACK", "COOKIE-ECHO", "COOKIE-ACK", "SHUTDOWN", "SHUTDOWN-ACK", "SHUTDOWN-COMPLETE", "ERROR", "ABORT",
+	}
+	modelProtos = []string{"tcp", "udp", "sctp"}
+	modelPorts  = map[string]string{"tcp": ":80", "udp": ":53", "sctp": ":90"}
+	modelDests  = map[string]string{"tcp": ":8080", "udp": ":5353", "sctp": ":9090"}
+	modelOpens  = map[string]string{"tcp": "S", "udp": "S", "sctp": "INIT"}
+)
+
+func (m *model) anyProto() string { return modelProtos[m.r.IntN(len(modelProtos))] }
+
+// flags are those of a packet of the side that opens, or of the other.
+func (m *model) flags(proto string, opener bool) string {
+	switch {
+	case proto == "sctp" && m.r.IntN(3) == 0:
+		return "INIT"
+	case proto == "sctp":
+		return modelChunks[m.r.IntN(len(modelChunks))]
+	case opener:
+		return []string{"S", "A", "A", "FA", "R"}[m.r.IntN(5)]
+	}
+	return []string{"SA", "A", "FA", "R"}[m.r.IntN(4)]
+}
 
 func (m *model) inbound() {
-	proto, port := "tcp", 80
-	if m.r.IntN(3) == 0 {
-		proto, port = "udp", 53
-	}
+	proto := m.anyProto()
 	client := fmt.Sprintf("192.168.88.%d:%d", 30+m.r.IntN(3), 40000+m.r.IntN(4))
 	if m.r.IntN(4) == 0 {
 		client = fmt.Sprintf("10.0.0.%d:%d", 2+m.r.IntN(4), 40000+m.r.IntN(3))
 	}
-	virtual := fmt.Sprintf("192.168.88.%d:%d", 23+m.r.IntN(2), port)
+	virtual := fmt.Sprintf("192.168.88.%d%s", 23+m.r.IntN(2), modelPorts[proto])
 	if m.r.IntN(3) == 0 { // by mark, in the network that the clients are in
-		virtual = fmt.Sprintf("192.168.88.%d:%d", 98+m.r.IntN(2), port)
+		virtual = fmt.Sprintf("192.168.88.%d%s", 98+m.r.IntN(2), modelPorts[proto])
 		if strings.HasPrefix(client, "10.") {
 			client = fmt.Sprintf("10.0.0.5:%d", 40000+m.r.IntN(3)) // no server
 		}
 	}
-	flags := modelFlags[m.r.IntN(len(modelFlags))]
+	flags := m.flags(proto, true)
 	c := m.find(func(c *modelConn) bool { return c.proto == proto && c.client == client && c.virtual == virtual })
-	opens := proto == "udp" || flags == "S"
-	if c != nil && proto == "tcp" && opens && (over(c.state) || m.gone[c.proto+c.dest]) {
+	opens := proto == "udp" || flags == modelOpens[proto]
+	if c != nil && proto != "udp" && opens && (over(c.state) || m.gone[c.proto+c.dest]) {
 		m.remove(c)
 		c = nil
 	}
@@ -219,7 +254,7 @@ func (m *model) reply() {
 		return
 	}
 	c := m.conns[m.r.IntN(len(m.conns))]
-	flags := []string{"SA", "A", "FA", "R"}[m.r.IntN(4)]
+	flags := m.flags(c.proto, false)
 	if c.snat {
 		from, to, reason := m.send(c.proto, c.client, c.virtual, flags)
 		if from != c.client || to != c.dest {
@@ -241,15 +276,12 @@ func (m *model) reply() {
 
 // outbound has an inside host open a connection, or go on with one.
 func (m *model) outbound() {
-	proto, peer := "tcp", "203.0.113.9:80"
-	if m.r.IntN(2) == 0 {
-		proto, peer = "udp", "203.0.113.9:53"
-	}
-	peer = strings.Replace(peer, ".9:", fmt.Sprintf(".%d:", 9+m.r.IntN(2)), 1)
+	proto := m.anyProto()
+	peer := fmt.Sprintf("203.0.113.%d%s", 9+m.r.IntN(2), modelPorts[proto])
 	host := fmt.Sprintf("10.0.0.%d:%d", 2+m.r.IntN(4), 40000+m.r.IntN(3))
-	flags := modelFlags[m.r.IntN(len(modelFlags))]
+	flags := m.flags(proto, true)
 	c := m.find(func(c *modelConn) bool { return c.snat && c.proto == proto && c.client == peer && c.dest == host })
-	if c != nil && flags == "S" && over(c.state) {
+	if c != nil && flags == modelOpens[proto] && over(c.state) {
 		c.state = conntrack.None
 	}
 	from, to, reason := m.send(proto, host, peer, flags)
@@ -259,7 +291,7 @@ func (m *model) outbound() {
 			m.fatal("%v: went from %s to %s (%s)", c, from, to, reason)
 		}
 		m.step(c, conntrack.Outbound, flags)
-	case proto == "tcp" && flags != "S":
+	case proto != "udp" && flags != modelOpens[proto]:
 		if reason != "stray-server-packet" {
 			m.fatal("no entry, no SYN: %q", reason)
 		}
@@ -283,20 +315,17 @@ func (m *model) stranger() {
 	if c.local != "" {
 		to = c.local
 	}
-	if _, _, reason := m.send(c.proto, fmt.Sprintf("198.51.100.7:%d", 1+m.r.IntN(65535)), to, "S"); reason != "unsolicited" {
+	if _, _, reason := m.send(c.proto, fmt.Sprintf("198.51.100.7:%d", 1+m.r.IntN(65535)), to, modelOpens[c.proto]); reason != "unsolicited" {
 		m.fatal("a stranger at %s: %q", to, reason)
 	}
 }
 
 func (m *model) edit() {
-	proto, port := "tcp", ":8080"
-	if m.r.IntN(2) == 0 {
-		proto, port = "udp", ":5353"
-	}
-	dest := fmt.Sprintf("10.0.0.%d%s", 2+m.r.IntN(3), port)
+	proto := m.anyProto()
+	dest := fmt.Sprintf("10.0.0.%d%s", 2+m.r.IntN(3), modelDests[proto])
 	weight := m.r.IntN(2) == 0
 	for _, v := range []string{"192.168.88.23", "192.168.88.24"} {
-		m.s.step("of", proto+" "+v+map[string]string{"tcp": ":80", "udp": ":53"}[proto])
+		m.s.step("of", proto+" "+v+modelPorts[proto])
 		switch {
 		case m.gone[proto+dest]:
 			m.s.step("server", dest)
@@ -344,13 +373,11 @@ func TestModel(t *testing.T) {
 		s := newScript(t, fmt.Sprintf("seed %d", seed))
 		m := &model{t: t, s: s, r: rand.New(rand.NewPCG(seed, 1)), gone: map[string]bool{}}
 		for _, v := range []string{"192.168.88.23", "192.168.88.24"} {
-			s.step("service", "tcp "+v+":80 sched wlc")
-			for _, d := range []string{"10.0.0.2:8080", "10.0.0.3:8080", "10.0.0.4:8080"} {
-				s.step("server", d)
-			}
-			s.step("service", "udp "+v+":53 sched rr")
-			for _, d := range []string{"10.0.0.2:5353", "10.0.0.3:5353", "10.0.0.4:5353"} {
-				s.step("server", d)
+			for _, proto := range modelProtos {
+				s.step("service", proto+" "+v+modelPorts[proto]+" sched "+map[string]string{"tcp": "wlc", "udp": "rr", "sctp": "wlc"}[proto])
+				for _, d := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+					s.step("server", d+modelDests[proto])
+				}
 			}
 		}
 		s.step("service", "mark 1 sched rr")

@@ -11,9 +11,10 @@ const (
 	kindOther     kind = iota // a protocol or ICMP type without connections, or what stays on its link
 	kindTCP                   // whole, or a first fragment
 	kindUDP                   // whole, or a first fragment
+	kindSCTP                  // whole, or a first fragment
 	kindEcho                  // ICMP echo request or reply, whole or a first fragment
 	kindICMPError             // quotes another packet; see parseQuote
-	kindFragment              // a fragment other than the first, of TCP, UDP or ICMP as far as one can see: no ports
+	kindFragment              // a fragment other than the first, of TCP, UDP, SCTP or ICMP as far as one can see: no ports
 )
 
 // parsed is what the walk needs to know of a packet. It holds no reference to
@@ -36,6 +37,7 @@ type parsed struct {
 	moreFragments bool
 	fragOffset    int // bytes; not zero: there is no transport header
 	solid         int // of a leader with its datagram whole: bytes of the largest other fragment that must not be cut
+	behind        int // of the same: bytes of the datagram in the others
 
 	// partial says that the transport checksum field at l4 holds the sum of
 	// the pseudo-header only (Offload.NeedsChecksum). An offload that points
@@ -51,6 +53,12 @@ type parsed struct {
 	dataOffset int // TCP header with options, bytes
 	payload    int // TCP or UDP payload in this packet, bytes
 
+	// SCTP.
+	chunk     uint8  // type of the first chunk, but ABORT if one follows COOKIE ECHO or COOKIE ACK
+	tag       uint32 // verification tag of the common header
+	initiate  uint32 // tag that INIT and INIT ACK ask for
+	reflected bool   // the tag is that of the other direction
+
 	udpLen int // of the UDP header, bytes; says the whole datagram in a first fragment
 
 	// ICMP.
@@ -61,11 +69,21 @@ type parsed struct {
 // isFragment tells whether the packet is part of a datagram only.
 func (p *parsed) isFragment() bool { return p.moreFragments || p.fragOffset != 0 }
 
-// opens tells whether a segment may open a TCP connection: a SYN, with ACK or
-// without, as IPVS has it (ip_vs_proto_tcp.c, tcp_conn_schedule).
+// opens tells whether a packet may open a TCP connection or an association: a
+// SYN, with ACK or without, as IPVS has it (ip_vs_proto_tcp.c,
+// tcp_conn_schedule), or an INIT.
 func (p *parsed) opens() bool {
-	return p.kind == kindTCP && p.flags&(flagSYN|flagFIN|flagRST) == flagSYN
+	return p.kind == kindTCP && p.flags&(flagSYN|flagFIN|flagRST) == flagSYN ||
+		p.kind == kindSCTP && p.chunk == sctpInit
 }
+
+// ends tells whether a packet is a RST or an ABORT.
+func (p *parsed) ends() bool {
+	return p.kind == kindTCP && p.flags&flagRST != 0 || p.kind == kindSCTP && p.chunk == sctpAbort
+}
+
+// hasStates tells whether its connections have states: the first packet counts.
+func (p *parsed) hasStates() bool { return p.kind == kindTCP || p.kind == kindSCTP }
 
 // echoRequest tells which of the two an ICMP echo is.
 func (p *parsed) echoRequest() bool {
@@ -125,7 +143,9 @@ func (p *parsed) parse(pkt *Packet) Reason {
 		return ReasonShort
 	}
 	if p.fragOffset != 0 {
-		if p.proto == protoTCP || p.proto == protoUDP || p.proto == icmp || icmp == protoICMPv6 && isExtension(p.proto) {
+		switch {
+		case p.proto == protoTCP, p.proto == protoUDP, p.proto == protoSCTP, p.proto == icmp,
+			icmp == protoICMPv6 && isExtension(p.proto):
 			p.kind = kindFragment
 		}
 		return ReasonNone
@@ -135,6 +155,8 @@ func (p *parsed) parse(pkt *Packet) Reason {
 		return p.parseTCP(pkt)
 	case protoUDP:
 		return p.parseUDP(pkt)
+	case protoSCTP:
+		return p.parseSCTP(pkt)
 	case icmp:
 		return p.parseICMP(pkt)
 	}
@@ -253,6 +275,8 @@ func (p *parsed) checkFragment(pkt *Packet) Reason {
 			}
 		case protoUDP:
 			need = udpHeaderLen
+		case protoSCTP:
+			need = sctpMinLen
 		case protoICMP, protoICMPv6:
 			need = icmpHeaderLen
 		}
@@ -261,7 +285,7 @@ func (p *parsed) checkFragment(pkt *Packet) Reason {
 		}
 		return ReasonNone
 	}
-	if p.proto == protoTCP && p.fragOffset < tcpHeaderLen {
+	if p.proto == protoTCP && p.fragOffset < tcpHeaderLen || p.proto == protoSCTP && p.fragOffset < sctpMinLen {
 		return ReasonFragmentTiny
 	}
 	return ReasonNone

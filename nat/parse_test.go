@@ -257,7 +257,7 @@ func TestWhatIsNotOursToJudgeIsAccepted(t *testing.T) {
 func TestUnknownProtocolHasNoPorts(t *testing.T) {
 	for proto := range 256 {
 		switch uint8(proto) {
-		case protoTCP, protoUDP, protoICMP:
+		case protoTCP, protoUDP, protoSCTP, protoICMP:
 			continue
 		}
 		for _, payload := range []int{0, 1, 40} {

@@ -20,7 +20,7 @@ import (
 // the identifier is the port (RFC 5508 REQ-1).
 //
 // All memory is claimed when an address becomes ours: per address and protocol
-// one bit a port for what is taken and one for what is reserved (48 KiB an
+// one bit a port for what is taken and one for what is reserved (64 KiB an
 // address), and a row for each port that can be handed out, but never more rows
 // than the table has connections (32 bytes a row, and 4 to 8 for its bucket).
 
@@ -96,7 +96,7 @@ type portMapper struct {
 	maxRows int
 	byOwn   []int16          // pool number by index in ownTable.entries, -1: none
 	addrs   []conntrack.Addr // by pool number, at most maxPortAddrs
-	pools   [][3]*portPool   // parallel: TCP, UDP, ICMP
+	pools   [][4]*portPool   // parallel: TCP, UDP, SCTP, ICMP
 	rows    []mapping        // row 0 is none
 	heads   []uint32
 	free    uint32 // rows given back
@@ -111,8 +111,10 @@ func protoIndex(proto uint8) int {
 		return 0
 	case ProtoUDP:
 		return 1
+	case ProtoSCTP:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // init readies an empty mapper. A mapping lives by its connections, so that
@@ -138,7 +140,7 @@ func (m *portMapper) sync(s *snapshot) {
 	}
 	m.claim(s, func(e *ownEntry) bool { return e.snat })
 	m.claim(s, func(e *ownEntry) bool { return e.service })
-	if want := min(m.maxRows, 3*65535*len(m.addrs)) + 1; want > len(m.rows) {
+	if want := min(m.maxRows, 4*65535*len(m.addrs)) + 1; want > len(m.rows) {
 		rows := make([]mapping, want)
 		copy(rows, m.rows[:m.fresh])
 		m.rows = rows
@@ -160,7 +162,7 @@ func (m *portMapper) claim(s *snapshot, kind func(*ownEntry) bool) {
 	}
 }
 
-// addPool claims the memory for an address, 48 KiB of bits, or takes that of an
+// addPool claims the memory for an address, 64 KiB of bits, or takes that of an
 // address that is ours no longer. -1: there are too many.
 func (m *portMapper) addPool(s *snapshot, addr conntrack.Addr) int {
 	for pool := range m.addrs {
@@ -173,7 +175,7 @@ func (m *portMapper) addPool(s *snapshot, addr conntrack.Addr) int {
 		return -1
 	}
 	m.addrs = append(m.addrs, addr)
-	m.pools = append(m.pools, [3]*portPool{{}, {}, {}})
+	m.pools = append(m.pools, [4]*portPool{{}, {}, {}, {}})
 	return len(m.addrs) - 1
 }
 
@@ -234,7 +236,7 @@ func (m *portMapper) anyPool(four bool) int {
 // bytes is the memory claimed.
 func (m *portMapper) bytes() int64 {
 	return int64(len(m.rows))*int64(unsafe.Sizeof(mapping{})) + 4*int64(len(m.heads)) +
-		int64(len(m.pools))*3*int64(unsafe.Sizeof(portPool{}))
+		int64(len(m.pools))*4*int64(unsafe.Sizeof(portPool{}))
 }
 
 func (m *portMapper) rehash() {

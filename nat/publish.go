@@ -187,7 +187,7 @@ func (r *Rules) HostPorts() []HostPorts {
 			continue
 		}
 		p := &reserves[i]
-		except := slices.Concat(p.ports[0], p.ports[1])
+		except := slices.Concat(p.ports[:]...)
 		slices.Sort(except)
 		except = slices.Compact(except)
 		for _, span := range p.spans {

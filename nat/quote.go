@@ -13,12 +13,14 @@ const minExtendedQuote = 128
 // parsed it holds offsets from the start of Packet.Data, no bytes.
 type quoted struct {
 	tuple conntrack.Tuple // as in the quoted packet: Src is who sent it
-	kind  kind            // kindTCP, kindUDP, kindEcho or kindOther
+	kind  kind            // kindTCP, kindUDP, kindSCTP, kindEcho or kindOther
 
-	at    int // offset of the quoted IP header
-	l4    int // offset of the quoted transport header, of which 8 bytes at least are there
-	end   int // offset behind the last quoted byte; padding and extensions (RFC 4884) follow it
-	proto uint8
+	at     int  // offset of the quoted IP header
+	length int  // of the quoted packet when it was whole, bytes
+	part   bool // it is the first fragment of a datagram
+	l4     int  // offset of the quoted transport header, of which 8 bytes at least are there
+	end    int  // offset behind the last quoted byte; padding and extensions (RFC 4884) follow it
+	proto  uint8
 
 	// checksumAt is the offset of the quoted transport checksum, zero if it
 	// was cut off (TCP quoted with 8 bytes).
@@ -26,6 +28,11 @@ type quoted struct {
 	// seq is the sequence number of a quoted TCP segment, for the judgement
 	// of RFC 5927 section 4.
 	seq uint32
+	// tag is the verification tag of a quoted SCTP packet, and sctpLen its
+	// length, zero if the checksum was cut off or covers more than one
+	// fragment.
+	tag     uint32
+	sctpLen int
 }
 
 // parseQuote reads what the ICMP error pkt, parsed as p, quotes. ReasonNone
@@ -104,7 +111,8 @@ func (q *quoted) readIPv4(b []byte) bool {
 		h.fragment()&ipv4OffsetMask != 0 || !h.checksumOK() {
 		return false
 	}
-	q.end = min(len(b), q.at+h.totalLen())
+	q.length, q.part = h.totalLen(), h.fragment()&ipv4MoreFragments != 0
+	q.end = min(len(b), q.at+q.length)
 	q.proto = h.proto()
 	q.tuple.Src.Addr, q.tuple.Dst.Addr = h.src(), h.dst()
 	return true
@@ -122,7 +130,9 @@ func (q *quoted) readIPv6(b []byte) bool {
 		return false
 	}
 	q.l4 = q.at + c.end
-	q.end = min(len(b), q.at+ipv6HeaderLen+h.payloadLen())
+	q.length = ipv6HeaderLen + h.payloadLen()
+	q.part = c.fragment != 0 && fragmentHeader(h[c.fragment:]).more()
+	q.end = min(len(b), q.at+q.length)
 	q.proto = c.proto
 	q.tuple.Src.Addr, q.tuple.Dst.Addr = h.src(), h.dst()
 	return true
@@ -142,6 +152,13 @@ func (q *quoted) readTransport(b []byte) bool {
 		q.kind = kindUDP
 		q.tuple.Src.Port, q.tuple.Dst.Port = u.srcPort(), u.dstPort()
 		q.setChecksumAt(udpChecksumOffset)
+	case protoSCTP:
+		s := sctpHeader(b[q.l4:])
+		q.kind, q.tag = kindSCTP, s.tag()
+		q.tuple.Src.Port, q.tuple.Dst.Port = s.srcPort(), s.dstPort()
+		if !q.part && q.l4+sctpHeaderLen <= q.end {
+			q.sctpLen = q.at + q.length - q.l4
+		}
 	case protoICMP, protoICMPv6:
 		i := icmpHeader(b[q.l4:])
 		if icmpKind(q.proto, i.icmpType()) != kindEcho {

@@ -34,6 +34,8 @@ const (
 	ReasonTCPHeader
 	ReasonTCPFlags
 	ReasonUDPHeader
+	ReasonSCTPHeader
+	ReasonSCTPTag // a verification tag where none may be, or none where one must
 	ReasonICMPHeader
 	ReasonICMPChecksum
 	ReasonICMPQuote  // quoted packet unusable
@@ -92,6 +94,8 @@ var reasonNames = [NumReasons]string{
 	ReasonTCPHeader:         "tcp-header",
 	ReasonTCPFlags:          "tcp-flags",
 	ReasonUDPHeader:         "udp-header",
+	ReasonSCTPHeader:        "sctp-header",
+	ReasonSCTPTag:           "sctp-tag",
 	ReasonICMPHeader:        "icmp-header",
 	ReasonICMPChecksum:      "icmp-checksum",
 	ReasonICMPQuote:         "icmp-quote",

@@ -42,7 +42,10 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	}
 	// The quoted packet went the other way. A segment that was never sent is
 	// no reason to believe the rest (RFC 5927, 4.1).
-	if q.kind == kindTCP && !sent(c, dir.Other(), q.seq) {
+	// Neither is a packet with a tag that its sender does not use (RFC 9260,
+	// 10); an INIT has none.
+	if q.kind == kindTCP && !sent(c, dir.Other(), q.seq) ||
+		q.kind == kindSCTP && q.tag != 0 && !c.HasTag(dir.Other(), q.tag, false) {
 		return drop(ReasonICMPQuote)
 	}
 	return f.passOn(p, h, c, dir)
@@ -132,6 +135,13 @@ func (q *quoted) replacePort(l4 []byte, at int, port uint16, d *delta) {
 			ports.replaceSrcPort(port, d)
 		} else {
 			ports.replaceDstPort(port, d)
+		}
+	case kindSCTP:
+		s := sctpHeader(l4)
+		if at == 0 {
+			s.replacePorts(port, s.dstPort(), q.sctpLen)
+		} else {
+			s.replacePorts(s.srcPort(), port, q.sctpLen)
 		}
 	case kindEcho:
 		echo := icmpHeader(l4)

@@ -158,7 +158,7 @@ func checkService(s ServiceSpec) error {
 		}
 		return notYet(s)
 	}
-	if s.Proto != ProtoTCP && s.Proto != ProtoUDP {
+	if s.Proto != ProtoTCP && s.Proto != ProtoUDP && s.Proto != ProtoSCTP {
 		return fmt.Errorf("%w: protocol %d has no services", ErrInvalid, s.Proto)
 	}
 	if s.Port == 0 {

@@ -190,7 +190,7 @@ func (s *script) key(proto, addr string) ServiceKey {
 		return markKey(uint32(n), mark == "")
 	}
 	a := netip.MustParseAddrPort(addr)
-	return ServiceKey{Proto: map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP}[proto], Addr: a.Addr(), Port: a.Port()}
+	return ServiceKey{Proto: map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP, "sctp": ProtoSCTP}[proto], Addr: a.Addr(), Port: a.Port()}
 }
 
 func (s *script) server(words []string) ServerSpec {
@@ -461,7 +461,7 @@ func (s *script) set(name string, n int) {
 		"secure_tcp": &v.SecureTCP, "am_droprate": &v.DropRate,
 	}
 	flags := map[string]*bool{
-		"expire_nodest_conn": &v.ExpireNodestConn, "nat_icmp_send": &v.NATICMPSend, "sloppy_tcp": &v.SloppyTCP,
+		"expire_nodest_conn": &v.ExpireNodestConn, "nat_icmp_send": &v.NATICMPSend, "sloppy_tcp": &v.SloppyTCP, "sloppy_sctp": &v.SloppySCTP,
 		"schedule_icmp": &v.ScheduleICMP, "reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN,
 	}
 	switch {

@@ -105,6 +105,8 @@ func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.
 		} else {
 			u.apply(d)
 		}
+	case kindSCTP:
+		sctpHeader(l4).replacePorts(src.Port, dst.Port, h.sctpLen())
 	case kindEcho:
 		id := src.Port // of a request
 		if !h.echoRequest() {

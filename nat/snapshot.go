@@ -64,7 +64,7 @@ type snatRule struct {
 // those of the spans, but for the listed ones.
 type portReserve struct {
 	spans [][2]uint16 // both ends included
-	ports [2][]uint16 // TCP, UDP
+	ports [3][]uint16 // TCP, UDP, SCTP
 }
 
 // leaves reports whether a port may be handed out.

@@ -20,7 +20,7 @@ type NoServer uint8
 const (
 	// NoServerICMP answers with ICMP port unreachable, as IPVS does.
 	NoServerICMP NoServer = iota
-	// NoServerReset answers TCP with a RST.
+	// NoServerReset answers TCP with a RST, and SCTP with an ABORT.
 	NoServerReset
 )
 

@@ -33,6 +33,8 @@ func world(t testing.TB) *script {
 		"snat 10.0.0.0/24 192.168.88.23", "own 10.0.0.1/24", "mtu 1 1400",
 		"service tcp [2001:db8:88::23]:80 sched rr", "server [fd00:10::2]:8080", "server [fd00:10::3]:80",
 		"service udp [2001:db8:88::23]:53 sched rr", "server [fd00:10::2]:5353",
+		"service sctp 192.168.88.23:90 sched rr", "server 10.0.0.2:9090", "server 10.0.0.3:90",
+		"service sctp [2001:db8:88::23]:90 sched rr", "server [fd00:10::2]:9090",
 		"snat fd00:10::/64 2001:db8:88::23", "own fd00:10::1/64",
 		"service mark 1 sched rr", "server 10.0.0.3:0", "service mark6 1 sched rr", "server [fd00:10::3]:0",
 		"mark 1 tcp to 192.168.88.23/32 ports 2000-2001", "mark 1 from 192.168.88.0/24 to 203.0.113.0/24 port 8000",
@@ -55,6 +57,9 @@ func populate(s *script) {
 		"tcp 10.0.0.7:40001 > 192.168.88.23:80 S seq=1", "tcp 10.0.0.7:7000 > 203.0.113.9:80 S seq=1",
 		"udp 192.168.88.21:40000 > 192.168.88.23:53 data=1472 udplen=3000 mf id=9",
 		"frag 192.168.88.22 > 192.168.88.23 proto=17 off=1480 data=48 id=9",
+		"sctp 192.168.88.21:40000 > 192.168.88.23:90 INIT init=1", "sctp 10.0.0.3:90 > 192.168.88.21:40000 INIT-ACK tag=1 init=2",
+		"sctp 192.168.88.21:40000 > 192.168.88.23:90 COOKIE-ECHO tag=2", "sctp 10.0.0.3:90 > 192.168.88.21:40000 COOKIE-ACK tag=1",
+		"sctp 10.0.0.7:7000 > 203.0.113.9:90 INIT init=1", "sctp [2001:db8:88::21]:40000 > [2001:db8:88::23]:90 INIT init=1",
 		"tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 S seq=5000", "tcp [fd00:10::3]:80 > [2001:db8:88::21]:40000 SA seq=7000 ack=5001",
 		"udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=9", "udp [fd00:10::7]:7000 > [2001:db8:113::9]:9000 data=4",
 		"icmp fd00:10::7 > 2001:db8:113::9 echo-request id=7 data=8", "tcp [fd00:10::7]:40001 > [2001:db8:88::23]:80 S seq=1",
@@ -163,6 +168,8 @@ func leavesIPv6(t testing.TB, p *Packet, v *Verdict, good bool) {
 func rightSum(b []byte) bool {
 	proto, n := slowChain(b)
 	switch {
+	case proto == protoSCTP:
+		return sctpSumOK(b[n:])
 	case proto != protoTCP && proto != protoUDP && proto != protoICMP && proto != protoICMPv6:
 		return true
 	case proto == protoUDP && len(b) >= n+8 && binary.BigEndian.Uint16(b[n+6:]) == 0:

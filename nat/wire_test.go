@@ -22,6 +22,7 @@ import (
 //	udp 192.0.2.7:53 > 10.0.0.1:53 data=4
 //	icmp 192.0.2.7 > 10.0.0.1 echo-request id=7 seq=1 data=8
 //	icmp 192.0.2.7 > 10.0.0.1 port-unreachable (tcp 10.0.0.1:80 > 192.0.2.7:40000 A)
+//	sctp 192.0.2.7:40000 > 10.0.0.1:80 DATA+SACK tag=7 data=8; see wiresctp_test.go
 //	frag 192.0.2.7 > 10.0.0.1 proto=17 off=1480 data=20 mf
 //	ip 192.0.2.7 > 10.0.0.1 proto=47 data=20
 //
@@ -118,7 +119,7 @@ func encodePacket(text string) ([]byte, Offload) {
 	proto := head[0]
 	src, dst := head[1], head[3]
 	var sp, dp uint16
-	if proto == "tcp" || proto == "udp" {
+	if proto == "tcp" || proto == "udp" || proto == "sctp" {
 		a, b := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
 		src, dst, sp, dp = a.Addr().String(), b.Addr().String(), a.Port(), b.Port()
 	}
@@ -155,6 +156,9 @@ func encodePacket(text string) ([]byte, Offload) {
 		_ = u.SetNetworkLayerForChecksum(ip)
 		stack = append(stack, u, gopacket.Payload(data))
 		sumAt = 6
+	case "sctp":
+		ip.Protocol = layers.IPProtocolSCTP
+		stack = append(stack, sctpLayers(head, f, sp, dp)...)
 	case "icmp":
 		ip.Protocol = layers.IPProtocolICMPv4
 		i := slices.IndexFunc(icmpNames, func(n struct {
@@ -204,6 +208,9 @@ func encodePacket(text string) ([]byte, Offload) {
 		pseudo := slowSum(pseudoBytes(addr(ip.SrcIP), addr(ip.DstIP), true, uint8(ip.Protocol), len(b)-headerLen))
 		binary.BigEndian.PutUint16(b[headerLen+sumAt:], pseudo)
 		off = Offload{NeedsChecksum: true, ChecksumStart: uint16(headerLen), ChecksumOffset: uint16(sumAt)}
+	}
+	if proto == "sctp" {
+		off = setSCTPSum(b, headerLen, f)
 	}
 	if f["ipsum"] == "bad" {
 		b[11] ^= 0x55
@@ -314,6 +321,12 @@ func decodePacket(b []byte, off Offload) string {
 		return fmt.Sprintf("tcp %s:%d > %s:%d%s%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), h, judge(16, pseudo), idWord, ipWords)
 	case layers.IPProtocolUDP:
 		return fmt.Sprintf("udp %s:%d > %s:%d data=%d%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), max(0, len(l4)-8), judge(6, pseudo), idWord, ipWords)
+	case layers.IPProtocolSCTP:
+		sum := ""
+		if ip.Flags&layers.IPv4MoreFragments == 0 && len(b) >= int(ip.Length) {
+			sum = judgeSCTP(l4, off)
+		}
+		return fmt.Sprintf("sctp %s:%d > %s:%d%s%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), sctpWords(l4), sum, idWord, ipWords)
 	case layers.IPProtocolICMPv4:
 		name := fmt.Sprintf("type=%d/%d", l4[0], l4[1])
 		for _, n := range icmpNames {

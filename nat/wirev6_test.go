@@ -39,6 +39,10 @@ func encodeIPv6(head []string, f fields, inner string, src, dst netip.AddrPort) 
 		u := &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}
 		_ = u.SetNetworkLayerForChecksum(ip)
 		stack = append(stack, u)
+	case "sctp":
+		ip.NextHeader = layers.IPProtocolSCTP
+		stack = append(stack, sctpLayers(head, f, src.Port(), dst.Port())...)
+		data = nil // it is in the chunks
 	case "icmp":
 		ip.NextHeader, sumAt = layers.IPProtocolICMPv6, 2
 		name := icmpv6Names[slices.IndexFunc(icmpv6Names, func(n struct {
@@ -80,6 +84,9 @@ func encodeIPv6(head []string, f fields, inner string, src, dst netip.AddrPort) 
 		pseudo := slowSum(pseudoBytes(addr(ip.SrcIP), addr(ip.DstIP), false, uint8(ip.NextHeader), len(b)-40))
 		binary.BigEndian.PutUint16(b[40+sumAt:], pseudo)
 		off = Offload{NeedsChecksum: true, ChecksumOffset: uint16(sumAt)}
+	}
+	if head[0] == "sctp" {
+		off = setSCTPSum(b, 40, f)
 	}
 	b = extended(b, extensionsOf(f)...)
 	_, l4 := slowChain(b)
@@ -167,6 +174,12 @@ func decodeIPv6(b []byte, off Offload) string {
 		return fmt.Sprintf("tcp [%s]:%d > [%s]:%d%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), tcpWords(l4), judge(16), words)
 	case 17:
 		return fmt.Sprintf("udp [%s]:%d > [%s]:%d data=%d%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), max(0, len(l4)-8), judge(6), words)
+	case 132:
+		sum := ""
+		if !more && len(b) >= 40+int(ip.Length) {
+			sum = judgeSCTP(l4, off)
+		}
+		return fmt.Sprintf("sctp [%s]:%d > [%s]:%d%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), sctpWords(l4), sum, words)
 	case 58:
 		if len(l4) < 8 {
 			break
