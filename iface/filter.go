@@ -13,14 +13,15 @@ import (
 )
 
 // Filter says which frames the kernel copies for us: ARP and neighbour discovery
-// (on a port with link addresses), packets to an address in Ours, and packets
-// from a source in Inside. All else stays the host's alone and costs nothing. It
+// (on a port with link addresses), packets to an address in Ours or Networks, and
+// packets from a source in Inside. All else stays the host's alone and costs nothing. It
 // is a coarse sieve that looks at addresses only: the forwarder judges each
 // packet itself. IPv4 addresses count in both their 4-byte and 16-byte forms.
 // The zero Filter admits ARP and neighbour discovery only.
 type Filter struct {
-	Ours   []netip.Addr
-	Inside []netip.Prefix
+	Ours     []netip.Addr
+	Networks []netip.Prefix
+	Inside   []netip.Prefix
 }
 
 // Layer says what the first byte of a port's frames belongs to.
@@ -120,7 +121,7 @@ func assemble(layer Layer, four, six []bpf.Instruction) ([]bpf.RawInstruction, e
 }
 
 // section is in the order of the questions: neighbour discovery, to one of ours,
-// from inside. Any match ends it; a load beyond the frame's end rejects the
+// to a network, from inside. Any match ends it; a load beyond the frame's end rejects the
 // frame, and the first load makes sure that the addresses are there.
 func (f Filter) section(family filterFamily) []bpf.Instruction {
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: family.destination + uint32(family.bits/8) - 4, Size: 4}}
@@ -136,12 +137,17 @@ func (f Filter) section(family filterFamily) []bpf.Instruction {
 	if hosts := f.ours(family.bits); len(hosts) > 0 {
 		program = append(program, match(hosts, family.destination, family.bits)...)
 	}
-	for bits, networks := range f.inside(family.bits) {
-		if bits == 0 && len(networks) > 0 {
-			return append(program, acceptAll()...)
-		}
-		if len(networks) > 0 {
-			program = append(program, match(networks, family.source, bits)...)
+	for _, side := range []struct {
+		list []netip.Prefix
+		at   uint32
+	}{{f.Networks, family.destination}, {f.Inside, family.source}} {
+		for bits, networks := range byLength(side.list, family.bits) {
+			if bits == 0 && len(networks) > 0 {
+				return append(program, acceptAll()...)
+			}
+			if len(networks) > 0 {
+				program = append(program, match(networks, side.at, bits)...)
+			}
 		}
 	}
 	return append(program, bpf.RetConstant{Val: 0})
@@ -228,20 +234,20 @@ func (f Filter) ours(bits int) [][]uint32 {
 	return unique(keys)
 }
 
-// inside are the prefixes of a family by length, the shortest first: they cover
+// byLength are the prefixes of a family by length, the shortest first: they cover
 // most.
-func (f Filter) inside(bits int) [][][]uint32 {
-	byLength := make([][][]uint32, bits+1)
-	for _, prefix := range f.Inside {
+func byLength(prefixes []netip.Prefix, bits int) [][][]uint32 {
+	lengths := make([][][]uint32, bits+1)
+	for _, prefix := range prefixes {
 		prefix = plainPrefix(prefix)
 		if prefix.IsValid() && prefix.Addr().BitLen() == bits {
-			byLength[prefix.Bits()] = append(byLength[prefix.Bits()], words(prefix.Addr()))
+			lengths[prefix.Bits()] = append(lengths[prefix.Bits()], words(prefix.Addr()))
 		}
 	}
-	for i := range byLength {
-		byLength[i] = unique(byLength[i])
+	for i := range lengths {
+		lengths[i] = unique(lengths[i])
 	}
-	return byLength
+	return lengths
 }
 
 func words(addr netip.Addr) []uint32 {

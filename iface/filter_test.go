@@ -52,6 +52,7 @@ func admits(f iface.Filter, layer iface.Layer, frame []byte) bool {
 		return false
 	}
 	return slices.Contains(f.Ours, destination) ||
+		slices.ContainsFunc(f.Networks, func(p netip.Prefix) bool { return p.Masked().Contains(destination) }) ||
 		slices.ContainsFunc(f.Inside, func(p netip.Prefix) bool { return p.Masked().Contains(source) })
 }
 
@@ -176,8 +177,11 @@ func TestFilterAdmitsWhatItSays(t *testing.T) {
 				for range min(size, 10, 1200-size) {
 					f.Inside = append(f.Inside, netip.PrefixFrom(address6(r, spread), 60+r.IntN(69)))
 				}
+				for range min(size, 5) {
+					f.Networks = append(f.Networks, netip.PrefixFrom(address(r, spread), 28+r.IntN(5)), netip.PrefixFrom(address6(r, spread), 90+r.IntN(39)))
+				}
 				if size == 2 {
-					f.Inside = nil
+					f.Inside, f.Networks = nil, nil
 				}
 				vm := machine(t, f, layer)
 				admitted := 0
@@ -338,17 +342,19 @@ func TestFilterKnowsBothFormsOfAnIPv4Address(t *testing.T) {
 	}
 }
 
-func TestFilterInsideEverything(t *testing.T) {
+func TestFilterEverything(t *testing.T) {
 	for _, row := range []struct {
-		inside  string
+		network string
 		version byte
 		want    bool
 	}{{"0.0.0.0/0", 0x45, true}, {"0.0.0.0/0", 0x60, false}, {"::/0", 0x60, true}, {"::/0", 0x45, false}} {
-		vm := machine(t, iface.Filter{Inside: []netip.Prefix{netip.MustParsePrefix(row.inside)}}, iface.Network)
-		packet := make([]byte, 40)
-		packet[0] = row.version
-		if got := run(t, vm, packet); got != row.want {
-			t.Errorf("inside %s: a packet that begins with %x is admitted: %v", row.inside, row.version, got)
+		all := []netip.Prefix{netip.MustParsePrefix(row.network)}
+		for side, f := range map[string]iface.Filter{"from": {Inside: all}, "to": {Networks: all}} {
+			packet := make([]byte, 40)
+			packet[0] = row.version
+			if got := run(t, machine(t, f, iface.Network), packet); got != row.want {
+				t.Errorf("%s %s: a packet that begins with %x is admitted: %v", side, row.network, row.version, got)
+			}
 		}
 	}
 }

@@ -48,7 +48,7 @@ type Guard interface {
 // GuardCount is how many packets one kind of guard rule kept from the host,
 // since the guard was opened.
 type GuardCount struct {
-	Rule    string // a counter's name in `nft list counters`: owned, services, snat, servers, icmp-errors, inside
+	Rule    string // a counter's name in `nft list counters`: owned, services, snat, marks, servers, icmp-errors, inside
 	Packets uint64
 	Bytes   uint64
 }

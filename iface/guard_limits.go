@@ -30,10 +30,18 @@ func transitLimits(rules GuardRules) []string {
 		if n := countFunc(rules.Owned, f.is); n > 0 {
 			limits = append(limits, fmt.Sprintf("%s is 1: the host also routes what arrives for %d owned addresses%s", name, n, hint))
 		}
-		servers := countFunc(rules.Servers, func(s GuardService) bool { return f.is(s.Addr) })
+		if n := countFunc(rules.Marked, func(m GuardMark) bool { return f.is(m.To.Addr()) && !m.To.IsSingleIP() }); n > 0 {
+			limits = append(limits, fmt.Sprintf("%s is 1: the host also routes what %d mark rules take%s", name, n, hint))
+		}
+		servers := countFunc(rules.servers(), f.is)
 		inside := countFunc(rules.Inside, func(p netip.Prefix) bool { return f.is(p.Addr()) })
 		if servers+inside > 0 {
 			limits = append(limits, fmt.Sprintf("%s is 1: the host also forwards, untranslated, what %d real servers and %d inside networks send%s", name, servers, inside, hint))
+		}
+	}
+	for _, m := range rules.Marked {
+		if slices.ContainsFunc(rules.Host, m.To.Contains) {
+			limits = append(limits, fmt.Sprintf("the host itself answers on its addresses what a mark rule takes, %s; use an address the host does not have, or a guard that can drop (nft)", m))
 		}
 	}
 	if len(rules.SNAT) > 0 {

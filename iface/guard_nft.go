@@ -111,6 +111,8 @@ func (g *nftGuard) tryRules() error {
 		sample.Owned, sample.Host = append(sample.Owned, addr), append(sample.Host, addr)
 		sample.Services, sample.Servers = append(sample.Services, service), append(sample.Servers, service)
 		sample.Inside = append(sample.Inside, netip.PrefixFrom(addr, 24))
+		sample.ServerPorts = append(sample.ServerPorts, GuardRange{unix.IPPROTO_TCP, addr, 2, 3})
+		sample.Marked = append(sample.Marked, GuardMark{From: netip.PrefixFrom(addr, 24), To: netip.PrefixFrom(addr, 24), Min: 1, Max: 2, Link: "lo"})
 		sample.SNAT = append(sample.SNAT, GuardPorts{addr, 1, 9, []uint16{5}})
 	}
 	if err := g.Apply(sample); err != nil {

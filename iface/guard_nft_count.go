@@ -17,13 +17,14 @@ const (
 	countOwned    = "owned"
 	countServices = "services"
 	countSNAT     = "snat"
+	countMarks    = "marks"
 	countServers  = "servers"
 	countErrors   = "icmp-errors"
 	countInside   = "inside"
 )
 
 func guardCounters() []string {
-	return []string{countOwned, countServices, countSNAT, countServers, countErrors, countInside}
+	return []string{countOwned, countServices, countSNAT, countMarks, countServers, countErrors, countInside}
 }
 
 // Counts reads the counters, in the order of their names.

@@ -17,14 +17,15 @@ import (
 //	neighbour discovery                                accept (IPv6)
 //	destination and port a service                     drop
 //	destination a SNAT address, port ours              drop
-//	destination an address of the host                 accept
 //	not sent to our MAC alone (broadcast, multicast)   accept
 //	destination multicast, broadcast, link-local       accept
+//	marked                                             drop
+//	destination an address of the host                 accept
 //	source and port a real server                      drop
 //	ICMP error from a real server                      drop
 //	source in an inside network                        drop
 //
-// Below the fifth line are only packets in transit. Neighbour discovery never is;
+// Below the eighth line are only packets in transit. Neighbour discovery never is;
 // what asks an owned address alone would leave again where the host forwards.
 
 // Registers: 16 bytes each, or, numbered from 8 on, 4 bytes each. A key of an
@@ -113,17 +114,19 @@ func (f nftFamily) writeRules(b *nftBatch, rules GuardRules) {
 		}
 	}
 
-	if host := f.addrs(rules.Host); len(host) > 0 {
-		accept("addresses of the host", f.load(f.target, nftRegister), b.newSet(f.keyType, nftRegister, host))
-	}
 	accept("not to our MAC alone", &expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: nftRegister},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: nftRegister, Data: []byte{unix.PACKET_HOST}})
 	for _, p := range f.local {
 		accept("stays on the link", f.inPrefix(f.target, p)...)
 	}
+	f.writeMarks(b, drop, rules)
+	if host := f.addrs(rules.Host); len(host) > 0 {
+		accept("addresses of the host", f.load(f.target, nftRegister), b.newSet(f.keyType, nftRegister, host))
+	}
 
 	f.writeEndpoints(b, drop, countServers, "replies of real servers", f.source, sourcePort, rules.Servers)
-	if servers := f.addrs(serverAddrs(rules.Servers)); len(servers) > 0 {
+	f.writeServerPorts(b, drop, rules.ServerPorts)
+	if servers := f.addrs(rules.servers()); len(servers) > 0 {
 		from := b.newSet(f.keyType, nftRegister, servers)
 		kinds := b.newSet(f.icmpType, nftRegister, f.errors)
 		drop(countErrors, "ICMP errors of real servers", f.load(f.source, nftRegister), from,
@@ -173,10 +176,8 @@ func (f nftFamily) writePorts(b *nftBatch, drop dropRule, p GuardPorts) {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: p.Addr.AsSlice()},
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: nftRegister},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: []byte{proto}},
-			&expr.Payload{DestRegister: nftRegister, Base: expr.PayloadBaseTransportHeader, Offset: targetPort, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpGte, Register: nftRegister, Data: binary.BigEndian.AppendUint16(nil, p.Min)},
-			&expr.Cmp{Op: expr.CmpOpLte, Register: nftRegister, Data: binary.BigEndian.AppendUint16(nil, p.Max)},
 		}
+		match = append(match, portsBetween(targetPort, p.Min, p.Max)...)
 		if len(p.Except) > 0 {
 			var ports [][]byte
 			for _, port := range p.Except {
@@ -220,12 +221,4 @@ func (f nftFamily) addrs(list []netip.Addr) [][]byte {
 		}
 	}
 	return keys
-}
-
-func serverAddrs(servers []GuardService) []netip.Addr {
-	var list []netip.Addr
-	for _, s := range servers {
-		list = append(list, s.Addr)
-	}
-	return sorted(list, netip.Addr.Compare)
 }

@@ -38,6 +38,14 @@ type GuardRules struct {
 	// addresses are dropped for the host.
 	Servers []GuardService
 
+	// ServerPorts are real servers that serve at ranges of ports.
+	ServerPorts []GuardRange
+
+	// Marked is what mark rules take, where nothing above says so: on addresses
+	// the host has, and of what the host would forward. Later fragments stay as
+	// those to Services do; in transit the host forwards them.
+	Marked []GuardMark
+
 	// Inside are the SNAT source networks: what they send to destinations
 	// that are not the host's, nor broadcast, multicast or link-local, is
 	// dropped for the host.
@@ -100,13 +108,20 @@ func (r GuardRules) Normal() (GuardRules, error) {
 		}
 	}
 
+	if err := r.checkMarks(); err != nil {
+		return GuardRules{}, err
+	}
+
 	n := GuardRules{
 		Links:    sorted(r.Links, strings.Compare),
 		Owned:    sorted(mapped(r.Owned, plainAddr), netip.Addr.Compare),
 		Services: sorted(mapped(r.Services, plainService), compareService),
 		Servers:  sorted(mapped(r.Servers, plainService), compareService),
+		Marked:   sorted(mapped(r.Marked, plainMark), compareMark),
 		Inside:   sorted(mapped(r.Inside, plainPrefix), comparePrefix),
 		Host:     sorted(mapped(r.Host, plainAddr), netip.Addr.Compare),
+
+		ServerPorts: sorted(mapped(r.ServerPorts, plainRange), compareRange),
 	}
 	for _, p := range r.SNAT {
 		p.Addr = plainAddr(p.Addr)

@@ -75,7 +75,7 @@ func tunHostRoutes(rules TUNHostRules, family int) (early, late []netlink.Rule) 
 		late = append(late, r)
 	}
 	sources := slices.Clone(rules.Inside)
-	for _, addr := range serverAddrs(rules.Servers) {
+	for _, addr := range rules.servers() {
 		sources = append(sources, netip.PrefixFrom(addr, addr.BitLen()))
 	}
 	for _, p := range sorted(sources, comparePrefix) {
