@@ -166,8 +166,8 @@ func (r *Rules) MarkedTraffic() []MarkRule {
 	return list
 }
 
-// protocols are those of the packets that a rule is for.
-func (m *MarkRule) protocols() []uint8 {
+// Protocols are those of the packets that a rule is for.
+func (m *MarkRule) Protocols() []uint8 {
 	if m.Proto != 0 {
 		return []uint8{m.Proto}
 	}
@@ -201,7 +201,7 @@ func (r *Rules) reserveMarked(own *ownTable, list []portReserve) {
 		}
 		addr := conntrack.AddrFrom(m.To.Addr())
 		p := &list[own.find(&addr)] // it is ours, see Ours
-		for _, proto := range m.protocols() {
+		for _, proto := range m.Protocols() {
 			for port := int(lo); port <= int(hi); port++ {
 				p.add(proto, uint16(port))
 			}

@@ -25,10 +25,10 @@ type ServerPorts struct {
 // ports that its service has packets for.
 func (r *Rules) ServerPorts() []ServerPorts {
 	marked := make(map[ServiceKey][]MarkRule)
-	for _, m := range r.MarkedTraffic() {
+	r.eachMark(func(_ int, m MarkRule, _ *service) { // it may be deleted
 		k := markKey(m.Mark, m.To.Addr().Is4())
 		marked[k] = append(marked[k], m)
-	}
+	})
 	var list []ServerPorts
 	for _, d := range r.servers.all {
 		if d == nil {
@@ -46,7 +46,7 @@ func (r *Rules) ServerPorts() []ServerPorts {
 		}
 		for _, m := range marked[d.key] {
 			lo, hi := m.ports()
-			for _, proto := range m.protocols() {
+			for _, proto := range m.Protocols() {
 				add(proto, lo, hi)
 			}
 		}

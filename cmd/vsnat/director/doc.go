@@ -69,6 +69,11 @@
 // that say no, and those by links that are not served, are kept as routes
 // without a port: what they match must not leave by a wider one.
 //
+// What mark rules take (marks.go) is read, and kept from the host, as what is sent
+// to services is: ports of single addresses of the host by endpoint, the rest by a
+// rule of the guard for each. A network is never answered for. With io: tun no rule
+// matches a link: Health says so.
+//
 // With io: tun there is one port, the device that the host routes to. The host
 // sends, so that all its links count as ways out, and what is none of ours goes
 // back to it as it came.

@@ -61,13 +61,9 @@ func guardRules(r *nat.Rules, own []nat.OwnAddress, host []netip.Addr, links []s
 		if onHost[s.Addr] {
 			g.Services = append(g.Services, iface.GuardService{Proto: s.Proto, Addr: s.Addr, Port: s.Port})
 		}
-		for _, v := range s.Servers {
-			g.Servers = append(g.Servers, iface.GuardService{Proto: s.Proto, Addr: v.Addr, Port: v.Port})
-		}
 	}
-	for _, v := range r.Leaving() {
-		g.Servers = append(g.Servers, iface.GuardService{Proto: v.Service.Proto, Addr: v.Addr, Port: v.Port})
-	}
+	guardServers(&g, r)
+	guardMarked(&g, r, onHost)
 	for _, s := range r.SNATs() {
 		g.Inside = append(g.Inside, s.From)
 	}

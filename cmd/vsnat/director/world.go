@@ -123,6 +123,9 @@ func (d *director) publish() error {
 		w.retry = true
 	}
 	d.rules.Publish()
+	if d.tunHost != nil {
+		w.unfinished = append(w.unfinished, linksUnseen(d.rules)...)
+	}
 
 	var ours, owned []netip.Addr
 	for _, a := range own {
@@ -131,7 +134,7 @@ func (d *director) publish() error {
 			owned = append(owned, a.Addr)
 		}
 	}
-	w.filter = iface.Filter{Ours: ours, Inside: inside(d.rules)}
+	w.filter = iface.Filter{Ours: ours, Networks: markedNetworks(d.rules), Inside: inside(d.rules)}
 	d.neighbours.SetOwned(owned)
 	announce := w.announce || slices.ContainsFunc(owned, func(a netip.Addr) bool { return !slices.Contains(w.owned, a) })
 	w.owned, w.announce = owned, false

@@ -157,6 +157,79 @@ func TestGuardRules(t *testing.T) {
 	}
 }
 
+// What marks mean to filter and guard, on addresses of the host and of our own, in
+// networks, and for the ports of servers.
+func TestMarkedTraffic(t *testing.T) {
+	a, p := netip.MustParseAddr, netip.MustParsePrefix
+	const bare, shared, server = "192.0.2.1", "192.0.2.2", "10.0.0.2"
+	key := nat.ServiceKey{Mark: 1, Addr: netip.IPv4Unspecified()}
+	all := p("0.0.0.0/0")
+	span := []iface.GuardPorts{{Addr: a(shared), Min: 61000, Max: 65534}}
+	service := func(proto uint8, addr string, port uint16) iface.GuardService {
+		return iface.GuardService{Proto: proto, Addr: a(addr), Port: port}
+	}
+	three := func(addr string, port uint16) []iface.GuardService {
+		return []iface.GuardService{service(nat.ProtoTCP, addr, port), service(nat.ProtoUDP, addr, port), service(nat.ProtoSCTP, addr, port)}
+	}
+	for name, row := range map[string]struct {
+		rule nat.MarkRule
+		port uint16 // of the server
+		nets []netip.Prefix
+		want iface.GuardRules
+	}{
+		"an address of its own": {nat.MarkRule{Proto: nat.ProtoTCP, To: p(bare + "/32"), MinPort: 80, MaxPort: 80}, 0, nil, iface.GuardRules{
+			Owned: []netip.Addr{a(bare)}, Servers: []iface.GuardService{service(nat.ProtoTCP, server, 80)},
+		}},
+		"an address of the host": {nat.MarkRule{Proto: nat.ProtoTCP, To: p(shared + "/32"), MinPort: 80, MaxPort: 81}, 8080, nil, iface.GuardRules{
+			Services: []iface.GuardService{service(nat.ProtoTCP, shared, 80), service(nat.ProtoTCP, shared, 81)},
+			Servers:  []iface.GuardService{service(nat.ProtoTCP, server, 8080)},
+			SNAT:     []iface.GuardPorts{{Addr: a(shared), Min: 61000, Max: 65534, Except: []uint16{80, 81}}},
+		}},
+		"all of an address of the host": {nat.MarkRule{To: p(shared + "/32")}, 0, nil, iface.GuardRules{
+			Services: three(shared, 0), Servers: three(server, 0), SNAT: span,
+		}},
+		"many ports": {nat.MarkRule{Proto: nat.ProtoUDP, To: p(shared + "/32"), MinPort: 1000, MaxPort: 9000}, 0, nil, iface.GuardRules{
+			Marked:      []iface.GuardMark{{Proto: nat.ProtoUDP, From: all, To: p(shared + "/32"), Min: 1000, Max: 9000}},
+			ServerPorts: []iface.GuardRange{{Proto: nat.ProtoUDP, Addr: a(server), Min: 1000, Max: 9000}},
+			SNAT:        span,
+		}},
+		"from a network, by a link": {nat.MarkRule{Proto: nat.ProtoTCP, From: p("10.9.0.0/16"), To: p(shared + "/32"), Link: "eth1"}, 80, nil, iface.GuardRules{
+			Marked:  []iface.GuardMark{{Proto: nat.ProtoTCP, From: p("10.9.0.0/16"), To: p(shared + "/32"), Link: "eth1"}},
+			Servers: []iface.GuardService{service(nat.ProtoTCP, server, 80)},
+			SNAT:    span,
+		}},
+		"to a network": {nat.MarkRule{Proto: nat.ProtoTCP, To: p("203.0.113.0/24"), MinPort: 80, MaxPort: 80}, 0, []netip.Prefix{p("203.0.113.0/24")}, iface.GuardRules{
+			Marked:  []iface.GuardMark{{Proto: nat.ProtoTCP, From: all, To: p("203.0.113.0/24"), Min: 80, Max: 80}},
+			Servers: []iface.GuardService{service(nat.ProtoTCP, server, 80)},
+		}},
+		"to everywhere": {nat.MarkRule{Proto: nat.ProtoTCP, From: p("192.0.2.0/24")}, 80, []netip.Prefix{all}, iface.GuardRules{
+			Marked:  []iface.GuardMark{{Proto: nat.ProtoTCP, From: p("192.0.2.0/24"), To: all}},
+			Servers: []iface.GuardService{service(nat.ProtoTCP, server, 80)},
+		}},
+		"of a mark without a service":   {nat.MarkRule{Mark: 2, To: p("203.0.113.0/24")}, 80, nil, iface.GuardRules{}},
+		"in IPv6, which has no service": {nat.MarkRule{To: p("2001:db8::/32")}, 80, nil, iface.GuardRules{}},
+	} {
+		r := nat.NewRules()
+		r.SetHost(nat.HostAddresses{Addrs: []netip.Addr{a(shared)}})
+		must(t, r.AddService(nat.ServiceSpec{ServiceKey: key, Scheduler: "rr"}))
+		must(t, r.AddServer(key, nat.ServerSpec{Addr: a(server), Port: row.port, Weight: 1}))
+		if row.rule.Mark == 0 {
+			row.rule.Mark = 1
+		}
+		must(t, r.AddMark(row.rule))
+		row.want.Host = []netip.Addr{a(shared)}
+		if got := guardRules(r, r.Ours(), row.want.Host, nil); !got.Equal(row.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", name, got, row.want)
+		}
+		if got := markedNetworks(r); !slices.Equal(got, row.nets) {
+			t.Errorf("%s: reads what goes to %v, want %v", name, got, row.nets)
+		}
+		if got := linksUnseen(r); (len(got) > 0) != (row.rule.Link != "") {
+			t.Errorf("%s: with io: tun told %q", name, got)
+		}
+	}
+}
+
 func TestInside(t *testing.T) {
 	r := nat.NewRules()
 	must(t, r.AddService(nat.ServiceSpec{ServiceKey: web, Scheduler: "rr"}))
