@@ -251,6 +251,9 @@ type ServerInfo struct {
 	Overloaded bool
 }
 
+// HasService reports whether there is a service of that name.
+func (r *Rules) HasService(k ServiceKey) bool { return r.byKey[k] != nil }
+
 // Services returns copies, newest service last.
 func (r *Rules) Services() []ServiceInfo {
 	var list []ServiceInfo

@@ -12,7 +12,7 @@ import (
 )
 
 // recordedSeed is a transcript of the real ipvsadm.
-const recordedSeed = "../cmd/vsnat/ipvsadm/testdata/ipvs/seed.txt"
+const recordedSeed = "../cmd/vsnat/ipvsadm/recorded/testdata/seed.txt"
 
 // TestSeed gives the four commands of the reference cluster to an empty director,
 // compares all they print with what the real tool printed, and has the cluster

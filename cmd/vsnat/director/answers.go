@@ -9,24 +9,37 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/nat"
 )
 
 // The control socket: changes. They run in decide; see listings.go and health.go
 // for what is only read.
 var _ control.Director = (*director)(nil)
 
+// Whether a service is there is said first, as the kernel does.
+
 func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error {
-	if err := config.CheckService(s); err != nil {
-		return err
-	}
-	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error { return d.rules.AddService(natService(s)) })
+	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error {
+		if d.rules.HasService(natKey(s.ServiceKey)) {
+			return nat.ErrServiceExists
+		}
+		if err := config.CheckService(s); err != nil {
+			return err
+		}
+		return d.rules.AddService(natService(s))
+	})
 }
 
 func (d *director) EditService(ctx context.Context, s control.ServiceSpec) error {
-	if err := config.CheckService(s); err != nil {
-		return err
-	}
-	return d.change(ctx, "edit service "+s.ServiceKey.String(), func() error { return d.rules.EditService(natService(s)) })
+	return d.change(ctx, "edit service "+s.ServiceKey.String(), func() error {
+		if !d.rules.HasService(natKey(s.ServiceKey)) {
+			return nat.ErrNoService
+		}
+		if err := config.CheckService(s); err != nil {
+			return err
+		}
+		return d.rules.EditService(natService(s))
+	})
 }
 
 func (d *director) DeleteService(ctx context.Context, k control.ServiceKey) error {
@@ -38,10 +51,10 @@ func (d *director) Flush(ctx context.Context) error {
 }
 
 func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	if err := config.CheckServer(k, s); err != nil {
-		return err
-	}
 	return d.change(ctx, "add server "+s.Address.String()+" of "+k.String(), func() error {
+		if err := d.checkServer(k, s); err != nil {
+			return err
+		}
 		if err := d.checkPlace(s.Address.Addr()); err != nil {
 			return err
 		}
@@ -50,11 +63,19 @@ func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s contro
 }
 
 func (d *director) EditServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	if err := config.CheckServer(k, s); err != nil {
-		return err
+	return d.change(ctx, "edit server "+s.Address.String()+" of "+k.String()+": weight "+strconv.Itoa(s.Weight), func() error {
+		if err := d.checkServer(k, s); err != nil {
+			return err
+		}
+		return d.rules.EditServer(natKey(k), natServer(s))
+	})
+}
+
+func (d *director) checkServer(k control.ServiceKey, s control.ServerSpec) error {
+	if !d.rules.HasService(natKey(k)) {
+		return nat.ErrNotDefined
 	}
-	return d.change(ctx, "edit server "+s.Address.String()+" of "+k.String()+": weight "+strconv.Itoa(s.Weight),
-		func() error { return d.rules.EditServer(natKey(k), natServer(s)) })
+	return config.CheckServer(k, s)
 }
 
 func (d *director) DeleteServer(ctx context.Context, k control.ServiceKey, a netip.AddrPort) error {

@@ -3,6 +3,7 @@
 package director
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,10 +46,15 @@ func (d *director) servable(cfg *config.Config) error {
 }
 
 // checkPlace refuses a server that has an address of the host: what is sent
-// there never leaves it, and its answers never come to us.
+// there never leaves it, and its answers never come to us. It refuses the
+// broadcast address of a network of the host's as well, which is nobody's.
 func (d *director) checkPlace(server netip.Addr) error {
 	for _, l := range d.world.topology.Links {
 		for _, a := range l.Addrs {
+			if server == broadcast(a) {
+				return control.Refuse(control.CodeNotUnicast, fmt.Sprintf("server %s is the broadcast address of %s", server, a.Masked()),
+					"give the address of a host")
+			}
 			if a.Addr() == server {
 				return hinted{
 					fmt.Errorf("server %s is an address of this host, on %s", server, l.Name),
@@ -58,6 +64,16 @@ func (d *director) checkPlace(server netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// broadcast is the last address of an IPv4 network, if it has one to spare.
+func broadcast(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}
+	}
+	a := p.Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|1<<(32-p.Bits())-1)
+	return netip.AddrFrom4(a)
 }
 
 // refused turns an error of the rules into one of the control protocol.

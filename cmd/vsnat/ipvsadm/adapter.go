@@ -5,11 +5,9 @@ package ipvsadm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,8 +22,7 @@ const callTime = 10 * time.Second
 // default number of rows, so that output can be compared byte by byte.
 const tableRows = 4096
 
-// Adapt puts a vsnat director behind the tool's interface. What the grammar can
-// say and vsnat can't do is refused with a hint. No call outlives ctx.
+// Adapt puts a vsnat director behind the tool's interface. No call outlives ctx.
 func Adapt(ctx context.Context, d control.Director) Director { return &adapter{ctx, d} }
 
 // Connect returns what [Main] wants: how to get at the director at a socket, ""
@@ -51,20 +48,22 @@ func (a *adapter) Info() (Info, error) {
 }
 
 func (a *adapter) AddService(s Service) error {
-	if err := unsupported(s); err != nil {
-		return err
+	if s.Engine != "" {
+		return noEngine(s)
 	}
-	return explainScheduler(s, a.call(func(ctx context.Context) error {
-		return a.d.AddService(ctx, control.ServiceSpec{ServiceKey: wireKey(s.ServiceKey), Scheduler: s.Scheduler})
-	}))
+	return a.call(func(ctx context.Context) error {
+		spec := control.ServiceSpec{ServiceKey: wireKey(s.ServiceKey)}
+		setService(&spec, s)
+		return a.d.AddService(ctx, spec)
+	})
 }
 
 // EditService keeps what the grammar has no word for.
 func (a *adapter) EditService(s Service) error {
-	if err := unsupported(s); err != nil {
-		return err
+	if s.Engine != "" {
+		return noEngine(s)
 	}
-	return explainScheduler(s, a.call(func(ctx context.Context) error {
+	return a.call(func(ctx context.Context) error {
 		services, err := a.d.Services(ctx)
 		if err != nil {
 			return err
@@ -75,15 +74,20 @@ func (a *adapter) EditService(s Service) error {
 				spec = services[i].ServiceSpec
 			}
 		}
-		spec.Scheduler = s.Scheduler
+		setService(&spec, s)
 		return a.d.EditService(ctx, spec)
-	}))
+	})
+}
+
+// noEngine is what a kernel without the engine's module says.
+func noEngine(s Service) error {
+	if s.Engine == "sip" {
+		return &Error{Text: ErrNoScheduler.Text, Hint: "vsnat has no persistence engines: leave out --pe"}
+	}
+	return ErrNoScheduler
 }
 
 func (a *adapter) DeleteService(key ServiceKey) error {
-	if !expressible(key) {
-		return ErrNoService
-	}
 	return a.call(func(ctx context.Context) error { return a.d.DeleteService(ctx, wireKey(key)) })
 }
 
@@ -98,29 +102,14 @@ func (a *adapter) EditServer(key ServiceKey, s Server) error {
 }
 
 func (a *adapter) server(key ServiceKey, s Server, do func(context.Context, control.ServiceKey, control.ServerSpec) error) error {
-	if !expressible(key) {
-		return ErrNotDefined
+	err := a.call(func(ctx context.Context) error { return do(ctx, wireKey(key), wireServer(s)) })
+	if s.Lower > s.Upper && errors.Is(err, ErrInvalid) {
+		return ErrRange
 	}
-	if s.Forward != Masq {
-		return &Error{
-			Text: fmt.Sprintf("vsnat does not forward by %s", s.Forward),
-			Hint: "vsnat masquerades; add -m",
-		}
-	}
-	if s.Lower > s.Upper {
-		return &Error{Text: ErrRange.Text, Hint: "-y must not be above -x"}
-	}
-	return a.call(func(ctx context.Context) error {
-		return do(ctx, wireKey(key), control.ServerSpec{
-			Address: netip.AddrPortFrom(s.Addr, s.Port), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
-		})
-	})
+	return err
 }
 
 func (a *adapter) DeleteServer(key ServiceKey, addr netip.AddrPort) error {
-	if !expressible(key) {
-		return ErrNotDefined
-	}
 	return a.call(func(ctx context.Context) error { return a.d.DeleteServer(ctx, wireKey(key), addr) })
 }
 
@@ -130,9 +119,10 @@ func (a *adapter) Services() ([]ServiceEntry, error) {
 		services, err = a.d.Services(ctx)
 		return err
 	})
+	control.KernelOrder(services)
 	entries := make([]ServiceEntry, 0, len(services))
 	for i := range services {
-		entries = append(entries, serviceEntry(&services[i]))
+		entries = append(entries, toolEntry(&services[i]))
 	}
 	return entries, err
 }
@@ -155,11 +145,7 @@ func (a *adapter) Conns(f func(Conn) error) error {
 			if c.Kind == "snat" {
 				continue
 			}
-			err := f(Conn{
-				Proto: strings.ToUpper(c.Proto), State: c.State, Expires: c.Expires.Std(),
-				Client: c.Client, Virtual: c.Virtual, Server: c.Server,
-			})
-			if err != nil {
+			if err := f(toolConn(c)); err != nil {
 				return err
 			}
 		}
@@ -173,9 +159,6 @@ func (a *adapter) Conns(f func(Conn) error) error {
 func (a *adapter) Zero(key *ServiceKey) error {
 	var wire control.ServiceKey
 	if key != nil {
-		if !expressible(*key) {
-			return ErrNoService
-		}
 		wire = wireKey(*key)
 	}
 	return a.call(func(ctx context.Context) error { return a.d.Zero(ctx, wire) })
@@ -205,68 +188,18 @@ func (a *adapter) SetTimeouts(t Timeouts) error {
 func (a *adapter) Daemons() ([]Daemon, error) { return nil, nil }
 
 func (a *adapter) StartDaemon(Daemon) error {
-	return &Error{Text: "vsnat has no connection synchronisation daemon"}
+	return &Error{
+		Text: "vsnat has no connection synchronisation daemon",
+		Hint: "this version keeps connections in one director only",
+	}
 }
 
 func (a *adapter) StopDaemon(Daemon) error { return ErrNoDaemon }
 
-// unsupported refuses what vsnat can't do of a service.
-func unsupported(s Service) error {
-	var what, hint string
-	switch {
-	case s.Mark != 0:
-		what, hint = "services by firewall mark", "name the service by -t or -u"
-	case s.Proto == sctp:
-		what = "SCTP services"
-	case s.Persistent || s.Engine != "":
-		what, hint = "persistent services", "leave out -p, -M and --pe"
-	case s.OnePacket:
-		what, hint = "one-packet scheduling", "leave out -o"
-	case s.Flags != 0:
-		what, hint = "scheduler flags", "leave out -b"
-	default:
-		return nil
-	}
-	return &Error{Text: "vsnat does not do " + what, Hint: hint}
-}
-
-// expressible reports whether vsnat could have such a service at all.
-func expressible(key ServiceKey) bool { return key.Mark == 0 && key.Proto != sctp }
-
-func wireKey(key ServiceKey) control.ServiceKey {
-	return control.ServiceKey{Proto: protoName(key.Proto), Address: netip.AddrPortFrom(key.Addr, key.Port)}
-}
-
-func serviceEntry(s *control.Service) ServiceEntry {
-	e := ServiceEntry{
-		Service: Service{
-			ServiceKey: ServiceKey{
-				Proto: map[string]uint8{control.TCP: tcp, control.UDP: udp}[s.Proto],
-				Addr:  s.Address.Addr(), Port: s.Address.Port(),
-			},
-			Scheduler: s.Scheduler,
-		},
-		Stats: Counters(s.Stats),
-		Rate:  Counters(s.Rate),
-	}
-	for i := range s.Servers {
-		server := &s.Servers[i]
-		e.Servers = append(e.Servers, ServerEntry{
-			Server: Server{
-				Addr: server.Address.Addr(), Port: server.Address.Port(), Forward: Masq,
-				Weight: server.Weight, Upper: server.Upper, Lower: server.Lower,
-			},
-			Active: server.Active, Inactive: server.Inactive,
-			Stats: Counters(server.Stats), Rate: Counters(server.Rate),
-		})
-	}
-	return e
-}
-
-// kernelCodes are the refusals for which the kernel's text says it all.
+// kernelCodes are the refusals that the kernel has as well, and in these words.
 var kernelCodes = []control.Code{
 	control.CodeServiceExists, control.CodeNoService, control.CodeNotDefined,
-	control.CodeServerExists, control.CodeNoServer, control.CodeNoScheduler, control.CodeNoMemory,
+	control.CodeServerExists, control.CodeNoServer, control.CodeNoScheduler, control.CodeNoMemory, control.CodeNotUnicast,
 }
 
 // translate puts a director's error into the tool's words.
@@ -295,7 +228,7 @@ func translateRefusal(e *control.Error) error {
 	case slices.Contains(kernelCodes, e.Code):
 		return &Error{Text: e.Code.Kernel()}
 	case e.Code == control.CodeInvalid:
-		// The kernel's text for everything else leaves people guessing.
+		// The kernel would not refuse this, and its text leaves people guessing.
 		hint := e.Message
 		if e.Hint != "" {
 			hint += "; " + e.Hint
@@ -304,17 +237,4 @@ func translateRefusal(e *control.Error) error {
 	default:
 		return &Error{Text: e.Message, Hint: e.Hint}
 	}
-}
-
-// kernelSchedulers are the ones IPVS has.
-var kernelSchedulers = []string{
-	"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
-}
-
-// explainScheduler adds why a scheduler is not found that people know IPVS has.
-func explainScheduler(s Service, err error) error {
-	if errors.Is(err, ErrNoScheduler) && slices.Contains(kernelSchedulers, s.Scheduler) {
-		return &Error{Text: ErrNoScheduler.Text, Hint: fmt.Sprintf("vsnat does not have %s", s.Scheduler)}
-	}
-	return err
 }

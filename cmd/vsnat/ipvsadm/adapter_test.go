@@ -34,11 +34,28 @@ func (f *fakeControl) note(format string, args ...any) error {
 }
 
 func (f *fakeControl) AddService(_ context.Context, s control.ServiceSpec) error {
-	return f.note("add %s %s %q", s.ServiceKey, s.Scheduler, s.NoServer)
+	return f.note("add %s", inWords(s))
 }
 
 func (f *fakeControl) EditService(_ context.Context, s control.ServiceSpec) error {
-	return f.note("edit %s %s %q", s.ServiceKey, s.Scheduler, s.NoServer)
+	return f.note("edit %s", inWords(s))
+}
+
+// inWords is a service in one line, without what is not set.
+func inWords(s control.ServiceSpec) string {
+	text := s.ServiceKey.String() + " " + s.Scheduler
+	for _, w := range []struct {
+		given bool
+		text  string
+	}{
+		{s.SchedFlags != "", s.SchedFlags}, {s.Persistence != control.Persistence{}, s.Persistence.String()},
+		{s.OnePacket, "one-packet"}, {s.NoServer != "", s.NoServer},
+	} {
+		if w.given {
+			text += " " + w.text
+		}
+	}
+	return text
 }
 
 func (f *fakeControl) DeleteService(_ context.Context, k control.ServiceKey) error {
@@ -48,11 +65,11 @@ func (f *fakeControl) DeleteService(_ context.Context, k control.ServiceKey) err
 func (f *fakeControl) Flush(context.Context) error { return f.note("flush") }
 
 func (f *fakeControl) AddServer(_ context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return f.note("add server %s %s weight %d thresholds %d %d", k, s.Address, s.Weight, s.Upper, s.Lower)
+	return f.note("add server %s %s %s weight %d thresholds %d %d", k, s.Address, s.Method, s.Weight, s.Upper, s.Lower)
 }
 
 func (f *fakeControl) EditServer(_ context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return f.note("edit server %s %s weight %d thresholds %d %d", k, s.Address, s.Weight, s.Upper, s.Lower)
+	return f.note("edit server %s %s %s weight %d thresholds %d %d", k, s.Address, s.Method, s.Weight, s.Upper, s.Lower)
 }
 
 func (f *fakeControl) DeleteServer(_ context.Context, k control.ServiceKey, a netip.AddrPort) error {
@@ -105,7 +122,7 @@ func (f *fakeControl) SetTimeouts(_ context.Context, t control.Timeouts) error {
 
 func vsnatTool(f *fakeControl, command string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
-	code = run(strings.Fields(command), strings.NewReader(""), &out, &errs, testNames{}, func() (Director, error) {
+	code = Run(strings.Fields(command), strings.NewReader(""), &out, &errs, testNames{}, func() (Director, error) {
 		return Adapt(context.Background(), f), nil
 	})
 	return out.String(), errs.String(), code
@@ -113,21 +130,34 @@ func vsnatTool(f *fakeControl, command string) (stdout, stderr string, code int)
 
 func TestAdapterCalls(t *testing.T) {
 	for command, want := range map[string]string{
-		"ipvsadm -A -t 192.168.88.24:80":                            `add tcp 192.168.88.24:80 wlc ""`,
-		"ipvsadm -A -u 192.168.88.24:53 -s rr":                      `add udp 192.168.88.24:53 rr ""`,
-		"ipvsadm -A -t [fd00::23]:80 -s rr":                         `add tcp [fd00::23]:80 rr ""`,
-		"ipvsadm -E -t 192.168.88.23:80 -s wrr":                     `edit tcp 192.168.88.23:80 wrr "reset"`,
-		"ipvsadm -E -t 192.168.88.99:80 -s wrr":                     `edit tcp 192.168.88.99:80 wrr ""`,
+		"ipvsadm -A -t 192.168.88.24:80":                            "add tcp 192.168.88.24:80 wlc",
+		"ipvsadm -A -u 192.168.88.24:53 -s rr":                      "add udp 192.168.88.24:53 rr",
+		"ipvsadm -A -t [fd00::23]:80 -s rr":                         "add tcp [fd00::23]:80 rr",
+		"ipvsadm -A --sctp-service 192.168.88.24:9 -s rr":           "add sctp 192.168.88.24:9 rr",
+		"ipvsadm -A -u 192.168.88.24:53 -s rr -o":                   "add udp 192.168.88.24:53 rr one-packet",
+		"ipvsadm -A -f 1 -s sh -b sh-port,flag-1":                   "add mark 1 sh sh-fallback,sh-port",
+		"ipvsadm -A -f 4294967295 -6 -p":                            "add mark6 4294967295 wlc 6m0s",
+		"ipvsadm -A -t 192.168.88.24:0 -p 60 -M 24":                 "add tcp 192.168.88.24:0 wlc 1m0s mask 0.0.0.24",
+		"ipvsadm -A -t 192.168.88.24:80 -p 60 -M 255.255.255.255":   "add tcp 192.168.88.24:80 wlc 1m0s",
+		"ipvsadm -A -t [fd00::23]:80 -p 60 -M 64":                   "add tcp [fd00::23]:80 wlc 1m0s mask 64",
+		"ipvsadm -A -t 192.168.88.24:80 -M 255.255.255.0":           "add tcp 192.168.88.24:80 wlc",
+		"ipvsadm -E -t 192.168.88.23:80 -s wrr":                     "edit tcp 192.168.88.23:80 wrr reset",
+		"ipvsadm -E -t 192.168.88.99:80 -s wrr":                     "edit tcp 192.168.88.99:80 wrr",
 		"ipvsadm -D -t 192.168.88.23:80":                            "delete tcp 192.168.88.23:80",
+		"ipvsadm -D -f 7 -6":                                        "delete mark6 7",
 		"ipvsadm -C":                                                "flush",
-		"ipvsadm -at192.168.88.23:80 -r10.0.0.2 -m":                 "add server tcp 192.168.88.23:80 10.0.0.2:80 weight 1 thresholds 0 0",
-		"ipvsadm -a -r 10.0.0.2 -mt 192.168.88.23:80 -w0 -x=5 -y 3": "add server tcp 192.168.88.23:80 10.0.0.2:80 weight 0 thresholds 5 3",
-		"ipvsadm -e -t 192.168.88.23:80 -r 10.0.0.2:8080 -m":        "edit server tcp 192.168.88.23:80 10.0.0.2:8080 weight 1 thresholds 0 0",
+		"ipvsadm -at192.168.88.23:80 -r10.0.0.2 -m":                 "add server tcp 192.168.88.23:80 10.0.0.2:80 nat weight 1 thresholds 0 0",
+		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:8080":           "add server tcp 192.168.88.23:80 10.0.0.2:80 route weight 1 thresholds 0 0",
+		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -i":          "add server tcp 192.168.88.23:80 10.0.0.2:80 tunnel weight 1 thresholds 0 0",
+		"ipvsadm -a -f 1 -r 10.0.0.2 -g":                            "add server mark 1 10.0.0.2:0 route weight 1 thresholds 0 0",
+		"ipvsadm -a -r 10.0.0.2 -mt 192.168.88.23:80 -w0 -x=5 -y 3": "add server tcp 192.168.88.23:80 10.0.0.2:80 nat weight 0 thresholds 5 3",
+		"ipvsadm -e -t 192.168.88.23:80 -r 10.0.0.2:8080 -m":        "edit server tcp 192.168.88.23:80 10.0.0.2:8080 nat weight 1 thresholds 0 0",
 		"ipvsadm -d -t 192.168.88.23:80 -r 10.0.0.2":                "delete server tcp 192.168.88.23:80 10.0.0.2:80",
 		"ipvsadm -Z":                     "zero all",
 		"ipvsadm -Z -t 192.168.88.23:80": "zero tcp 192.168.88.23:80",
+		"ipvsadm -Z -f 3":                "zero mark 3",
 		"ipvsadm --set 60 0 10":          "timeouts 1m0s 0s 10s",
-		"ipvsadm --add-service --tcp-service=vip:http --scheduler lc": `add tcp 192.168.88.23:80 lc ""`,
+		"ipvsadm --add-service --tcp-service=vip:http --scheduler lc": "add tcp 192.168.88.23:80 lc",
 	} {
 		f := &fakeControl{}
 		stdout, stderr, code := vsnatTool(f, command)
@@ -179,7 +209,7 @@ func TestAdapterListings(t *testing.T) {
 		"ipvsadm -Sn": "" +
 			"-A -t 192.168.88.23:80 -s rr\n" +
 			"-a -t 192.168.88.23:80 -r 10.0.0.2:80 -m -w 1\n" +
-			"-a -t 192.168.88.23:80 -r 10.0.0.3:8080 -m -w 2\n",
+			"-a -t 192.168.88.23:80 -r 10.0.0.3:8080 -m -w 2 -x 9 -y 7\n",
 		"ipvsadm -L --timeout": "Timeout (tcp tcpfin udp): 900 120 300\n",
 		"ipvsadm -L --daemon":  "",
 	} {
@@ -192,28 +222,27 @@ func TestAdapterListings(t *testing.T) {
 
 // What vsnat does not do is refused before the director hears of it.
 func TestAdapterRefusals(t *testing.T) {
+	const engine = "Scheduler or persistence engine not found\nhint: vsnat has no persistence engines: leave out --pe\n"
 	for command, want := range map[string]string{
-		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80":              "vsnat does not forward by Route\nhint: vsnat masquerades; add -m\n",
-		"ipvsadm -e -t 192.168.88.23:80 -r 10.0.0.2:80 -g":           "vsnat does not forward by Route\nhint: vsnat masquerades; add -m\n",
-		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -i":           "vsnat does not forward by Tunnel\nhint: vsnat masquerades; add -m\n",
-		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -m -x 5 -y 9": "Numerical result out of range\nhint: -y must not be above -x\n",
-		"ipvsadm -A -f 1": "vsnat does not do services by firewall mark\nhint: name the service by -t or -u\n",
-		"ipvsadm -A --sctp-service 192.168.88.23:9":             "vsnat does not do SCTP services\n",
-		"ipvsadm -A -t 192.168.88.23:80 -p":                     "vsnat does not do persistent services\nhint: leave out -p, -M and --pe\n",
-		"ipvsadm -A -u 192.168.88.23:80 -o":                     "vsnat does not do one-packet scheduling\nhint: leave out -o\n",
-		"ipvsadm -E -t 192.168.88.23:80 -s sh -b sh-port":       "vsnat does not do scheduler flags\nhint: leave out -b\n",
-		"ipvsadm -D -f 1":                                       "No such service\n",
-		"ipvsadm -Z -f 1":                                       "No such service\n",
-		"ipvsadm -a -f 1 -r 10.0.0.2 -m":                        "Service not defined\n",
-		"ipvsadm -d --sctp-service 192.168.88.23:9 -r 10.0.0.2": "Service not defined\n",
-		"ipvsadm --start-daemon master --mcast-interface eth1":  "vsnat has no connection synchronisation daemon\n",
-		"ipvsadm --stop-daemon master":                          "No daemon is running\n",
+		"ipvsadm -A -u 192.168.88.23:5060 -p 60 --pe sip":      engine,
+		"ipvsadm -E -t 192.168.88.23:80 --pe nosuch":           "Scheduler or persistence engine not found\n",
+		"ipvsadm --start-daemon master --mcast-interface eth1": "vsnat has no connection synchronisation daemon\nhint: this version keeps connections in one director only\n",
+		"ipvsadm --stop-daemon master":                         "No daemon is running\n",
 	} {
 		f := &fakeControl{}
 		stdout, stderr, code := vsnatTool(f, command)
 		if stdout != "" || stderr != want || code != 255 || len(f.calls) > 0 {
 			t.Errorf("%s: exit %d, called %q\n--- got\n%s%s--- want\n%s", command, code, f.calls, stdout, stderr, want)
 		}
+	}
+}
+
+// Thresholds that contradict each other have a text of the kernel's own.
+func TestAdapterRange(t *testing.T) {
+	f := &fakeControl{err: control.Refuse(control.CodeInvalid, "lower is above upper", "")}
+	_, stderr, code := vsnatTool(f, "ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -m -x 5 -y 9")
+	if stderr != "Numerical result out of range\n" || code != 255 {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }
 
@@ -227,8 +256,9 @@ func TestAdapterErrors(t *testing.T) {
 	}{
 		{refuse(control.CodeServiceExists), "Service already exists\n", 255},
 		{fmt.Errorf("wrapped: %w", refuse(control.CodeNoService)), "No such service\n", 255},
-		{refuse(control.CodeNoScheduler), "Scheduler or persistence engine not found\nhint: vsnat does not have sh\n", 255},
+		{refuse(control.CodeNoScheduler), "Scheduler or persistence engine not found\n", 255},
 		{refuse(control.CodeInvalid), "Invalid operation.  Possibly wrong module version, address not unicast, ...\nhint: the message; the hint\n", 255},
+		{refuse(control.CodeNotUnicast), "Invalid operation.  Possibly wrong module version, address not unicast, ...\n", 255},
 		{refuse(control.CodeInternal), "the message\nhint: the hint\n", 255},
 		{errors.New("trouble"), "trouble\n", 255},
 		{refuse(control.CodeUnavailable), fmt.Sprintf(nobody, "the message") + "hint: the hint\n", 2},

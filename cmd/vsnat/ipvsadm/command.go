@@ -2,7 +2,11 @@
 
 package ipvsadm
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/vsnat/vsnat/sched"
+)
 
 // A Verb is what a command line asks for.
 type Verb uint8
@@ -106,7 +110,7 @@ func (k ServiceKey) ipv6() bool { return k.MarkIPv6 || k.Addr.Is6() }
 type Service struct {
 	ServiceKey
 	Scheduler  string
-	Flags      uint8 // of the scheduler: bits 0, 1 and 2 are flag-1, flag-2, flag-3
+	Flags      sched.Flags
 	Persistent bool
 	Timeout    int        // of persistence, in seconds
 	Mask       netip.Addr // of persistence, IPv4: any bits, also with gaps

@@ -81,6 +81,15 @@ func tryHelp(program string) error {
 
 // report writes err for the user and returns the exit code that goes with it.
 func report(w io.Writer, err error) int {
+	code := explain(w, err)
+	var line *lineError
+	if errors.As(err, &line) {
+		hint(w, fmt.Sprintf("that is line %d of the input", line.number))
+	}
+	return code
+}
+
+func explain(w io.Writer, err error) int {
 	var usage *usageError
 	var nobody *Unavailable
 	var refusal *Error

@@ -2,17 +2,12 @@
 
 package ipvsadm
 
-import "strings"
+import (
+	"slices"
+	"strings"
 
-// schedulerFlags are the names of a scheduler's flags 1, 2 and 3; every
-// scheduler also knows them by number.
-var schedulerFlags = map[string][]string{
-	"sh": {"sh-fallback", "sh-port"},
-	"mh": {"mh-fallback", "mh-port"},
-}
-
-// numberedFlags are the names of the flags of any scheduler.
-var numberedFlags = []string{"flag-1", "flag-2", "flag-3"}
+	"github.com/vsnat/vsnat/sched"
+)
 
 // finish reads what stands after the options, then what depends on others, and
 // checks the whole.
@@ -101,34 +96,17 @@ func (p *parser) netmask() error {
 
 func (p *parser) schedulerFlags() error {
 	for name := range strings.SplitSeq(p.flags, ",") {
-		bit, owner := findFlag(name)
+		flag, err := sched.ParseFlags(p.Service.Scheduler, name)
 		switch {
-		case bit < 0:
-			return wrong("invalid scheduler flag `%s'", name)
-		case owner != "" && owner != p.Service.Scheduler:
+		case err == nil && name != "":
+			p.Service.Flags |= flag
+		case name != "" && slices.ContainsFunc(sched.Names(), func(s string) bool { _, err := sched.ParseFlags(s, name); return err == nil }):
 			return wrong("incompatible scheduler flag `%s'", name)
+		default:
+			return wrong("invalid scheduler flag `%s'", name)
 		}
-		p.Service.Flags |= 1 << bit
 	}
 	return nil
-}
-
-// findFlag returns the bit of a flag's name, -1 for none, and the scheduler that
-// has it, "" for any.
-func findFlag(name string) (bit int, owner string) {
-	for i, n := range numberedFlags {
-		if n == name {
-			return i, ""
-		}
-	}
-	for scheduler, names := range schedulerFlags {
-		for i, n := range names {
-			if n == name {
-				return i, scheduler
-			}
-		}
-	}
-	return -1, ""
 }
 
 func (p *parser) finishService() error {

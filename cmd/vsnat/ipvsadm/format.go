@@ -70,7 +70,7 @@ func (p *printer) service(s *ServiceEntry) {
 // serviceTraits are the words after a service's scheduler.
 func serviceTraits(s *Service) string {
 	var b strings.Builder
-	if flags := flagNames(s); flags != "" {
+	if flags := s.Flags.Format(s.Scheduler); flags != "" {
 		fmt.Fprintf(&b, " (%s)", flags)
 	}
 	if s.Persistent {
@@ -86,22 +86,6 @@ func serviceTraits(s *Service) string {
 		b.WriteString(" ops")
 	}
 	return b.String()
-}
-
-// flagNames are the names of the scheduler's flags, joined by commas.
-func flagNames(s *Service) string {
-	own := schedulerFlags[s.Scheduler]
-	var flags []string
-	for bit, name := range numberedFlags {
-		if s.Flags&(1<<bit) == 0 {
-			continue
-		}
-		if bit < len(own) {
-			name = own[bit]
-		}
-		flags = append(flags, name)
-	}
-	return strings.Join(flags, ",")
 }
 
 // maskText is the mask of a service's persistence, "" for single clients.

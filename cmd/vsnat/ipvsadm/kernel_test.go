@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/ipvsadm/recorded"
 )
 
 // kernel is a Director that behaves as IPVS in the Linux kernel did where the
@@ -225,46 +227,4 @@ func (k *kernel) StopDaemon(d Daemon) error {
 }
 
 // testNames are the names of the recorded cluster.
-type testNames struct{}
-
-var (
-	testHosts = map[string]string{
-		"vip": "192.168.88.23", "rs1": "10.0.0.2", "rs2": "10.0.0.3", "rs3": "10.0.0.4",
-		"client": "192.168.88.21", "localhost": "127.0.0.1",
-	}
-	testPorts = map[string]uint16{
-		"smtp": 25, "domain": 53, "http": 80, "https": 443, "snpp": 444,
-		"microsoft-ds": 445, "sip": 5060, "http-alt": 8080,
-	}
-)
-
-func (testNames) Host(name string) (netip.Addr, bool) {
-	addr, ok := testHosts[name]
-	if !ok {
-		return netip.Addr{}, false
-	}
-	return netip.MustParseAddr(addr), true
-}
-
-func (testNames) HostName(addr netip.Addr) (string, bool) {
-	for name, a := range testHosts {
-		if a == addr.String() {
-			return name, true
-		}
-	}
-	return "", false
-}
-
-func (testNames) Port(name string, proto uint8) (uint16, bool) {
-	port, ok := testPorts[name]
-	return port, ok && proto != sctp
-}
-
-func (testNames) PortName(port uint16, proto uint8) (string, bool) {
-	for name, p := range testPorts {
-		if p == port && proto != sctp {
-			return name, true
-		}
-	}
-	return "", false
-}
+type testNames = recorded.Names

@@ -10,17 +10,19 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/ipvsadm/recorded"
 	"time"
 )
 
 // Every connection row that was recorded is written again from its fields.
 func TestRecordedConns(t *testing.T) {
 	rows := 0
-	row := func(b block, line string) {
+	row := func(b recorded.Step, line string) {
 		fields := strings.Fields(line)
 		var minutes, seconds int
 		if _, err := fmt.Sscanf(fields[1], "%d:%d", &minutes, &seconds); err != nil {
-			t.Fatalf("line %d: %q: %v", b.line, line, err)
+			t.Fatalf("line %d: %q: %v", b.Line, line, err)
 		}
 		conn := Conn{
 			Proto: fields[0], State: fields[2],
@@ -31,22 +33,22 @@ func TestRecordedConns(t *testing.T) {
 		}
 		stdout, _, _ := tool(&kernel{conns: []Conn{conn}}, "", "ipvsadm", "-Lnc")
 		if got := strings.Split(stdout, "\n")[2]; got != line {
-			t.Errorf("line %d\n got %q\nwant %q", b.line, got, line)
+			t.Errorf("line %d\n got %q\nwant %q", b.Line, got, line)
 		}
 		rows++
 	}
 	for _, file := range []string{"stages.txt", "persistence.txt"} {
-		blocks(t, file, func(string) {}, func(b block) {
-			if b.command != "ipvsadm -Lnc" {
-				return
+		for _, b := range steps(t, file) {
+			if b.Command != "ipvsadm -Lnc" {
+				continue
 			}
-			for line := range strings.Lines(b.stdout) {
+			for line := range strings.Lines(b.Stdout) {
 				line = strings.TrimSuffix(line, "\n")
 				if proto, _, _ := strings.Cut(line, " "); strings.ToUpper(proto) == proto && proto != "IPVS" {
 					row(b, line)
 				}
 			}
-		})
+		}
 	}
 	if rows < 20 {
 		t.Errorf("only %d rows were found", rows)
@@ -57,29 +59,29 @@ func TestRecordedConns(t *testing.T) {
 // the other.
 func TestRecordedNumbers(t *testing.T) {
 	short, pairs := "", 0
-	blocks(t, "stats.txt", func(string) {}, func(b block) {
-		switch b.command {
+	for _, b := range steps(t, "stats.txt") {
+		switch b.Command {
 		case "ipvsadm -Ln --stats -t 192.168.88.23:80":
-			short = b.stdout
+			short = b.Stdout
 		case "ipvsadm -Ln --stats --exact -t 192.168.88.23:80":
 			k := newKernel()
 			tool(k, "", "ipvsadm", "-A", "-t", "192.168.88.23:80")
 			tool(k, "", "ipvsadm", "-a", "-t", "192.168.88.23:80", "-r", "10.0.0.2:8080", "-m")
-			lines := strings.Split(b.stdout, "\n")
+			lines := strings.Split(b.Stdout, "\n")
 			k.services[0].Stats = readCounters(t, lines[2])
 			k.services[0].Servers[0].Stats = readCounters(t, lines[3])
-			for _, want := range []string{short, b.stdout} {
+			for _, want := range []string{short, b.Stdout} {
 				args := []string{"ipvsadm", "-Ln", "--stats", "-t", "192.168.88.23:80"}
-				if want == b.stdout {
+				if want == b.Stdout {
 					args = append(args, "--exact")
 				}
 				if stdout, _, _ := tool(k, "", args...); stdout != want {
-					t.Errorf("line %d, %q\n--- got\n%s--- want\n%s", b.line, args, stdout, want)
+					t.Errorf("line %d, %q\n--- got\n%s--- want\n%s", b.Line, args, stdout, want)
 				}
 			}
 			pairs++
 		}
-	})
+	}
 	if pairs < 5 {
 		t.Errorf("only %d pairs were found", pairs)
 	}
@@ -127,7 +129,7 @@ func TestLongNames(t *testing.T) {
 	tool(k, "", "ipvsadm", "-A", "-t", "192.168.88.23:80", "-s", "rr")
 	tool(k, "", "ipvsadm", "-a", "-t", "192.168.88.23:80", "-r", "10.0.0.2:80", "-m")
 	var out bytes.Buffer
-	run([]string{"ipvsadm", "-L"}, nil, &out, &out, longNames{}, func() (Director, error) { return k, nil })
+	Run([]string{"ipvsadm", "-L"}, nil, &out, &out, longNames{}, func() (Director, error) { return k, nil })
 	const name = "a.rather.long.host.name.in.some.domain:http"
 	want := "TCP  " + name[:28] + " rr\n  -> " + name[:28] + " Masq    1      0          0         \n"
 	if _, rows, _ := strings.Cut(out.String(), "InActConn\n"); rows != want {

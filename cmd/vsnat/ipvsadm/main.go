@@ -26,10 +26,11 @@ func IsName(name string) bool {
 // the name in args[0], and returns the exit code. Connect is called when a
 // director is needed, at most once. Stdin is read by a restore only.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, connect func() (Director, error)) int {
-	return run(args, stdin, stdout, stderr, newSystemResolver(), connect)
+	return Run(args, stdin, stdout, stderr, newSystemResolver(), connect)
 }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer, names Resolver, connect func() (Director, error)) int {
+// Run is Main with names of the caller's own.
+func Run(args []string, stdin io.Reader, stdout, stderr io.Writer, names Resolver, connect func() (Director, error)) int {
 	program := toolName
 	if len(args) > 0 {
 		program, args = filepath.Base(args[0]), args[1:]
@@ -46,11 +47,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer, names Resolve
 	if len(args) == 0 {
 		args = []string{"-L"}
 	}
-	return s.report(s.line(args))
+	return s.end(s.line(args))
 }
 
-// restoreAll is what ipvsadm-restore is: comments are taken out of the input, the
-// table is cleared, and the rest is restored.
+// restoreAll is what ipvsadm-restore is: the table is cleared, and the input, which
+// may have comments, is restored. Beyond that program, input that does not make
+// sense as a whole changes nothing, and a line that is refused is no success.
 func (s *session) restoreAll(args []string) int {
 	if len(args) > 0 {
 		_, err := Parse(restoreName, append([]string{"-R"}, args...), s.names)
@@ -64,10 +66,23 @@ func (s *session) restoreAll(args []string) int {
 		return s.report(err)
 	}
 	lines := bytes.Split(input, []byte("\n"))
-	lines = slices.DeleteFunc(lines, func(line []byte) bool { return bytes.HasPrefix(line, []byte("#")) })
-	s.stdin = bytes.NewReader(bytes.Join(lines, []byte("\n")))
+	for i := range lines {
+		if bytes.HasPrefix(lines[i], []byte("#")) {
+			lines[i] = nil
+		}
+	}
+	input = bytes.Join(lines, []byte("\n"))
+	if err := s.understood(input); err != nil {
+		s.after = "nothing was changed"
+		return s.end(err)
+	}
 	if err := s.line([]string{"-C"}); err != nil {
 		return s.report(err)
 	}
-	return s.report(s.line([]string{"-R"}))
+	s.stdin = bytes.NewReader(input)
+	code := s.end(s.line([]string{"-R"}))
+	if s.failed && code == exitOK {
+		return exitRefused
+	}
+	return code
 }

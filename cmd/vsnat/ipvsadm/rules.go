@@ -8,7 +8,7 @@ import (
 )
 
 // rule writes a service and its servers as command lines that make them again.
-// Like the tool it leaves out thresholds.
+// The tool leaves out thresholds, but reads them.
 func (p *printer) rule(s *ServiceEntry) {
 	name := p.ruleName(s.ServiceKey)
 	fmt.Fprintf(p.w, "-A %s -s %s", name, s.Scheduler)
@@ -24,14 +24,14 @@ func (p *printer) rule(s *ServiceEntry) {
 	if s.OnePacket {
 		fmt.Fprint(p.w, " -o")
 	}
-	if flags := flagNames(&s.Service); flags != "" {
+	if flags := s.Flags.Format(s.Scheduler); flags != "" {
 		fmt.Fprintf(p.w, " -b %s", flags)
 	}
 	fmt.Fprintln(p.w)
 	for i := range s.Servers {
 		server := &s.Servers[i].Server
-		fmt.Fprintf(p.w, "-a %s -r %s %s -w %d%s\n", name,
-			p.address(server.Addr, server.Port, s.Proto), forwardSwitch(server.Forward), server.Weight, tunnelSwitches(server))
+		fmt.Fprintf(p.w, "-a %s -r %s %s -w %d%s%s\n", name, p.address(server.Addr, server.Port, s.Proto),
+			forwardSwitch(server.Forward), server.Weight, tunnelSwitches(server), thresholdSwitches(server))
 	}
 }
 
@@ -63,4 +63,15 @@ func tunnelSwitches(s *Server) string {
 		fmt.Fprintf(&b, " --tun-%s", s.Tunnel.Checksum)
 	}
 	return b.String()
+}
+
+func thresholdSwitches(s *Server) string {
+	text := ""
+	if s.Upper != 0 {
+		text += fmt.Sprintf(" -x %d", s.Upper)
+	}
+	if s.Lower != 0 {
+		text += fmt.Sprintf(" -y %d", s.Lower)
+	}
+	return text
 }

@@ -22,6 +22,8 @@ type session struct {
 
 	connected Director
 	restoring bool
+	failed    bool   // a line of a restore was refused
+	after     string // hint for after the last error, "" for none
 }
 
 // line runs one command line.
@@ -54,6 +56,13 @@ func (s *session) report(err error) int {
 		err = fmt.Errorf("writing the listing: %w", flushed)
 	}
 	return report(s.stderr, err)
+}
+
+// end is report for the last time.
+func (s *session) end(err error) int {
+	code := s.report(err)
+	hint(s.stderr, s.after)
+	return code
 }
 
 func (s *session) director() (Director, error) {

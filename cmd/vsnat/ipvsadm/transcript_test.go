@@ -4,64 +4,48 @@ package ipvsadm
 
 import (
 	"bytes"
-	"fmt"
-	"os"
-	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/ipvsadm/recorded"
 )
 
-// A block is one command of a transcript with what it wrote: a line "$ command",
-// then "1| " and "2| " for lines of standard output and error, then "=> code".
-type block struct {
-	line           int
-	command        string
-	stdout, stderr string
-	code           int
-}
-
-// blocks reads a transcript. Before calls f for each remark, with what follows.
-func blocks(t *testing.T, file string, remark func(string), f func(block)) {
+// steps are those of a recorded session.
+func steps(t *testing.T, file string) []recorded.Step {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", "ipvs", file))
+	list, err := recorded.Session(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b block
-	for i, line := range strings.Split(string(text), "\n") {
-		switch {
-		case strings.HasPrefix(line, "# "):
-			remark(line[2:])
-		case strings.HasPrefix(line, "$ "):
-			b = block{line: i + 1, command: line[2:]}
-		case strings.HasPrefix(line, "1| "):
-			b.stdout += line[3:] + "\n"
-		case strings.HasPrefix(line, "2| "):
-			b.stderr += line[3:] + "\n"
-		case strings.HasPrefix(line, "=> "):
-			fmt.Sscanf(line, "=> %d", &b.code)
-			f(b)
-		}
-	}
+	return list
 }
 
 // tool runs a command line against k.
 func tool(k *kernel, stdin string, args ...string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
-	code = run(args, strings.NewReader(stdin), &out, &errs, testNames{}, func() (Director, error) { return k, nil })
+	code = Run(args, strings.NewReader(stdin), &out, &errs, testNames{}, func() (Director, error) { return k, nil })
 	return out.String(), errs.String(), code
 }
 
-func check(t *testing.T, b block, stdout, stderr string, code int) {
+// What only ours writes: thresholds in a save, and the places of what went wrong in
+// a restore.
+var (
+	thresholds = regexp.MustCompile(` -[xy] \d+`)
+	places     = regexp.MustCompile(`hint: (that is line \d+ of the input|\d+ of \d+ lines that were read are in force)\n`)
+)
+
+func check(t *testing.T, b recorded.Step, stdout, stderr string, code int) {
 	t.Helper()
-	if strings.Contains(b.command, "--nosort") {
+	stdout, stderr = thresholds.ReplaceAllString(stdout, ""), places.ReplaceAllString(stderr, "")
+	if strings.Contains(b.Command, "--nosort") {
 		// The kernel lists services by a hash of its own.
-		stdout, b.stdout = sortBlocks(stdout), sortBlocks(b.stdout)
+		stdout, b.Stdout = sortBlocks(stdout), sortBlocks(b.Stdout)
 	}
-	if stdout != b.stdout || stderr != b.stderr || code != b.code {
+	if stdout != b.Stdout || stderr != b.Stderr || code != b.Code {
 		t.Errorf("line %d: %s\n--- got, exit %d\n%s%s--- want, exit %d\n%s%s",
-			b.line, b.command, code, stdout, stderr, b.code, b.stdout, b.stderr)
+			b.Line, b.Command, code, stdout, stderr, b.Code, b.Stdout, b.Stderr)
 	}
 }
 
@@ -77,31 +61,21 @@ func TestTranscripts(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			k := newKernel()
 			played, skipped := 0, 0
-			remark := func(text string) {
-				if strings.HasPrefix(text, "group: ") {
+			for _, b := range steps(t, file) {
+				if strings.HasPrefix(b.Remark, "group: ") {
 					k = newKernel()
 					tool(k, "", "ipvsadm", "-A", "-t", "192.168.88.23:80", "-s", "rr")
 					tool(k, "", "ipvsadm", "-a", "-t", "192.168.88.23:80", "-r", "10.0.0.2:80", "-m")
 				}
-			}
-			blocks(t, file, remark, func(b block) {
-				stdin, command := "", b.command
-				if quoted, ok := strings.CutPrefix(command, "printf -- '"); ok {
-					stdin, command, _ = strings.Cut(quoted, "' | ")
-					stdin = strings.ReplaceAll(stdin, `\n`, "\n")
-				}
-				if !strings.HasPrefix(command, "ipvsadm") || strings.ContainsAny(command, ";>") {
+				args, stdin := b.Args()
+				if args == nil {
 					skipped++
-					return
+					continue
 				}
 				played++
-				args, err := split(command)
-				if err != nil {
-					t.Fatal(err)
-				}
 				stdout, stderr, code := tool(k, stdin, args...)
 				check(t, b, stdout, stderr, code)
-			})
+			}
 			t.Logf("%d commands replayed, %d are not the tool's or need a shell", played, skipped)
 			if played == 0 {
 				t.Error("nothing was replayed")

@@ -43,8 +43,14 @@ func CheckService(spec control.ServiceSpec) error { return refusal(serviceFaults
 
 // CheckServer returns a *control.Error if server can't be a server of service.
 func CheckServer(service control.ServiceKey, server control.ServerSpec) error {
-	return refusal(serverFaults(service, server))
+	faults := serverFaults(service, server)
+	if a := server.Address.Addr(); faults != nil && (a.IsUnspecified() || a.IsMulticast() || a == broadcast) {
+		return control.Refuse(control.CodeNotUnicast, faults[0].message, faults[0].hint)
+	}
+	return refusal(faults)
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // CheckSNAT returns a *control.Error if spec can't be an SNAT rule.
 func CheckSNAT(spec control.SNATSpec) error { return refusal(snatFaults(spec)) }
@@ -195,7 +201,7 @@ func addressFaults(key, what string, a netip.Addr) []fault {
 		kind = "the unspecified address"
 	case a.IsMulticast():
 		kind = "a multicast address"
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case a == broadcast:
 		kind = "the broadcast address"
 	case a.IsLoopback():
 		kind = "a loopback address, which is never seen on a link"

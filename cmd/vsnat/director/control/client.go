@@ -118,7 +118,7 @@ func (c *Client) explain(err error) error {
 }
 
 // call sends one request. What comes back goes into out: a *string takes the
-// body as it is, nil takes nothing.
+// body as it is, an io.Writer also one of any length, nil takes nothing.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -140,6 +140,10 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return c.explain(err)
 	}
 	defer res.Body.Close()
+	if to, ok := out.(io.Writer); ok && res.StatusCode == http.StatusOK {
+		_, err := io.Copy(to, explained{res.Body, c})
+		return err
+	}
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return c.explain(err)
@@ -162,6 +166,20 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return Refuse(CodeUnavailable, fmt.Sprintf("the answer of %s is not understood: %v", c.path, err), "is it a director of another version?")
 	}
 	return nil
+}
+
+// explained is a body whose end before its time is put into words.
+type explained struct {
+	io.Reader
+	c *Client
+}
+
+func (e explained) Read(b []byte) (int, error) {
+	n, err := e.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		err = e.c.explain(err)
+	}
+	return n, err
 }
 
 // get asks for a value.
@@ -296,6 +314,11 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	var r Reloaded
 	err := c.call(ctx, http.MethodPost, "/v1/reload", nil, &r)
 	return r, err
+}
+
+// Proc writes one of the text views that ProcNames lists.
+func (c *Client) Proc(ctx context.Context, name string, to io.Writer) error {
+	return c.call(ctx, http.MethodGet, "/v1/proc/"+url.PathEscape(name), nil, to)
 }
 
 // Zero implements Director.

@@ -7,7 +7,7 @@ import "net/http"
 // Code says which kind of refusal an error is.
 type Code string
 
-// Codes. The first nine are those for which IPVS has a text of its own.
+// Codes. The first ten are those that IPVS has too.
 const (
 	CodeServiceExists Code = "service-exists"
 	CodeNoService     Code = "no-service"  // the service to edit or delete
@@ -18,6 +18,7 @@ const (
 	CodeNotPermitted  Code = "not-permitted"
 	CodeNoMemory      Code = "no-memory"
 	CodeInvalid       Code = "invalid"
+	CodeNotUnicast    Code = "not-unicast" // a server's address that no host can have
 
 	CodeRuleExists  Code = "rule-exists" // SNAT rule that is there or overlaps
 	CodeNoRule      Code = "no-rule"
@@ -43,6 +44,7 @@ var codes = map[Code]struct {
 	CodeNotPermitted:  {http.StatusForbidden, "Permission denied (you must be root)"},
 	CodeNoMemory:      {http.StatusInsufficientStorage, "Memory allocation problem"},
 	CodeInvalid:       {http.StatusUnprocessableEntity, ""},
+	CodeNotUnicast:    {http.StatusUnprocessableEntity, ""},
 	CodeRuleExists:    {http.StatusConflict, ""},
 	CodeNoRule:        {http.StatusNotFound, ""},
 	CodeConfig:        {http.StatusUnprocessableEntity, ""},

@@ -60,6 +60,7 @@ func routes() []route {
 		{"PUT", "/v1/timeouts", setTimeouts},
 		{"GET", "/v1/config", config},
 		{"POST", "/v1/reload", func(d Director, r request) (any, error) { return d.Reload(r.Context()) }},
+		{"GET", "/v1/proc/{name}", proc},
 		{"GET", "/v1/openapi.yaml", func(Director, request) (any, error) { return document(openAPI), nil }},
 	}
 }
@@ -247,6 +248,10 @@ func setTimeouts(d Director, r request) (any, error) {
 func config(d Director, r request) (any, error) {
 	text, err := d.Config(r.Context())
 	return document(text), err
+}
+
+func proc(d Director, r request) (any, error) {
+	return stream(func(w io.Writer) error { return Proc(r.Context(), d, r.PathValue("name"), w) }), nil
 }
 
 func conns(d Director, r request) (any, error) {

@@ -115,7 +115,12 @@ func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, answer answe
 	c.begin()
 	v, err := answer(s.director, request{req, body})
 	var out payload
-	if err == nil {
+	t := &text{ResponseWriter: w}
+	switch f, long := v.(stream); {
+	case err != nil:
+	case long:
+		err = f(t)
+	default:
 		out, err = encode(v)
 	}
 	c.end()
@@ -124,7 +129,12 @@ func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, answer answe
 			s.log.Error("control: request failed", "method", req.Method, "path", req.URL.Path, "error", err)
 		}
 	}
-	reply(w, out, err)
+	switch {
+	case t.begun && err != nil:
+		panic(http.ErrAbortHandler)
+	case !t.begun:
+		reply(w, out, err)
+	}
 }
 
 // payload is the body of an answer.
@@ -135,6 +145,24 @@ type payload struct {
 
 // document is an answer that is YAML already.
 type document string
+
+// stream is an answer that is text and may be too long to be held in memory.
+type stream func(io.Writer) error
+
+// text is where a stream goes. Until it begins, an error can be the answer
+// instead; then all that can be done is to cut the connection.
+type text struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (t *text) Write(b []byte) (int, error) {
+	if !t.begun {
+		t.begun = true
+		t.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	return t.ResponseWriter.Write(b)
+}
 
 func encode(v any) (payload, error) {
 	if text, ok := v.(document); ok {
