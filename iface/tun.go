@@ -17,8 +17,9 @@ import (
 
 // TUN is a Queue on a network-layer device that exists as long as it is open:
 // what the host routes into the device is read, what is written arrives on the
-// host. Frames begin with the IP header, are never larger than the MTU and have
-// no offload header; frames written with one are completed and segmented first.
+// host. Frames begin with the IP header. Super-packets and partial checksums pass
+// both ways with their offload header, as on a packet socket; a kind of super-packet
+// that the kernel does not take is segmented first.
 type TUN struct {
 	descriptor
 	counters
@@ -29,6 +30,10 @@ type TUN struct {
 
 	slots    []byte // BatchSize of them, slotSize apart
 	segments segmenter
+
+	// What writev is given: the offload header, and the frame.
+	header  [OffloadSize]byte
+	vectors [2]unix.Iovec
 }
 
 // tunDevice is where the kernel offers TUN.
@@ -66,39 +71,62 @@ func OpenTUN(name string, mtu int) (*TUN, error) {
 	return q, nil
 }
 
-// createTUN returns a descriptor of our own. The library's is registered with
-// Go's network poller and is inherited by child processes; a duplicate is
-// neither, and keeps the device when the original is closed.
+// createTUN returns a descriptor of our own. The library's knows no offload header,
+// which a device has from the queue that is attached to it first; it is registered
+// with Go's network poller and inherited by child processes, too. So the library
+// makes a device that outlives its descriptor, ours is attached in its place, and
+// from then on the device ends with ours.
 func createTUN(name string) (int, string, error) {
-	device, err := water.New(water.Config{
-		DeviceType:             water.TUN,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name},
-	})
+	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return -1, "", tunError(name, err)
 	}
-	defer device.Close()
-	file, ok := device.ReadWriteCloser.(*os.File)
-	if !ok {
-		return -1, "", fmt.Errorf("tun %q: no descriptor to wait on", name)
-	}
-	raw, err := file.SyscallConn()
-	if err != nil {
-		return -1, "", fmt.Errorf("tun %q: %w", name, err)
-	}
-	fd := -1
-	var failed error
-	err = raw.Control(func(original uintptr) {
-		fd, failed = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+	device, err := water.New(water.Config{
+		DeviceType:             water.TUN,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true},
 	})
-	if err := errors.Join(err, failed); err != nil {
-		return -1, "", fmt.Errorf("tun %q: duplicate the descriptor: %w", name, err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
+	if err != nil {
 		unix.Close(fd)
+		return -1, "", tunError(name, err)
+	}
+	name = device.Name()
+	device.Close()
+	if err := attachQueue(fd, name); err != nil {
+		unix.Close(fd)
+		if link, gone := netlink.LinkByName(name); gone == nil {
+			err = errors.Join(err, netlink.LinkDel(link))
+		}
 		return -1, "", fmt.Errorf("tun %q: %w", name, err)
 	}
-	return fd, device.Name(), nil
+	return fd, name, nil
+}
+
+// attachQueue makes fd the queue of a device, with the offload header of
+// OffloadSize bytes in front of each packet, and its end the device's.
+func attachQueue(fd int, name string) error {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return fmt.Errorf("attach a queue: %w", err)
+	}
+	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 0); err != nil {
+		return fmt.Errorf("tie the device to its queue: %w", err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, OffloadSize); err != nil {
+		return fmt.Errorf("set the size of the offload header: %w", err)
+	}
+	const streams = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, streams|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil {
+		return nil
+	}
+	// Linux before 6.2 has no trains of datagrams here.
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, streams); err != nil {
+		return fmt.Errorf("set the offloads: %w", err)
+	}
+	return nil
 }
 
 // tunError says which step failed and what to do. Opening the device fails with a
@@ -159,7 +187,7 @@ func (q *TUN) Read(b []Frame) (int, error) {
 		failed error
 	)
 	for n < len(b) && n < BatchSize {
-		slot := q.slots[n*slotSize:][:MaxFrame:MaxFrame]
+		slot := q.slots[n*slotSize:][: OffloadSize+MaxFrame : OffloadSize+MaxFrame]
 		length, err := unix.Read(fd, slot)
 		if err == unix.EINTR {
 			continue
@@ -168,8 +196,12 @@ func (q *TUN) Read(b []Frame) (int, error) {
 			failed = q.classify(err)
 			break
 		}
-		b[n] = Frame{Data: slot[:length], Kind: Host}
-		total += uint64(length)
+		if length < OffloadSize {
+			q.receiveErrors.Add(1)
+			continue
+		}
+		b[n] = Frame{Data: slot[OffloadSize:length], Offload: DecodeOffload(slot), Kind: Host}
+		total += uint64(length - OffloadSize)
 		n++
 	}
 	q.receivedFrames.Add(uint64(n))
@@ -222,27 +254,32 @@ func (q *TUN) writeFrame(fd int, f *Frame, attempts *int) error {
 	if f.Truncated || len(f.Data) == 0 {
 		return unix.EINVAL
 	}
-	if !f.Offload.Segmented() {
-		if CompleteChecksum(f.Data, f.Offload) != nil {
-			return unix.EINVAL
-		}
-		return writePacket(fd, f.Data, attempts)
-	}
-	if !q.segments.begin(f.Data, f.Offload) {
-		return unix.EINVAL
+	err := q.writePacket(fd, f.Data, f.Offload, attempts)
+	if err != unix.EINVAL || !f.Offload.Segmented() || !q.segments.begin(f.Data, f.Offload) {
+		return err
 	}
 	for segment := q.segments.next(); segment != nil; segment = q.segments.next() {
-		if err := writePacket(fd, segment, attempts); err != nil {
+		if err := q.writePacket(fd, segment, Offload{}, attempts); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writePacket(fd int, p []byte, attempts *int) error {
+func (q *TUN) writePacket(fd int, p []byte, o Offload, attempts *int) error {
+	if !o.Segmented() {
+		o.HeaderLen = 0 // only a hint, but one the kernel checks against the length
+	}
+	o.Flags &^= FlagDataValid // of a packet that arrived
+	o.Encode(q.header[:])
+	q.vectors[0].Base = &q.header[0]
+	q.vectors[0].SetLen(OffloadSize)
+	q.vectors[1].Base = unsafe.SliceData(p)
+	q.vectors[1].SetLen(len(p))
+	defer q.forget()
 	for {
-		// The raw call: unix.Write would box the error number.
-		_, _, errno := unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		// The raw call: unix.Writev would box the error number.
+		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&q.vectors)), uintptr(len(q.vectors)))
 		switch errno {
 		case 0:
 			return nil
@@ -257,6 +294,9 @@ func writePacket(fd int, p []byte, attempts *int) error {
 		return errno
 	}
 }
+
+// forget drops the reference to the caller's memory.
+func (q *TUN) forget() { q.vectors[1].Base = nil }
 
 // SetFilter implements Queue. It admits everything: only what the host routes
 // into the device comes here, and nobody else would receive it.

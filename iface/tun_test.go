@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestTUNExchangesPacketsWithTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := receive(t, tun, 1)
-	if len(got[0].Data) != 200-14 || got[0].Kind != iface.Host || got[0].Offload != (iface.Offload{}) {
+	if len(got[0].Data) != 200-14 || got[0].Kind != iface.Host || got[0].Offload != o {
 		t.Errorf("came as %+v", got[0])
 	}
 	nothingMore(t, tun)
@@ -92,6 +93,51 @@ func partial(packet []byte) iface.Offload {
 	header = ^(header>>16 + header&0xffff)
 	packet[10], packet[11] = byte(header>>8), byte(header)
 	return iface.Offload{Flags: iface.FlagNeedsChecksum, ChecksumStart: 20, ChecksumOffset: 6}
+}
+
+// What the host would cut into segments comes whole, with the header that says so.
+func TestTUNReadsSuperPackets(t *testing.T) {
+	tun, link, ok := openTUN(t, 1400)
+	if !ok {
+		return
+	}
+	address, _ := netlink.ParseAddr("192.0.2.1/24")
+	if err := netlink.AddrAdd(link, address); err != nil {
+		t.Fatal(err)
+	}
+	socket, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(someone, 9)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1000)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := socket.Write(make([]byte, 3500)); err != nil {
+		t.Fatal(err)
+	}
+	f := receive(t, tun, 1)[0]
+	if !f.Offload.Segmented() { // Linux before 6.2 cuts trains of datagrams itself
+		sizes := []int{len(f.Data)}
+		for _, f := range receive(t, tun, 3) {
+			sizes = append(sizes, len(f.Data))
+		}
+		if want := []int{1028, 1028, 1028, 528}; !slices.Equal(sizes, want) {
+			t.Errorf("came as %v bytes, want %v", sizes, want)
+		}
+		return
+	}
+	if len(f.Data) != 3528 || f.Offload.GSOType != iface.GSOUDPL4 || f.Offload.GSOSize != 1000 || !f.Offload.NeedsChecksum() {
+		t.Errorf("came as %d bytes with %+v", len(f.Data), f.Offload)
+	}
+	nothingMore(t, tun)
 }
 
 func TestTUNSegmentsSuperPackets(t *testing.T) {
