@@ -199,6 +199,14 @@ func (c *Conn) FollowChunk(sender Direction, e Chunk, tag, initiate uint32) {
 	}
 }
 
+// Tag is the tag that a packet made in sender's name must carry for its receiver to
+// believe it, above all an ABORT. False if it was not seen to be agreed.
+func (c *Conn) Tag(sender Direction) (uint32, bool) {
+	w := &c.Window[sender&1]
+
+	return w.End, w.Flags&WindowSeen != 0
+}
+
 // HasTag reports whether the receiver takes a packet with this tag for one of
 // sender's, as far as is known. reflected is the T bit of ABORT and SHUTDOWN
 // COMPLETE: the sender has no association, and gives the tag back that it was

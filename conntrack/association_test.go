@@ -157,6 +157,9 @@ func TestTags(t *testing.T) {
 	c.FollowChunk(Inbound, ChunkInit, 0, client)
 	c.FollowChunk(Outbound, ChunkInitAck, client, server)
 	has(Inbound, forged, false, true) // not agreed yet
+	if _, ok := c.Tag(Outbound); ok {
+		t.Error("a tag was agreed that was proposed")
+	}
 	c.FollowChunk(Inbound, ChunkCookieEcho, forged, 0)
 	has(Inbound, forged, false, true)
 	c.FollowChunk(Inbound, ChunkCookieEcho, server, 0)
@@ -174,6 +177,11 @@ func TestTags(t *testing.T) {
 		has(Outbound, server, true, true)
 	}
 	agreed()
+	for sender, want := range map[Direction]uint32{Inbound: server, Outbound: client} {
+		if tag, ok := c.Tag(sender); !ok || tag != want {
+			t.Errorf("%s sends with tag %#x, %v", sender, tag, ok)
+		}
+	}
 
 	// A blind INIT has the server propose new ones, which the attacker does not see.
 	c.FollowChunk(Inbound, ChunkInit, 0, forged)

@@ -10,6 +10,7 @@ import "github.com/vsnat/vsnat/conntrack"
 //	TCP  a RST to each, with the number that its receiver waits for. One that has
 //	     missed a segment answers with a challenge (RFC 5961 section 3.2), to a
 //	     connection that is not there any more, and gets the right one for that
+//	SCTP an ABORT to each, with the tag that its receiver asked for
 //	UDP  ICMP port unreachable to the client, about a datagram as it would send it.
 //	     Only if its server is gone: after a pause its next datagram opens a new
 //	     entry, and an error would spoil that
@@ -21,15 +22,15 @@ import "github.com/vsnat/vsnat/conntrack"
 // nobody is told, which is counted; the visit of a deleted server's waits.
 const farewells = 20_000
 
-// unfinished tells whether the ends of a TCP connection in state s have something
+// unfinished tells whether the ends of a connection in state s have something
 // left to say to each other: it is open, in one direction at least.
 func unfinished(s conntrack.State) bool {
-	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait
+	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait || s == conntrack.SCTPEstablished
 }
 
 // expired is told of entries whose time was over, when they are gone already.
 func (f *Forwarder) expired(c *conntrack.Conn) {
-	if c.Proto != ProtoTCP || !unfinished(c.State) {
+	if !unfinished(c.State) {
 		return
 	}
 	f.counters.expiredOpen++
@@ -51,7 +52,7 @@ func (f *Forwarder) mayTell() bool {
 // tell tells the ends of a connection that it is over.
 func (f *Forwarder) tell(c *conntrack.Conn) {
 	switch c.Proto {
-	case ProtoTCP:
+	case ProtoTCP, ProtoSCTP:
 		f.resetEnd(c, conntrack.Outbound)
 		f.resetEnd(c, conntrack.Inbound)
 	case ProtoUDP:
@@ -59,16 +60,21 @@ func (f *Forwarder) tell(c *conntrack.Conn) {
 	}
 }
 
-// resetEnd sends a RST in the name of sender: Outbound, to the client. It is made
-// as sender would have made it, and goes the way of its packets.
+// resetEnd sends a RST or an ABORT in the name of sender: Outbound, to the client.
+// It is made as sender would have made it, and goes the way of its packets.
 func (f *Forwarder) resetEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	seq, seqKnown := c.NextSeq(sender)
 	ack, ackKnown := c.NextAck(sender)
+	tag, tagKnown := c.Tag(sender)
+	known := seqKnown || ackKnown
+	if c.Proto == ProtoSCTP {
+		known = tagKnown
+	}
 	way := f.way(c, sender)
-	if way.port == NoPort || !seqKnown && !ackKnown {
+	if way.port == NoPort || !known {
 		return
 	}
-	b := f.farewell(resetLen)
+	b := f.farewell(max(resetLen, abortLen))
 	if b == nil {
 		return
 	}
@@ -85,7 +91,11 @@ func (f *Forwarder) resetEnd(c *conntrack.Conn, sender conntrack.Direction) {
 			dst = &c.Local
 		}
 	}
-	p.Data = b[:buildResetSegment(b, src, dst, seq, ack, flags)]
+	if c.Proto == ProtoSCTP {
+		p.Data = b[:buildChunk(b, src, dst, sctpAbort, 0, tag)]
+	} else {
+		p.Data = b[:buildResetSegment(b, src, dst, seq, ack, flags)]
+	}
 	h := &f.said
 	if h.parse(&p) != ReasonNone {
 		return

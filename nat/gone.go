@@ -12,7 +12,7 @@ import "github.com/vsnat/vsnat/conntrack"
 //	expire  keep, under ExpireNodestConn: the entries go at once and nobody is
 //	        told; the client's next packet is a first one
 //	repick  UDP: the client's next datagram is a first one. A handshake that the
-//	        server has not answered: the client's next SYN is. Else as reset
+//	        server has not answered: the client's next SYN or INIT is. Else as reset
 //	reset   the entries go at once, and the ends are told (farewell.go)
 //
 // Keep and repick need nothing but the next packet. For the others the Forwarder
@@ -81,7 +81,7 @@ func (f *Forwarder) toGone(p *Packet, h *parsed, c *conntrack.Conn) Verdict {
 	case over(c.State):
 		return drop(ReasonServerGone)
 	default:
-		if c.Proto == ProtoTCP {
+		if h.hasStates() {
 			f.resetEnd(c, conntrack.Inbound)
 		}
 		f.table.Remove(c, conntrack.ServerGone)
@@ -144,7 +144,7 @@ func (f *Forwarder) endGone(c *conntrack.Conn) bool {
 		if c.State == conntrack.UDP {
 			return true
 		}
-		if c.State == conntrack.SynRecv && c.Flags&conntrack.Replied == 0 {
+		if c.Flags&conntrack.Replied == 0 && (c.State == conntrack.SynRecv || c.State == conntrack.SCTPInit1 || c.State == conntrack.SCTPInit) {
 			f.table.Remove(c, conntrack.ServerGone)
 			return true
 		}

@@ -140,7 +140,7 @@ func (f *Forwarder) abort(p *Packet, h *parsed, r Reason) Verdict {
 		return drop(r)
 	}
 	if b := f.answer(h, abortLen); b != nil {
-		f.reply(p, buildAbort(b, h), Offload{}, &h.tuple.Src.Addr)
+		f.reply(p, buildAnswer(b, h), Offload{}, &h.tuple.Src.Addr)
 	}
 	return drop(r)
 }
@@ -160,10 +160,18 @@ func (p *parsed) answerChunk() uint8 {
 // abortLen is the room that an answer of either family takes, IP header included.
 const abortLen = ipv6HeaderLen + sctpMinLen
 
-// buildAbort writes that answer to the packet p: with the tag that the sender of
+// buildAnswer writes that answer to the packet p: with the tag that the sender of
 // an INIT asks for, else with its own, given back. b holds at least abortLen bytes.
-func buildAbort(b []byte, p *parsed) int {
-	src, dst := &p.tuple.Dst, &p.tuple.Src
+func buildAnswer(b []byte, p *parsed) int {
+	if p.chunk == sctpInit {
+		return buildChunk(b, &p.tuple.Dst, &p.tuple.Src, sctpAbort, 0, p.initiate)
+	}
+	return buildChunk(b, &p.tuple.Dst, &p.tuple.Src, p.answerChunk(), sctpTBit, p.tag)
+}
+
+// buildChunk writes a packet from src to dst of one chunk that is nothing but its
+// header. b holds at least abortLen bytes.
+func buildChunk(b []byte, src, dst *conntrack.Endpoint, chunkType, flags uint8, tag uint32) int {
 	l4 := ipv6HeaderLen
 	if src.Addr.Is4() {
 		l4 = ipv4HeaderLen
@@ -173,13 +181,9 @@ func buildAbort(b []byte, p *parsed) int {
 	h := sctpHeader(b[l4:])
 	h.setSrcPort(src.Port)
 	h.setDstPort(dst.Port)
+	h.setTag(tag)
 	c := h.chunk(sctpHeaderLen)
-	c[0], c[3] = p.answerChunk(), sctpChunkHeaderLen
-	if h.setTag(p.tag); p.chunk == sctpInit {
-		h.setTag(p.initiate)
-	} else {
-		c[1] = sctpTBit
-	}
+	c[0], c[1], c[3] = chunkType, flags, sctpChunkHeaderLen
 	h.setChecksum(checksumSCTP(h))
 	if src.Addr.Is4() {
 		writeIPv4(b, protoSCTP, &src.Addr, &dst.Addr, 0, ipv4DontFragment, 0)

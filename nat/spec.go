@@ -97,10 +97,11 @@ type ServerDown uint8
 const (
 	// ServerDownKeep drops their packets until the server is back, as IPVS does.
 	ServerDownKeep ServerDown = iota
-	// ServerDownReset ends them: a RST to both ends, or ICMP port unreachable.
+	// ServerDownReset ends them: a RST or an ABORT to both ends, or ICMP port
+	// unreachable.
 	ServerDownReset
-	// ServerDownRepick gives the client's next packet to another server; TCP, which
-	// that server would not understand, is ended as ServerDownReset does.
+	// ServerDownRepick gives the client's next packet to another server; TCP and
+	// SCTP, which that server would not understand, end as with ServerDownReset.
 	ServerDownRepick
 )
 
@@ -162,7 +163,7 @@ type Settings struct {
 	// director makes itself, per second and Forwarder.
 	ICMPRate int
 	// ResetOnExpiry ends an established TCP connection whose time is over with a
-	// RST to both ends. IPVS says nothing.
+	// RST to both ends, and an association with an ABORT. IPVS says nothing.
 	ResetOnExpiry bool
 	// HoldGoneSYN drops a SYN to a deleted server with the rest of its
 	// connection's packets, as IPVS does, while its service keeps those.
