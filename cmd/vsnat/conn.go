@@ -42,7 +42,7 @@ whichever of them opened the connection. Filters narrow the list together.`,
 		RunE: func(c *cobra.Command, _ []string) error { return o.list(c) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.proto, "proto", "", "tcp, udp or icmp")
+	f.StringVar(&o.proto, "proto", "", "tcp, udp, sctp or icmp")
 	f.StringVar(&o.client, "client", "", "address or network of the outside end")
 	f.StringVar(&o.service, "service", "", "virtual address, with or without port")
 	f.StringVar(&o.server, "server", "", "address of the inside end, with or without port")

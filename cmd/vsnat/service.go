@@ -22,7 +22,7 @@ func newServiceCommand(r *remote) *cobra.Command {
 // parseKey reads a service as commands take it: two words, as it is listed.
 func parseKey(args []string) (control.ServiceKey, error) {
 	proto := strings.ToLower(args[0])
-	if proto == control.TCP || proto == control.UDP {
+	if proto == control.TCP || proto == control.UDP || proto == control.SCTP {
 		address, err := parseEndpoint(args[1], noPort)
 		return control.ServiceKey{Proto: proto, Address: address}, err
 	}

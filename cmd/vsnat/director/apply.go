@@ -24,6 +24,8 @@ func protoOf(name string) uint8 {
 		return nat.ProtoTCP
 	case control.UDP:
 		return nat.ProtoUDP
+	case control.SCTP:
+		return nat.ProtoSCTP
 	case control.ICMP:
 		return nat.ProtoICMP
 	}
@@ -36,6 +38,8 @@ func protoName(p uint8) string {
 		return control.TCP
 	case nat.ProtoUDP:
 		return control.UDP
+	case nat.ProtoSCTP:
+		return control.SCTP
 	}
 	return control.ICMP
 }
@@ -133,6 +137,19 @@ func timeoutFields(t *control.Timeouts) map[conntrack.State]*control.Duration {
 		conntrack.FinWait: &t.FinWait, conntrack.TimeWait: &t.TimeWait, conntrack.Close: &t.Close,
 		conntrack.CloseWait: &t.CloseWait, conntrack.LastAck: &t.LastAck, conntrack.Listen: &t.Listen,
 		conntrack.SynAck: &t.SynAck, conntrack.UDP: &t.UDP, conntrack.ICMP: &t.ICMP,
+		conntrack.SCTPInit1:            &t.SCTPInit1,
+		conntrack.SCTPInit:             &t.SCTPInit,
+		conntrack.SCTPCookieSent:       &t.SCTPCookieSent,
+		conntrack.SCTPCookieReplied:    &t.SCTPCookieReplied,
+		conntrack.SCTPCookieWait:       &t.SCTPCookieWait,
+		conntrack.SCTPCookie:           &t.SCTPCookie,
+		conntrack.SCTPCookieEchoed:     &t.SCTPCookieEchoed,
+		conntrack.SCTPEstablished:      &t.SCTPEstablished,
+		conntrack.SCTPShutdownSent:     &t.SCTPShutdownSent,
+		conntrack.SCTPShutdownReceived: &t.SCTPShutdownReceived,
+		conntrack.SCTPShutdownAckSent:  &t.SCTPShutdownAckSent,
+		conntrack.SCTPRejected:         &t.SCTPRejected,
+		conntrack.SCTPClosed:           &t.SCTPClosed,
 	}
 }
 

@@ -375,7 +375,7 @@ func TestConnsPaged(t *testing.T) {
 			t.Errorf("port %d is listed %d times", port, n)
 		}
 	}
-	for name, q := range map[string]control.ConnQuery{"cursor": {Cursor: "x"}, "negative": {Cursor: "-1"}, "protocol": {Proto: "sctp"}} {
+	for name, q := range map[string]control.ConnQuery{"cursor": {Cursor: "x"}, "negative": {Cursor: "-1"}, "protocol": {Proto: "dccp"}} {
 		if _, err := d.Conns(t.Context(), q); err == nil {
 			t.Errorf("%s: accepted", name)
 		}

@@ -125,7 +125,7 @@ func (d *director) Conns(ctx context.Context, q control.ConnQuery) (control.Conn
 		Proto: protoOf(q.Proto), Client: q.Client, Virtual: q.Service, Server: q.Server, State: strings.ToUpper(q.State),
 	}
 	if q.Proto != "" && nq.Proto == 0 {
-		return control.ConnPage{}, control.Refuse(control.CodeInvalid, "unknown protocol "+strconv.Quote(q.Proto), "one of: tcp, udp, icmp")
+		return control.ConnPage{}, control.Refuse(control.CodeInvalid, "unknown protocol "+strconv.Quote(q.Proto), "one of: tcp, udp, sctp, icmp")
 	}
 	want := q.Limit
 	if want <= 0 || want > control.MaxPage {

@@ -95,7 +95,7 @@ func keyFaults(k control.ServiceKey, persistent bool) []fault {
 		return []fault{{k.Proto, "a service by mark needs one", "a mark is a number of 1 to 4294967295"}}
 	case k.ByMark():
 		return nil
-	case k.Proto != control.TCP && k.Proto != control.UDP:
+	case k.Proto != control.TCP && k.Proto != control.UDP && k.Proto != control.SCTP:
 		return []fault{{k.Proto, fmt.Sprintf("unknown protocol %.20q", k.Proto), "one of: " + strings.Join(protocols, ", ")}}
 	case k.Mark != 0:
 		return []fault{{k.Proto, "a mark and an address name two services", "leave one of them out"}}
@@ -109,7 +109,7 @@ func keyFaults(k control.ServiceKey, persistent bool) []fault {
 }
 
 // protocols are the words that name a service.
-var protocols = []string{control.TCP, control.UDP, control.Mark, control.Mark6}
+var protocols = []string{control.TCP, control.UDP, control.SCTP, control.Mark, control.Mark6}
 
 // wordFaults tells if a word is none of those that are known; none is given if it
 // is empty.

@@ -117,7 +117,7 @@ func Default() *Config {
 	}
 }
 
-// DefaultTimeouts are those of IPVS (ip_vs_proto_tcp.c, ip_vs_proto_udp.c),
+// DefaultTimeouts are those of IPVS (ip_vs_proto_tcp.c, _udp.c and _sctp.c),
 // and for ICMP echo, which IPVS does not follow, 30 s as the kernel's
 // conntrack has it (nf_conntrack_proto_icmp.c).
 func DefaultTimeouts() control.Timeouts {
@@ -135,5 +135,19 @@ func DefaultTimeouts() control.Timeouts {
 		SynAck:      s(120),
 		UDP:         s(300),
 		ICMP:        s(30),
+
+		SCTPInit1:            s(4),
+		SCTPInit:             s(61),
+		SCTPCookieSent:       s(61),
+		SCTPCookieReplied:    s(61),
+		SCTPCookieWait:       s(61),
+		SCTPCookie:           s(61),
+		SCTPCookieEchoed:     s(61),
+		SCTPEstablished:      s(900),
+		SCTPShutdownSent:     s(61),
+		SCTPShutdownReceived: s(61),
+		SCTPShutdownAckSent:  s(61),
+		SCTPRejected:         s(4),
+		SCTPClosed:           s(61),
 	}
 }

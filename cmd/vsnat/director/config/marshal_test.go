@@ -199,6 +199,7 @@ func randomConfig(r *rand.Rand) *Config {
 	if some() {
 		c.Timeouts.UDP = control.Duration(time.Duration(1+r.IntN(2_678_400)) * time.Second)
 		c.Timeouts.SynAck = control.Duration(time.Minute)
+		c.Timeouts.SCTPShutdownAckSent = control.Duration(time.Duration(1+r.IntN(100)) * time.Second)
 	}
 	for i := range r.IntN(4) {
 		c.Services = append(c.Services, randomService(r, i))
@@ -242,6 +243,8 @@ func randomService(r *rand.Rand, i int) Service {
 	}
 	if s.Proto != control.UDP {
 		s.NoServer = pick(r, control.NoServerICMP, control.NoServerReset)
+	}
+	if s.Proto == control.TCP || s.ByMark() {
 		s.Helper = pick(r, control.HelperNone, control.HelperFTP)
 	}
 	form := "10.0.0.10%d:8080"

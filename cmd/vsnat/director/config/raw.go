@@ -97,12 +97,28 @@ type rawTimeouts struct {
 	SynAck      text `key:"synack"`
 	UDP         text `key:"udp"`
 	ICMP        text `key:"icmp"`
-	At          Position
+
+	SCTPInit1            text `key:"sctp-init1"`
+	SCTPInit             text `key:"sctp-init"`
+	SCTPCookieSent       text `key:"sctp-cookie-sent"`
+	SCTPCookieReplied    text `key:"sctp-cookie-replied"`
+	SCTPCookieWait       text `key:"sctp-cookie-wait"`
+	SCTPCookie           text `key:"sctp-cookie"`
+	SCTPCookieEchoed     text `key:"sctp-cookie-echoed"`
+	SCTPEstablished      text `key:"sctp-established"`
+	SCTPShutdownSent     text `key:"sctp-shutdown-sent"`
+	SCTPShutdownReceived text `key:"sctp-shutdown-received"`
+	SCTPShutdownAckSent  text `key:"sctp-shutdown-ack-sent"`
+	SCTPRejected         text `key:"sctp-rejected"`
+	SCTPClosed           text `key:"sctp-closed"`
+
+	At Position
 }
 
 type rawService struct {
 	TCP          text           `key:"tcp"`
 	UDP          text           `key:"udp"`
+	SCTP         text           `key:"sctp"`
 	Mark         text           `key:"mark"`
 	Mark6        text           `key:"mark6"`
 	Scheduler    text           `key:"scheduler"`

@@ -73,13 +73,13 @@ func (p reader) service(raw *rawService) (located, bool) {
 	return s, true
 }
 
-// serviceKey reads the name of a service: the one key of the four that is there.
+// serviceKey reads the name of a service: the one key of the five that is there.
 // It returns the text of it.
 func (p reader) serviceKey(raw *rawService, k *control.ServiceKey) (name text, ok bool) {
 	for _, n := range []struct {
 		proto string
 		text  text
-	}{{control.TCP, raw.TCP}, {control.UDP, raw.UDP}, {control.Mark, raw.Mark}, {control.Mark6, raw.Mark6}} {
+	}{{control.TCP, raw.TCP}, {control.UDP, raw.UDP}, {control.SCTP, raw.SCTP}, {control.Mark, raw.Mark}, {control.Mark6, raw.Mark6}} {
 		switch {
 		case !n.text.given():
 		case k.Proto != "":

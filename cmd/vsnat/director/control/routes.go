@@ -282,8 +282,8 @@ func (q *ConnQuery) set(name, value string) (err error) {
 	switch name {
 	case "proto":
 		q.Proto = strings.ToLower(value)
-		if q.Proto != TCP && q.Proto != UDP && q.Proto != ICMP {
-			return fmt.Errorf("%.20q is not tcp, udp or icmp", value)
+		if q.Proto != TCP && q.Proto != UDP && q.Proto != SCTP && q.Proto != ICMP {
+			return fmt.Errorf("%.20q is not tcp, udp, sctp or icmp", value)
 		}
 	case "client":
 		q.Client, err = ParseNetwork(value)

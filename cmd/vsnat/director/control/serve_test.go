@@ -173,7 +173,7 @@ func TestErrorsCross(t *testing.T) {
 		{c.DeleteService(ctx, service("192.0.2.9:80")), control.CodeNoService, "there is no service tcp 192.0.2.9:80", "No such service"},
 		{c.AddServer(ctx, service("192.0.2.9:80"), control.ServerSpec{}), control.CodeNotDefined, "service tcp 192.0.2.9:80 is not defined", "Service not defined"},
 		{c.DeleteServer(ctx, web, address("10.0.0.1:80")), control.CodeNoServer, "service tcp 192.0.2.1:80 has no server 10.0.0.1:80", "No such destination"},
-		{c.DeleteService(ctx, control.ServiceKey{Proto: "sctp", Address: web.Address}), control.CodeInvalid, `unknown protocol "sctp"`,
+		{c.DeleteService(ctx, control.ServiceKey{Proto: "dccp", Address: web.Address}), control.CodeInvalid, `unknown protocol "dccp"`,
 			"Invalid operation.  Possibly wrong module version, address not unicast, ..."},
 		{reload(), control.CodeConfig, "reload: line 3 is wrong", "Invalid operation.  Possibly wrong module version, address not unicast, ..."},
 	} {
@@ -264,7 +264,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"DELETE", "/v1/snat/10.0.0.0", "", 422, control.CodeInvalid},
 		{"GET", "/v1/conns?limit=0", "", 422, control.CodeInvalid},
 		{"GET", "/v1/conns?limit=10001", "", 422, control.CodeInvalid},
-		{"GET", "/v1/conns?proto=sctp", "", 422, control.CodeInvalid},
+		{"GET", "/v1/conns?proto=dccp", "", 422, control.CodeInvalid},
 		{"GET", "/v1/conns?clinet=10.0.0.1", "", 422, control.CodeInvalid},
 		{"GET", "/v1/conns?client=x", "", 422, control.CodeInvalid},
 		{"PUT", "/v1/timeouts", `{"udp":"5m"}`, 422, control.CodeInvalid},

@@ -17,6 +17,7 @@ import (
 const (
 	TCP  = "tcp"
 	UDP  = "udp"
+	SCTP = "sctp"
 	ICMP = "icmp" // connections only
 
 	// Mark and Mark6 stand where a service is named by the mark of its packets,
@@ -28,7 +29,7 @@ const (
 // What a service does with a new connection when no server can take it.
 const (
 	NoServerICMP  = "icmp"  // ICMP port unreachable, as IPVS; the default
-	NoServerReset = "reset" // a TCP RST, so that the client fails at once
+	NoServerReset = "reset" // a TCP RST or an SCTP ABORT, so that the client fails at once
 )
 
 // Who follows a protocol that names endpoints in its payload.
@@ -41,7 +42,7 @@ const (
 const (
 	ServerDownKeep   = "keep"   // their packets are dropped until it is back, as IPVS
 	ServerDownReset  = "reset"  // both ends are told that they are over
-	ServerDownRepick = "repick" // they go to another server with their next packet; TCP is reset
+	ServerDownRepick = "repick" // they go to another server with their next packet; TCP and SCTP are reset
 )
 
 // MaxWeight is the largest weight of a server (ipvsadm's own range).
@@ -52,7 +53,7 @@ const DefaultScheduler = "wlc"
 
 // ServiceKey names a virtual service: by protocol and address, or by mark.
 type ServiceKey struct {
-	Proto   string         `json:"proto"`            // TCP or UDP; Mark or Mark6
+	Proto   string         `json:"proto"`            // TCP, UDP or SCTP; Mark or Mark6
 	Address netip.AddrPort `json:"address,omitzero"` // port 0: every port without a service of its own
 	Mark    uint32         `json:"mark,omitempty"`   // with Mark and Mark6 only
 }
@@ -89,7 +90,7 @@ func ParseKey(proto, name string) (ServiceKey, error) {
 		}
 		k.Mark = uint32(n)
 		return k, nil
-	case proto == TCP || proto == UDP:
+	case proto == TCP || proto == UDP || proto == SCTP:
 		a, err := netip.ParseAddrPort(name)
 		if err != nil {
 			return k, Refuse(CodeInvalid, fmt.Sprintf("%.60q is not address:port", name), "for example 192.0.2.1:80 or \"[2001:db8::1]:80\"")
@@ -97,7 +98,7 @@ func ParseKey(proto, name string) (ServiceKey, error) {
 		k.Address = plain(a)
 		return k, nil
 	}
-	return k, Refuse(CodeInvalid, fmt.Sprintf("unknown protocol %.20q", proto), "one of: "+TCP+", "+UDP+", "+Mark+", "+Mark6)
+	return k, Refuse(CodeInvalid, fmt.Sprintf("unknown protocol %.20q", proto), "one of: "+TCP+", "+UDP+", "+SCTP+", "+Mark+", "+Mark6)
 }
 
 // ServiceSpec is what can be set of a virtual service.

@@ -100,7 +100,7 @@ type SNAT struct {
 
 // ConnQuery selects connections. Zero fields select everything.
 type ConnQuery struct {
-	Proto   string         // TCP, UDP or ICMP
+	Proto   string         // TCP, UDP, SCTP or ICMP
 	Client  netip.Prefix   // outside endpoint's address
 	Service netip.AddrPort // virtual address; port 0: any
 	Server  netip.AddrPort // inside endpoint; port 0: any
@@ -195,7 +195,7 @@ type Link struct {
 }
 
 // Timeouts are the idle times after which a connection in that state is
-// removed: TCP by state, then UDP and ICMP. Names are those of IPVS. Zero
+// removed: TCP by state, then UDP, ICMP and SCTP by state. Names are those of IPVS. Zero
 // means "keep" in SetTimeouts and never occurs in what Timeouts returns.
 type Timeouts struct {
 	Established Duration `json:"established,omitzero"`
@@ -210,6 +210,20 @@ type Timeouts struct {
 	SynAck      Duration `json:"synack,omitzero"`
 	UDP         Duration `json:"udp,omitzero"`
 	ICMP        Duration `json:"icmp,omitzero"`
+
+	SCTPInit1            Duration `json:"sctp-init1,omitzero"`
+	SCTPInit             Duration `json:"sctp-init,omitzero"`
+	SCTPCookieSent       Duration `json:"sctp-cookie-sent,omitzero"`
+	SCTPCookieReplied    Duration `json:"sctp-cookie-replied,omitzero"`
+	SCTPCookieWait       Duration `json:"sctp-cookie-wait,omitzero"`
+	SCTPCookie           Duration `json:"sctp-cookie,omitzero"`
+	SCTPCookieEchoed     Duration `json:"sctp-cookie-echoed,omitzero"`
+	SCTPEstablished      Duration `json:"sctp-established,omitzero"`
+	SCTPShutdownSent     Duration `json:"sctp-shutdown-sent,omitzero"`
+	SCTPShutdownReceived Duration `json:"sctp-shutdown-received,omitzero"`
+	SCTPShutdownAckSent  Duration `json:"sctp-shutdown-ack-sent,omitzero"`
+	SCTPRejected         Duration `json:"sctp-rejected,omitzero"`
+	SCTPClosed           Duration `json:"sctp-closed,omitzero"`
 }
 
 // Reloaded is what a reload did.
