@@ -24,11 +24,13 @@ import (
 //	11  from all goto 30                               the host's own and ours
 //	20  to VIP ipproto tcp dport 80 lookup 7611        service on a host address
 //	20  to SNAT ipproto udp dport 1024-65535 lookup …  ports of SNAT on it
+//	20  to NET ipproto tcp dport 80 lookup 7611        what mark rules take
 //	20  to VIP ipproto icmp lookup 7611                echo, and errors about our flows
 //	30  lookup local                                   moved here from 0
 //	40  from all iif LINK goto 50
 //	41  from all goto 60
 //	50  to OWNED lookup 7611                           address the host does not have
+//	50  to NET ipproto icmp lookup 7611                errors about what is marked
 //	50  from SERVER lookup 7611                        replies, and ICMP errors
 //	50  from INSIDE lookup 7611                        SNAT
 //	60  (nothing)
@@ -38,7 +40,7 @@ import (
 // the table local, which the kernel looks up first: to take single ports of it,
 // our rules must come earlier, so that rule is added again at 30 and then
 // removed at 0. That only happens while there is a service or SNAT address on
-// the host; whatever is in neither list, such as ssh to the VIP, finds the table
+// the host, or a marked network; whatever is in no list, such as ssh to the VIP, finds the table
 // local as before. What arrives from the device matches no link and is routed
 // on by the host's own rules.
 //
@@ -103,8 +105,9 @@ type TUNHostOptions struct {
 }
 
 // TUNHostRules are the rules of a guard, read as what to take: the ports of
-// Servers have no meaning here, since a server's address is taken as a whole,
-// and neither has Host, since the table local knows.
+// Servers have no meaning here, since a server's address is taken as a whole. Host
+// says which addresses in marked networks need their ICMP taken before the table
+// local.
 type TUNHostRules = GuardRules
 
 // What marks our rules and routes. Numbers of routing protocols below 192 that
@@ -228,10 +231,16 @@ func (h *TUNHost) Apply(rules TUNHostRules) error {
 
 // Limits lists what is not taken of the rules last applied, for the operator.
 func (h *TUNHost) Limits() []string {
-	if len(sharedAddrs(h.rules)) == 0 {
-		return nil
+	var limits []string
+	if len(sharedAddrs(h.rules))+len(h.rules.Marked) > 0 {
+		limits = append(limits, "fragmented datagrams to services and SNAT ports on addresses of the host, and to marked ports, stay with the host: a fragment has no port to route by; use an address the host does not have")
 	}
-	return []string{"fragmented datagrams to services and SNAT ports on addresses of the host stay with the host: a fragment has no port to route by; use an address the host does not have"}
+	for _, m := range h.rules.Marked {
+		if m.Max > lastRulePort {
+			limits = append(limits, fmt.Sprintf("port %d stays with the host, of %s: a routing rule cannot name it", m.Max, m))
+		}
+	}
+	return limits
 }
 
 // Close puts the host back as it was. A second Close does nothing.

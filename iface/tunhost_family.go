@@ -59,16 +59,31 @@ func ofFamily(rules TUNHostRules, family int) TUNHostRules {
 			part.SNAT = append(part.SNAT, p)
 		}
 	}
+	for _, p := range rules.ServerPorts {
+		if is(p.Addr) {
+			part.ServerPorts = append(part.ServerPorts, p)
+		}
+	}
+	for _, m := range rules.Marked {
+		if is(m.To.Addr()) {
+			part.Marked = append(part.Marked, m)
+		}
+	}
+	for _, a := range rules.Host {
+		if is(a) {
+			part.Host = append(part.Host, a)
+		}
+	}
 	return part
 }
 
 // asks tells whether rules ask for anything.
 func asks(r TUNHostRules) bool {
-	return len(r.Owned)+len(r.Services)+len(r.Servers)+len(r.Inside)+len(r.SNAT) > 0
+	return len(r.Owned)+len(r.Services)+len(r.Servers)+len(r.ServerPorts)+len(r.Inside)+len(r.SNAT)+len(r.Marked) > 0
 }
 
 // sharedAddrs are the addresses of the host that services or SNAT ports of ours
-// are on.
+// are on, or that are in marked networks.
 func sharedAddrs(rules TUNHostRules) []netip.Addr {
 	var list []netip.Addr
 	for _, s := range rules.Services {
@@ -76,6 +91,11 @@ func sharedAddrs(rules TUNHostRules) []netip.Addr {
 	}
 	for _, p := range rules.SNAT {
 		list = append(list, p.Addr)
+	}
+	for _, a := range rules.Host {
+		if a.IsGlobalUnicast() && slices.ContainsFunc(rules.Marked, func(m GuardMark) bool { return m.To.Contains(a) }) {
+			list = append(list, a)
+		}
 	}
 	list = slices.DeleteFunc(list, func(a netip.Addr) bool { return hasAddr(rules.Owned, a) })
 	return sorted(list, netip.Addr.Compare)

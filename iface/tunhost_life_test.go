@@ -100,6 +100,8 @@ func (lab *guardLab) everyRule() iface.TUNHostRules {
 		rules.Servers = append(rules.Servers, service(tcp, at(plan.server, 80)), service(tcp, at(plan.server, 81)))
 		rules.Inside = append(rules.Inside, netip.MustParsePrefix(plan.inside))
 		rules.SNAT = append(rules.SNAT, iface.GuardPorts{Addr: netip.MustParseAddr(plan.host), Min: 1000, Max: 2000, Except: []uint16{1500}})
+		rules.Marked = append(rules.Marked, mark(0, plan.inside, 80), mark(tcp, plan.inside, 81, 90), mark(tcp, plan.inside))
+		rules.ServerPorts = append(rules.ServerPorts, iface.GuardRange{Proto: tcp, Addr: netip.MustParseAddr(plan.neighbour), Min: 1, Max: 9})
 	}
 	return rules
 }

@@ -69,6 +69,8 @@ func tunHostRoutes(rules TUNHostRules, family int) (early, late []netlink.Rule) 
 		early = append(early, r)
 	}
 
+	marked, quoting := markedRoutes(rules.Marked, family, icmp)
+	early, late = append(early, marked...), append(late, quoting...)
 	for _, addr := range rules.Owned {
 		r := routeRule(family, placeLate, tunHostTable)
 		r.Dst = hostNet(addr)
@@ -80,13 +82,45 @@ func tunHostRoutes(rules TUNHostRules, family int) (early, late []netlink.Rule) 
 	}
 	for _, p := range sorted(sources, comparePrefix) {
 		r := routeRule(family, placeLate, tunHostTable)
-		r.Src = &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-		if p.Bits() == 0 {
-			r.Src = nil // the kernel knows no prefix of length 0: it matches all
-		}
+		r.Src = ruleNet(p)
 		late = append(late, r)
 	}
 	return early, late
+}
+
+// lastRulePort is the highest port that a rule can name (fib_rules.h,
+// fib_rule_port_range_valid).
+const lastRulePort = 65534
+
+// markedRoutes lead what is marked into the device, before the table local since a
+// network may hold addresses of the host, and behind it the ICMP errors about it
+// to others.
+func markedRoutes(marked []GuardMark, family, icmp int) (early, late []netlink.Rule) {
+	for _, m := range marked {
+		for _, proto := range m.protocols() {
+			r := routeRule(family, placeEarly, tunHostTable)
+			r.Src, r.Dst, r.IPProto, r.IifName = ruleNet(m.From), ruleNet(m.To), int(proto), m.Link
+			if m.Max != 0 {
+				r.Dport = netlink.NewRulePortRange(max(m.Min, 1), min(m.Max, lastRulePort))
+			}
+			early = append(early, r)
+		}
+		if !m.To.IsSingleIP() {
+			r := routeRule(family, placeLate, tunHostTable)
+			r.Dst, r.IPProto = ruleNet(m.To), icmp
+			late = append(late, r)
+		}
+	}
+	return early, late
+}
+
+// ruleNet is a network as a rule names it: the kernel knows no prefix of length 0,
+// but a rule that says none matches all.
+func ruleNet(p netip.Prefix) *net.IPNet {
+	if p.Bits() == 0 {
+		return nil
+	}
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // portRanges are the ports that are not excepted. A rule cannot say port 0: it
@@ -212,7 +246,7 @@ func (h *TUNHost) applyFamily(rules TUNHostRules, family int) error {
 	}
 	local := slices.Contains(h.local, family)
 	want := tunHostRules(rules, family, local, closed)
-	move := local && len(sharedAddrs(rules)) > 0 // the addresses that rules before it are for
+	move := local && len(sharedAddrs(rules))+len(rules.Marked) > 0 // what rules before it are for
 	for range ruleChangeTries {
 		have, err := h.handle.RuleList(family)
 		if err != nil {

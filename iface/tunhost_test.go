@@ -477,3 +477,55 @@ func standIn(t *testing.T, lab *guardLab) {
 		t.Fatal(err)
 	}
 }
+
+// Marked networks are taken whether the host has the address or would route to it,
+// and the ICMP about them with them; nothing else to them is.
+func TestTUNHostTakesWhatIsMarked(t *testing.T) {
+	inEachFamily(t, func(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan) {
+		listen(t, lab.host, at(plan.host, 22))
+		near, far, beyond := "192.0.2.0/24", "203.0.113.0/24", "203.0.113.99"
+		if plan.host == hostPlans["IPv6"].host {
+			near, far, beyond = "2001:db8::/64", "2001:db8:f::/48", "2001:db8:f::99"
+		}
+		h := openTUNHost(t, lab, iface.TUNHostOptions{})
+		rules := lab.rules()
+		other, by := mark(udp, far, 82), mark(udp, plan.host+"/32", 90)
+		if near == "2001:db8::/64" {
+			by = mark(udp, plan.host+"/128", 90)
+		}
+		other.From = netip.MustParsePrefix(plan.inside) // not the client's
+		by.Link = "priv"
+		rules.Marked = []iface.GuardMark{mark(udp, near, 53, 54), mark(0, far, 80), mark(udp, far, 60000, 65535), other, by}
+		lab.routeInto(t, h, rules)
+		source := uint16(4000)
+		for _, c := range []struct {
+			to    string
+			port  uint16
+			taken bool
+		}{
+			{plan.host, 53, true}, {plan.host, 54, true}, {plan.host, 55, false}, {plan.host, 90, false},
+			{beyond, 80, true}, {beyond, 81, false}, {beyond, 82, false}, {beyond, 60000, true}, {beyond, 65534, true}, {beyond, 65535, false},
+		} {
+			source++
+			from, to, want := at(plan.client, source), at(c.to, c.port), []string{}
+			if c.taken {
+				want = append(want, "udp "+from)
+			}
+			expect(t, "to "+to, lab.deviceProbe(t, q, plan.host, func() error { return sendDatagram(from, to) }), want...)
+		}
+		lab.deviceProbe(t, q, beyond, func() error { return nil }) // its ping comes
+		err := lab.client.Do(func() error {
+			c, err := net.Dial("tcp", at(plan.host, 22))
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("the host's own service: %v", err)
+		}
+		if len(h.Limits()) != 2 || !strings.Contains(h.Limits()[1], "65535") {
+			t.Errorf("limits %q", h.Limits())
+		}
+	})
+}
