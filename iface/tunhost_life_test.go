@@ -100,7 +100,7 @@ func (lab *guardLab) everyRule() iface.TUNHostRules {
 		rules.Servers = append(rules.Servers, service(tcp, at(plan.server, 80)), service(tcp, at(plan.server, 81)))
 		rules.Inside = append(rules.Inside, netip.MustParsePrefix(plan.inside))
 		rules.SNAT = append(rules.SNAT, iface.GuardPorts{Addr: netip.MustParseAddr(plan.host), Min: 1000, Max: 2000, Except: []uint16{1500}})
-		rules.Marked = append(rules.Marked, mark(0, plan.inside, 80), mark(tcp, plan.inside, 81, 90), mark(tcp, plan.inside))
+		rules.Marked = append(rules.Marked, mark(0, plan.inside, 80), mark(tcp, plan.inside, 81, 90))
 		rules.ServerPorts = append(rules.ServerPorts, iface.GuardRange{Proto: tcp, Addr: netip.MustParseAddr(plan.neighbour), Min: 1, Max: 9})
 	}
 	return rules
@@ -123,6 +123,9 @@ func TestTUNHostClosePutsTheHostBack(t *testing.T) {
 		"rule4 010 from <nil> to <nil> iif pub proto 0 ports any goto 20 table 0 by 118",
 		"rule4 020 from <nil> to 192.0.2.1/32 iif  proto 6 ports 80-80 goto -1 table 7611 by 118",
 		"rule4 020 from <nil> to 192.0.2.1/32 iif  proto 17 ports 1501-2000 goto -1 table 7611 by 118",
+		"rule4 020 from <nil> to 10.0.0.0/25 iif  proto 132 ports 80-80 goto -1 table 7611 by 118",
+		"rule4 050 from <nil> to 10.0.0.0/25 iif  proto 1 ports any goto -1 table 7611 by 118",
+		"rule6 020 from <nil> to 2001:db8:a::/121 iif  proto 6 ports 81-90 goto -1 table 7611 by 118",
 		"rule4 020 from <nil> to 192.0.2.1/32 iif  proto 1 ports any goto -1 table 7611 by 118",
 		"rule4 030 from <nil> to <nil> iif  proto 0 ports any goto -1 table 255 by 118",
 		"rule4 050 from <nil> to 192.0.2.23/32 iif  proto 0 ports any goto -1 table 7611 by 118",
@@ -159,7 +162,7 @@ func TestTUNHostClosePutsTheHostBack(t *testing.T) {
 	if !strings.Contains(some, "ports 80-80") || strings.Contains(some, "proto 6 ports any") || !strings.Contains(some, "ipv4/conf/priv/forwarding=0") {
 		t.Errorf("fewer rules:\n%s", some)
 	}
-	fewer.Services = nil
+	fewer.Services, fewer.Marked = nil, nil
 	lab.routeInto(t, h, fewer)
 	none := lab.hostState(t)
 	for _, version := range []string{"rule4", "rule6"} {
@@ -170,7 +173,7 @@ func TestTUNHostClosePutsTheHostBack(t *testing.T) {
 	// One family alone asks for nothing in the other.
 	four := every
 	is6 := func(s iface.GuardService) bool { return s.Addr.Is6() }
-	four.Owned, four.Inside, four.SNAT = addresses("192.0.2.23"), nil, nil
+	four.Owned, four.Inside, four.SNAT, four.Marked, four.ServerPorts = addresses("192.0.2.23"), nil, nil, nil, nil
 	four.Services, four.Servers = slices.DeleteFunc(slices.Clone(every.Services), is6), slices.DeleteFunc(slices.Clone(every.Servers), is6)
 	lab.routeInto(t, h, four)
 	if got := lab.hostState(t); strings.Contains(got, "by 118\nrule6") || strings.Contains(got, "proxy 2001") || !strings.Contains(got, "ipv6/conf/all/forwarding=0") {
