@@ -6,10 +6,10 @@ package iface
 // shares with vsnat never has one port used twice.
 //
 // sock_diag is asked first; where its modules are missing and cannot be loaded
-// (ENOENT), /proc/thread-self/net tells the same, more slowly. Both speak of the
-// namespace of the calling thread. A socket that is opened after the reading is
-// not in it: whoever needs certainty keeps to a port range that the host does
-// not use (ip_local_port_range).
+// (ENOENT), /proc/thread-self/net tells the same, more slowly. SCTP's is asked
+// alone; see sctphost.go. Both speak of the namespace of the calling thread. A
+// socket that is opened after the reading is not in it: whoever needs certainty
+// keeps to a port range that the host does not use (ip_local_port_range).
 
 import (
 	"cmp"
@@ -29,14 +29,14 @@ import (
 
 // BusyPort is a port that a socket of the host is bound to.
 type BusyPort struct {
-	// Proto is IPPROTO_TCP or IPPROTO_UDP.
+	// Proto is IPPROTO_TCP, IPPROTO_UDP or IPPROTO_SCTP.
 	Proto uint8
 	// Addr is the local address; 0.0.0.0: any IPv4 address, ::: any IPv6
 	// address. A socket for both is listed twice.
 	Addr netip.Addr
 	Port uint16
 	// Listening: takes packets from anybody (TCP in state LISTEN, UDP not
-	// connected). Otherwise it belongs to one connection or more, TIME_WAIT included.
+	// connected, an SCTP endpoint). Otherwise it belongs to one connection or more, TIME_WAIT included.
 	Listening bool
 }
 
@@ -56,8 +56,8 @@ const (
 	socketListen = 10
 )
 
-// BusyPorts lists the ports that TCP and UDP sockets of the namespace hold, by
-// protocol, address and port.
+// BusyPorts lists the ports that TCP, UDP and SCTP sockets of the namespace hold,
+// by protocol, address and port.
 func BusyPorts() ([]BusyPort, error) {
 	var busy []BusyPort
 	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
@@ -72,6 +72,11 @@ func BusyPorts() ([]BusyPort, error) {
 			busy = append(busy, found...)
 		}
 	}
+	found, err := sctpPorts()
+	if err != nil {
+		return nil, fmt.Errorf("list the ports in use: %w", err)
+	}
+	busy = append(busy, found...)
 	slices.SortFunc(busy, func(a, b BusyPort) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port),
 			-compareBool(a.Listening, b.Listening))

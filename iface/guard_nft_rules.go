@@ -168,9 +168,9 @@ func (f nftFamily) writeEndpoints(b *nftBatch, drop dropRule, counter, comment s
 	}
 }
 
-// writePorts drops TCP and UDP to a range of ports.
+// writePorts drops TCP, UDP and SCTP to a range of ports.
 func (f nftFamily) writePorts(b *nftBatch, drop dropRule, p GuardPorts) {
-	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+	for _, proto := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
 		match := []expr.Any{
 			f.load(f.target, nftRegister),
 			&expr.Cmp{Op: expr.CmpOpEq, Register: nftRegister, Data: p.Addr.AsSlice()},

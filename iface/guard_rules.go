@@ -72,7 +72,7 @@ func (s GuardService) String() string {
 	return protoName(s.Proto) + " " + netip.AddrPortFrom(s.Addr, s.Port).String()
 }
 
-// GuardPorts are the TCP and UDP ports Min to Max, both included, of an address
+// GuardPorts are the TCP, UDP and SCTP ports Min to Max, both included, of an address
 // except the listed ones.
 type GuardPorts struct {
 	Addr     netip.Addr

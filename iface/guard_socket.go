@@ -16,6 +16,10 @@ import (
 // socket (UDP) is found there is no RST and no ICMP, and the socket's filter
 // discards the packet (tcp_filter in tcp_v4_rcv, sk_filter_trim_cap in
 // udp_queue_rcv_one_skb). The sockets close with the process.
+//
+// A host without SCTP says protocol unreachable, but not while a raw socket of the
+// protocol is bound to the address (ip_protocol_deliver_rcu). To a host that has
+// SCTP that makes no difference, so that services of SCTP are not guarded there.
 type socketGuard struct {
 	why     string // why a better method was not taken; "" where none was tried
 	rules   GuardRules
@@ -24,7 +28,7 @@ type socketGuard struct {
 
 // openSocketGuard tries one socket on a loopback port of the kernel's choice.
 func openSocketGuard(why string) (*socketGuard, error) {
-	fd, err := newGuardSocket(unix.AF_INET, unix.SOCK_STREAM)
+	fd, err := newGuardSocket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return nil, fmt.Errorf("guard socket: %w", err)
 	}
@@ -75,16 +79,19 @@ func (g *socketGuard) Apply(rules GuardRules) error {
 	return nil
 }
 
-// canGuard: a socket stands for one port of TCP or UDP.
+// canGuard: a socket stands for one port of TCP or UDP, or for all of SCTP.
 func canGuard(s GuardService) bool {
-	return s.Port != 0 && (s.Proto == unix.IPPROTO_TCP || s.Proto == unix.IPPROTO_UDP)
+	if s.Proto == unix.IPPROTO_SCTP {
+		return !hostHasSCTP()
+	}
+	return s.Port != 0
 }
 
 func (g *socketGuard) Limits() []string {
 	limits := transitLimits(g.rules)
 	for _, s := range g.rules.Services {
 		if !canGuard(s) {
-			limits = append(limits, fmt.Sprintf("the host itself answers traffic to %s: a guard socket stands for one TCP or UDP port", s))
+			limits = append(limits, fmt.Sprintf("the host itself answers traffic to %s: a guard socket stands for one TCP or UDP port, and for SCTP where the kernel has none", s))
 		}
 	}
 	if g.why != "" && len(limits) > 0 {
@@ -105,8 +112,8 @@ func (g *socketGuard) Close() error {
 
 // newGuardSocket makes a socket that discards whatever it is given. The filter
 // is there before the socket has an address, so no packet slips in.
-func newGuardSocket(family, kind int) (int, error) {
-	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+func newGuardSocket(family, kind, protocol int) (int, error) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
@@ -130,12 +137,15 @@ func openGuardSocket(s GuardService) (int, error) {
 		family, level, freebind = unix.AF_INET6, unix.SOL_IPV6, unix.IPV6_FREEBIND
 		addr = &unix.SockaddrInet6{Port: int(s.Port), Addr: s.Addr.As16()}
 	}
-	kind := unix.SOCK_STREAM
-	if s.Proto == unix.IPPROTO_UDP {
+	kind, protocol := unix.SOCK_STREAM, 0
+	switch s.Proto {
+	case unix.IPPROTO_UDP:
 		kind = unix.SOCK_DGRAM
+	case unix.IPPROTO_SCTP:
+		kind, protocol = unix.SOCK_RAW, unix.IPPROTO_SCTP
 	}
 
-	fd, err := newGuardSocket(family, kind)
+	fd, err := newGuardSocket(family, kind, protocol)
 	if err != nil {
 		return -1, fmt.Errorf("guard socket for %s: %w", s, err)
 	}

@@ -52,7 +52,7 @@ func tunHostRoutes(rules TUNHostRules, family int) (early, late []netlink.Rule) 
 			continue
 		}
 		for _, ports := range portRanges(p) {
-			for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			for _, proto := range []int{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP} {
 				r := routeRule(family, placeEarly, tunHostTable)
 				r.Dst, r.IPProto, r.Dport = hostNet(p.Addr), proto, ports
 				early = append(early, r)
