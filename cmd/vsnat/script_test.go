@@ -103,6 +103,9 @@ func cluster(d *controltest.Director) error {
 		Drops:  map[string]uint64{"ttl": 3, "bad-checksum": 1, "no-route": 0},
 		Events: map[string]uint64{"evicted-half-open": 12},
 	}
+	d.Set = []control.Setting{
+		{Name: "conn_reuse_mode", Value: "1", Default: "1", Meaning: "of SYNs"}, {Name: "sloppy_tcp", Value: "0", Default: "0", Meaning: "of the rest"},
+	}
 	d.Ports = []control.Link{
 		{Name: "eth0", MTU: 1500, Up: true, Serving: true, InPackets: 123456, Addrs: []netip.Prefix{netip.MustParsePrefix("192.168.88.22/24")}},
 		{Name: "eth1", MTU: 9000, Serving: true, KernelDrop: 2},

@@ -3,8 +3,11 @@
 package director
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
@@ -26,6 +29,7 @@ func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error 
 		if err := config.CheckService(s); err != nil {
 			return err
 		}
+		s.OnServerDown = cmp.Or(s.OnServerDown, d.cfg.Compat.ServerDown(s.Proto))
 		return d.rules.AddService(natService(s))
 	})
 }
@@ -38,6 +42,7 @@ func (d *director) EditService(ctx context.Context, s control.ServiceSpec) error
 		if err := config.CheckService(s); err != nil {
 			return err
 		}
+		s.OnServerDown = cmp.Or(s.OnServerDown, d.cfg.Compat.ServerDown(s.Proto))
 		return d.rules.EditService(natService(s))
 	})
 }
@@ -118,6 +123,32 @@ func (d *director) SetTimeouts(ctx context.Context, t control.Timeouts) error {
 		}
 		d.cfg = &cfg
 		d.rules.SetSettings(settingsOf(d.cfg))
+		return nil
+	})
+}
+
+// Settings implements control.Director.
+func (d *director) Settings(ctx context.Context) (list []control.Setting, err error) {
+	err = d.call(ctx, func() error {
+		list = d.cfg.ListSettings()
+		return nil
+	})
+	return list, err
+}
+
+// SetSettings implements control.Director.
+func (d *director) SetSettings(ctx context.Context, values map[string]control.SettingValue) error {
+	what := "set"
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		what += " " + name + "=" + string(values[name])
+	}
+	return d.change(ctx, what, func() error {
+		cfg, err := d.cfg.WithSettings(values)
+		if err != nil {
+			return err
+		}
+		d.cfg = cfg
+		d.rules.SetSettings(settingsOf(cfg))
 		return nil
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
@@ -64,13 +65,14 @@ func controlKey(k nat.ServiceKey) control.ServiceKey {
 	return control.ServiceKey{Proto: protoName(k.Proto), Address: netip.AddrPortFrom(k.Addr, k.Port)}
 }
 
-// natService expects a spec that config.CheckService accepts.
+// natService expects a spec that config.CheckService accepts, and that says what
+// becomes of the connections of a deleted server.
 func natService(s control.ServiceSpec) nat.ServiceSpec {
 	spec := nat.ServiceSpec{
 		ServiceKey: natKey(s.ServiceKey), Scheduler: cmp.Or(s.Scheduler, control.DefaultScheduler),
 		Persistence: natPersistence(s), OnePacket: s.OnePacket,
 		Helper:       helpers[cmp.Or(s.Helper, control.HelperNone)],
-		OnServerDown: serverDowns[cmp.Or(s.OnServerDown, config.DefaultServerDown)], Idle: s.Idle.Std(),
+		OnServerDown: serverDowns[s.OnServerDown], Idle: s.Idle.Std(),
 	}
 	spec.Flags, _ = sched.ParseFlags(spec.Scheduler, s.SchedFlags)
 	if s.NoServer == control.NoServerReset {
@@ -160,6 +162,18 @@ func settingsOf(cfg *config.Config) nat.Settings {
 		s.Timeouts[state] = d.Std()
 	}
 	s.ICMPRate = cfg.ICMPRate
+
+	on := func(name string) bool { return cfg.Setting(name) != 0 }
+	s.ConnReuseMode = cfg.Setting("conn_reuse_mode")
+	s.ExpireNodestConn, s.ExpireQuiescentTemplate = on("expire_nodest_conn"), on("expire_quiescent_template")
+	s.NATICMPSend, s.ScheduleICMP, s.PMTUDisc = on("nat_icmp_send"), on("schedule_icmp"), on("pmtu_disc")
+	s.SloppyTCP, s.SloppySCTP = on("sloppy_tcp"), on("sloppy_sctp")
+	s.DropEntry, s.DropPacket, s.SecureTCP = cfg.Setting("drop_entry"), cfg.Setting("drop_packet"), cfg.Setting("secure_tcp")
+	s.DropRate = cfg.Setting("am_droprate")
+	s.LBLCExpiration = time.Duration(cfg.Setting("lblc_expiration")) * time.Second
+	s.LBLCRExpiration = time.Duration(cfg.Setting("lblcr_expiration")) * time.Second
+	s.ResetOnExpiry = on("reset_on_expiry")
+	s.HoldGoneSYN = cfg.Compat == config.CompatIPVS
 	return s
 }
 

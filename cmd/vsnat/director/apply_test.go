@@ -3,9 +3,17 @@
 package director
 
 import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
 )
 
@@ -49,5 +57,97 @@ services:
 	// Whole addresses need no mask.
 	if m := natService(cfg.Services[5].ServiceSpec).Persistence; m != (nat.Persistence{Timeout: 360e9}) {
 		t.Errorf("%+v", m)
+	}
+}
+
+// Every setting reaches the rules.
+func TestSettingsThere(t *testing.T) {
+	standard := nat.DefaultSettings()
+	standard.Timeouts[conntrack.ICMP] = 30 * time.Second // see config.DefaultTimeouts
+	standard.LBLCExpiration, standard.LBLCRExpiration = 24*time.Hour, 24*time.Hour
+	ours := standard
+	ours.ResetOnExpiry = true
+	if got := settingsOf(config.Default()); got != ours {
+		t.Errorf("got  %+v\nwant %+v", got, ours)
+	}
+	compat := config.Default()
+	compat.Compat = config.CompatIPVS
+	ipvs := standard
+	ipvs.HoldGoneSYN = true
+	if got := settingsOf(compat); got != ipvs {
+		t.Errorf("got  %+v\nwant %+v", got, ipvs)
+	}
+	for _, s := range config.Default().ListSettings() {
+		if s.Fixed {
+			continue
+		}
+		value := control.SettingValue("1")
+		if s.Value == value {
+			value = "0"
+		}
+		cfg, err := config.Default().WithSettings(map[string]control.SettingValue{s.Name: value})
+		must(t, err)
+		if settingsOf(cfg) == ours {
+			t.Errorf("%s=%s changes nothing", s.Name, value)
+		}
+	}
+}
+
+// A setting that is set is read back, saved, and put back by a reload.
+func TestSetSettings(t *testing.T) {
+	d, _ := startDirector(t, small)
+	must(t, d.SetSettings(t.Context(), map[string]control.SettingValue{"sloppy_tcp": "1", "timeout_synrecv": "7"}))
+	if s := d.rules.Settings(); !s.SloppyTCP || s.Timeouts[conntrack.SynRecv] != 7*time.Second {
+		t.Errorf("%+v", s)
+	}
+	text := d.config(t)
+	if !strings.Contains(text, "settings:\n  sloppy_tcp: 1\n") || !strings.Contains(text, "timeouts:\n  syn-recv: 7\n") {
+		t.Error(text)
+	}
+	err := d.SetSettings(t.Context(), map[string]control.SettingValue{"sloppy_tcp": "0", "sloppy": "1"})
+	if !errors.Is(err, &control.Error{Code: control.CodeInvalid}) || d.config(t) != text {
+		t.Errorf("%v\n%s", err, d.config(t))
+	}
+	list, err := d.Settings(t.Context())
+	must(t, err)
+	i := slices.IndexFunc(list, func(s control.Setting) bool { return s.Name == "sloppy_tcp" })
+	if list[i].Value != "1" || list[i].Default != "0" {
+		t.Errorf("%+v", list[i])
+	}
+	r, err := d.Reload(t.Context())
+	must(t, err)
+	if !slices.Equal(r.Changes, []string{"edit setting timeouts", "edit setting settings: sloppy_tcp 1 to 0"}) {
+		t.Errorf("%q", r.Changes)
+	}
+	if s := d.rules.Settings(); s.SloppyTCP || s.Timeouts[conntrack.SynRecv] != time.Minute {
+		t.Errorf("%+v", s)
+	}
+}
+
+// With compat: ipvs a service keeps the connections of a deleted server; a reload
+// that changes it changes the services that do not say.
+func TestCompat(t *testing.T) {
+	d, file := startDirector(t, small)
+	fate := func() string {
+		s, err := d.Services(t.Context())
+		must(t, err)
+		return s[0].OnServerDown
+	}
+	if fate() != control.ServerDownReset {
+		t.Error(fate())
+	}
+	must(t, os.WriteFile(file, []byte("compat: ipvs\n"+small), 0o600))
+	r, err := d.Reload(t.Context())
+	must(t, err)
+	if fate() != control.ServerDownKeep || !d.rules.Settings().HoldGoneSYN || d.rules.Settings().ResetOnExpiry {
+		t.Errorf("%s, %+v", fate(), d.rules.Settings())
+	}
+	if !slices.Equal(r.Changes, []string{"edit setting compat", "edit service tcp 192.168.88.23:80: on-server-down reset to keep"}) {
+		t.Errorf("%q", r.Changes)
+	}
+	added := control.ServiceSpec{ServiceKey: control.ServiceKey{Proto: control.UDP, Address: netip.MustParseAddrPort("192.168.88.23:53")}}
+	must(t, d.AddService(t.Context(), added))
+	if text := d.config(t); strings.Contains(text, "on-server-down") {
+		t.Error(text)
 	}
 }

@@ -26,6 +26,8 @@ type Config struct {
 	Log        Log
 	Timeouts   control.Timeouts // none is zero
 	ICMPRate   int              // ICMP errors made per second; 0: none
+	Compat     Compat
+	Settings   map[string]int // of IPVS, by the names of its sysctls; only what differs from the default
 	Services   []Service
 	SNAT       []control.SNATSpec
 }
@@ -49,6 +51,27 @@ const (
 	GuardSocket Guard = "socket" // listening sockets that accept nothing
 	GuardNone   Guard = "none"   // nothing: somebody else does it
 )
+
+// Compat says whose defaults there are where nothing is said.
+type Compat string
+
+// Compats.
+const (
+	CompatNone Compat = "none" // IPVS's but where people suffer from them; the default
+	CompatIPVS Compat = "ipvs" // IPVS's everywhere
+)
+
+// ServerDown is what becomes of the connections of a deleted server if the
+// service does not say.
+func (c Compat) ServerDown(proto string) string {
+	switch {
+	case c == CompatIPVS:
+		return control.ServerDownKeep
+	case proto == control.TCP, proto == control.SCTP:
+		return control.ServerDownReset
+	}
+	return control.ServerDownRepick
+}
 
 // Route is a route the host does not have.
 type Route struct {
@@ -96,9 +119,6 @@ const (
 	// DefaultPersistence is ipvsadm's, of a service that is persistent without
 	// saying for how long.
 	DefaultPersistence = control.Duration(360 * time.Second)
-	// DefaultServerDown is what becomes of the connections of a deleted server
-	// where nothing is said.
-	DefaultServerDown = control.ServerDownKeep
 	// MaxTimeout is IPVS's own: 31 days.
 	MaxTimeout = 2_678_400 * time.Second
 )
@@ -114,6 +134,7 @@ func Default() *Config {
 		Log:      Log{Level: slog.LevelInfo, Format: LogText},
 		Timeouts: DefaultTimeouts(),
 		ICMPRate: DefaultICMPRate,
+		Compat:   CompatNone,
 	}
 }
 

@@ -27,7 +27,7 @@ func TestParseMinimal(t *testing.T) {
 	want.Services = []Service{{
 		ServiceSpec: control.ServiceSpec{
 			ServiceKey: control.ServiceKey{Proto: control.TCP, Address: netip.MustParseAddrPort("192.168.88.23:80")},
-			Scheduler:  "rr", NoServer: control.NoServerICMP, Helper: control.HelperNone, OnServerDown: DefaultServerDown,
+			Scheduler:  "rr", NoServer: control.NoServerICMP, Helper: control.HelperNone, OnServerDown: control.ServerDownReset,
 		},
 		Servers: []control.ServerSpec{
 			{Address: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, Method: control.MethodNAT},
@@ -50,10 +50,15 @@ func TestParseReference(t *testing.T) {
 	}
 	d := Default()
 	if c.Interfaces != nil || c.IO != d.IO || c.Guard != d.Guard || c.MaxConns != d.MaxConns ||
-		c.ICMPRate != d.ICMPRate || c.Log != d.Log || c.Timeouts != d.Timeouts {
+		c.ICMPRate != d.ICMPRate || c.Log != d.Log || c.Timeouts != d.Timeouts || c.Compat != d.Compat || c.Settings != nil {
 		t.Errorf("a value is not the default: %+v", c)
 	}
 	everyKey(t, reflect.TypeFor[rawFile]())
+	for _, name := range settingNames() {
+		if !strings.Contains(Reference(), "\n  "+name+": ") {
+			t.Errorf("reference.yaml does not have the setting %s", name)
+		}
+	}
 }
 
 func everyKey(t *testing.T, raw reflect.Type) {
@@ -71,7 +76,7 @@ func everyKey(t *testing.T, raw reflect.Type) {
 		if inner.Kind() == reflect.Slice {
 			inner = inner.Elem()
 		}
-		if inner.Kind() == reflect.Struct && inner != textType && f.Tag.Get("key") != "" {
+		if inner.Kind() == reflect.Struct && inner != textType && f.Type != pairsType && f.Tag.Get("key") != "" {
 			everyKey(t, inner)
 		}
 	}
@@ -119,11 +124,19 @@ func TestParseForms(t *testing.T) {
 			"services:\n  - tcp: \"[2001:db8::1]:80\"\n    scheduler: wlc\n    persistence: 60\n"},
 		{"helper", "services: [{tcp: 192.0.2.1:21, helper: ftp}, {tcp: 192.0.2.1:22, helper: none}]",
 			"services:\n  - tcp: 192.0.2.1:21\n    scheduler: wlc\n    helper: ftp\n  - tcp: 192.0.2.1:22\n    scheduler: wlc\n"},
-		{"one-packet", "services: [{udp: 192.0.2.1:53, one-packet: true, idle: 1m, on-server-down: repick}]",
-			"services:\n  - udp: 192.0.2.1:53\n    scheduler: wlc\n    one-packet: true\n    on-server-down: repick\n    idle: 60\n"},
+		{"one-packet", "services: [{udp: 192.0.2.1:53, one-packet: true, idle: 1m, on-server-down: keep}]",
+			"services:\n  - udp: 192.0.2.1:53\n    scheduler: wlc\n    one-packet: true\n    on-server-down: keep\n    idle: 60\n"},
 		{"methods", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, method: route}, {address: 10.0.0.3, method: tunnel, weight: 1}]}]",
 			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    servers:\n      - address: 10.0.0.2:80\n        method: route\n" +
 				"      - address: 10.0.0.3:80\n        method: tunnel\n"},
+		{"what a deleted server's connections do where nothing is said", "services: [{tcp: 192.0.2.1:80, on-server-down: reset}, {udp: 192.0.2.1:80, on-server-down: repick}]",
+			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n  - udp: 192.0.2.1:80\n    scheduler: wlc\n"},
+		{"compat", "compat: ipvs\nservices: [{tcp: 192.0.2.1:80}, {udp: 192.0.2.1:80, on-server-down: repick}]",
+			"compat: ipvs\nservices:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n  - udp: 192.0.2.1:80\n    scheduler: wlc\n    on-server-down: repick\n"},
+		{"settings", "settings: {sloppy_tcp: 1, conn_reuse_mode: 1, lblc_expiration: 60, reset_on_expiry: 0, sync_threshold: \"3\\t50\"}",
+			"settings:\n  lblc_expiration: 60\n  reset_on_expiry: 0\n  sloppy_tcp: 1\n"},
+		{"settings of IPVS", "settings: {reset_on_expiry: 1, drop_entry: 0}\ncompat: ipvs", "compat: ipvs\nsettings:\n  reset_on_expiry: 1\n"},
+		{"no settings", "compat: none\nsettings:\n", "services: []\n"},
 		{"netmask", "snat: [{from: 10.0.0.0/255.255.255.0, to: 192.0.2.1, ports: 5000}]",
 			"snat:\n  - from: 10.0.0.0/24\n    to: 192.0.2.1\n    ports: 5000-5000\n"},
 		{"one host", "snat: [{from: 10.0.0.7, to: 192.0.2.1}]", "snat:\n  - from: 10.0.0.7/32\n    to: 192.0.2.1\n"},

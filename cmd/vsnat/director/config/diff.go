@@ -125,12 +125,26 @@ func (d *diff) settings(from, to *Config) {
 	for _, s := range []struct{ field, key string }{
 		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Addresses", "addresses"},
 		{"Routes", "routes"}, {"MaxConns", "max-conns"}, {"Control", "control"}, {"Log", "log"},
-		{"Timeouts", "timeouts"}, {"ICMPRate", "icmp-rate"},
+		{"Timeouts", "timeouts"}, {"ICMPRate", "icmp-rate"}, {"Compat", "compat"}, {"Settings", "settings"},
 	} {
 		if !reflect.DeepEqual(a.FieldByName(s.field).Interface(), b.FieldByName(s.field).Interface()) {
-			d.list = append(d.list, Change{Op: Edit, Object: ObjectSetting, Setting: s.key})
+			change := Change{Op: Edit, Object: ObjectSetting, Setting: s.key}
+			if s.key == "settings" {
+				change.detail = settingDifferences(from, to)
+			}
+			d.list = append(d.list, change)
 		}
 	}
+}
+
+func settingDifferences(from, to *Config) string {
+	var list []string
+	for _, name := range settingNames() {
+		if a, b := from.Setting(name), to.Setting(name); a != b {
+			list = append(list, fmt.Sprintf("%s %d to %d", name, a, b))
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 func (d *diff) snatGone(from, to *Config) {

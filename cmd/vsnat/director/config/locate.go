@@ -98,10 +98,10 @@ func nearest(word string, known []string) string {
 	if len(word) > 64 {
 		return ""
 	}
-	word = strings.ToLower(strings.ReplaceAll(word, "_", "-"))
+	plain := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "_", "-")) }
 	best, limit := "", max(1, len(word)/3)+1
 	for _, k := range known {
-		if d := distance(word, k); d < limit {
+		if d := distance(plain(word), plain(k)); d < limit {
 			best, limit = k, d
 		}
 	}

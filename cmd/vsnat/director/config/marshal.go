@@ -4,7 +4,8 @@ package config
 
 import (
 	"fmt"
-	"reflect"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,7 +33,9 @@ func Marshal(c *Config) []byte {
 		w.set("  format", string(c.Log.Format), string(d.Log.Format))
 	}
 	w.timeouts(&c.Timeouts, &d.Timeouts)
-	w.services(c.Services)
+	w.set("compat", string(c.Compat), string(d.Compat))
+	w.settings(c.Settings)
+	w.services(c.Services, c.Compat)
 	w.snat(c.SNAT)
 
 	if w.b.Len() == 0 {
@@ -99,25 +102,31 @@ func (w *writer) timeouts(c, d *control.Timeouts) {
 		return
 	}
 	w.line("timeouts:")
-	have, standard := reflect.ValueOf(c).Elem(), reflect.ValueOf(d).Elem()
-	raw := reflect.TypeFor[rawTimeouts]()
-	for _, f := range reflect.VisibleFields(have.Type()) {
-		key, _ := raw.FieldByName(f.Name)
-		value := func(v reflect.Value) string { return seconds(v.FieldByIndex(f.Index).Interface().(control.Duration)) }
-		w.set("  "+key.Tag.Get("key"), value(have), value(standard))
-	}
+	standard := make(map[string]string)
+	eachTimeout(d, func(key string, d *control.Duration) { standard[key] = seconds(*d) })
+	eachTimeout(c, func(key string, d *control.Duration) { w.set("  "+key, seconds(*d), standard[key]) })
 }
 
 // seconds is a time as the file has it.
 func seconds(d control.Duration) string { return strconv.Itoa(int(d.Std().Seconds())) }
 
-func (w *writer) services(services []Service) {
+func (w *writer) settings(settings map[string]int) {
+	if len(settings) == 0 {
+		return
+	}
+	w.line("settings:")
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		w.line("  %s: %d", name, settings[name])
+	}
+}
+
+func (w *writer) services(services []Service, c Compat) {
 	if len(services) == 0 {
 		return
 	}
 	w.line("services:")
 	for _, s := range services {
-		w.service(s.ServiceSpec)
+		w.service(s.ServiceSpec, c)
 		if len(s.Servers) == 0 {
 			continue
 		}
@@ -128,7 +137,7 @@ func (w *writer) services(services []Service) {
 	}
 }
 
-func (w *writer) service(s control.ServiceSpec) {
+func (w *writer) service(s control.ServiceSpec, c Compat) {
 	if s.ByMark() {
 		w.line("  - %s: %d", s.Proto, s.Mark)
 	} else {
@@ -149,7 +158,7 @@ func (w *writer) service(s control.ServiceSpec) {
 	w.set("    one-packet", strconv.FormatBool(s.OnePacket), "false")
 	w.set("    no-server", s.NoServer, control.NoServerICMP)
 	w.set("    helper", s.Helper, control.HelperNone)
-	w.set("    on-server-down", s.OnServerDown, DefaultServerDown)
+	w.set("    on-server-down", s.OnServerDown, c.ServerDown(s.Proto))
 	w.set("    idle", seconds(s.Idle), "0")
 }
 

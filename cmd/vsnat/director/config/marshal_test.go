@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -130,6 +131,7 @@ func TestDiff(t *testing.T) {
 	}
 	from := parse(`
 timeouts: {udp: 10}
+settings: {sloppy_tcp: 1}
 services:
   - {tcp: 192.0.2.1:80, scheduler: rr, servers: [10.0.0.2, 10.0.0.3, 10.0.0.4]}
   - {tcp: 192.0.2.2:80, servers: [10.0.0.2]}
@@ -151,6 +153,7 @@ snat:
 	want := []string{
 		"edit setting max-conns",
 		"edit setting timeouts",
+		"edit setting settings: sloppy_tcp 1 to 0",
 		"delete snat 10.0.0.0/24 to 192.0.2.1",
 		"delete service tcp 192.0.2.2:80",
 		"add service udp 192.0.2.2:80",
@@ -200,6 +203,12 @@ func randomConfig(r *rand.Rand) *Config {
 		c.Timeouts.UDP = control.Duration(time.Duration(1+r.IntN(2_678_400)) * time.Second)
 		c.Timeouts.SynAck = control.Duration(time.Minute)
 		c.Timeouts.SCTPShutdownAckSent = control.Duration(time.Duration(1+r.IntN(100)) * time.Second)
+	}
+	c.Compat = pick(r, CompatNone, CompatIPVS)
+	for _, s := range settings {
+		if some() {
+			c.set(s.name, strconv.Itoa(s.lowest+r.IntN(s.highest-s.lowest+1)))
+		}
 	}
 	for i := range r.IntN(4) {
 		c.Services = append(c.Services, randomService(r, i))

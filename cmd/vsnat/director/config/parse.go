@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,8 +61,10 @@ func (p reader) config(raw *rawFile) *Config {
 	p.control(&raw.Control, &c.Control)
 	p.log(&raw.Log, &c.Log)
 	p.timeouts(&raw.Timeouts, &c.Timeouts)
+	word(p, raw.Compat, "compat", &c.Compat, CompatNone, CompatIPVS)
+	p.settings(raw.Settings, c)
 
-	services := p.services(raw.Services)
+	services := p.services(raw.Services, c.Compat)
 	rules := p.snat(raw.SNAT)
 	p.cross(services, c.Addresses)
 	for _, s := range services {
@@ -257,9 +260,27 @@ func (p reader) log(raw *rawLog, c *Log) {
 
 // timeouts relies on rawTimeouts and control.Timeouts having the same fields.
 func (p reader) timeouts(raw *rawTimeouts, c *control.Timeouts) {
-	from, to := reflect.ValueOf(raw).Elem(), reflect.ValueOf(c).Elem()
-	for _, f := range reflect.VisibleFields(to.Type()) {
-		p.timeout(from.FieldByName(f.Name).Interface().(text), to.FieldByIndex(f.Index).Addr().Interface().(*control.Duration))
+	from := reflect.ValueOf(raw).Elem()
+	eachTimeout(c, func(key string, d *control.Duration) {
+		p.timeout(from.Field(field(from.Type(), key)).Interface().(text), d)
+	})
+}
+
+// settings needs compat, which has the defaults.
+func (p reader) settings(raw pairs, c *Config) {
+	for _, s := range raw {
+		if s.value.refused {
+			continue
+		}
+		at := s.key
+		bad := c.set(s.key.value, s.value.value)
+		if _, isInert := inert[s.key.value]; isInert || slices.Contains(settingNames(), s.key.value) {
+			at = s.value
+		}
+		if key, isTimeout := strings.CutPrefix(s.key.value, timeoutPrefix); isTimeout {
+			bad.hint = "times of states stand under timeouts, for example " + key + ": " + s.value.value
+		}
+		p.accept(at, bad)
 	}
 }
 

@@ -32,6 +32,11 @@ func (t text) given() bool { return t.at.Line != 0 }
 // words is a list of scalars; a single scalar is a list of one.
 type words []text
 
+// pairs is a mapping of scalars whose keys are not those of a struct.
+type pairs []pair
+
+type pair struct{ key, value text }
+
 func (w words) values() []string {
 	list := make([]string, len(w))
 	for i, t := range w {
@@ -59,6 +64,8 @@ type rawFile struct {
 	Log        rawLog       `key:"log"`
 	Timeouts   rawTimeouts  `key:"timeouts"`
 	ICMPRate   text         `key:"icmp-rate"`
+	Compat     text         `key:"compat"`
+	Settings   pairs        `key:"settings"`
 	Services   []rawService `key:"services"`
 	SNAT       []rawSNAT    `key:"snat"`
 	At         Position
@@ -158,9 +165,10 @@ type rawSNAT struct {
 var (
 	textType  = reflect.TypeFor[text]()
 	wordsType = reflect.TypeFor[words]()
+	pairsType = reflect.TypeFor[pairs]()
 )
 
-// decode fills into, an addressable text, words, slice or struct of this file,
+// decode fills into, an addressable text, words, pairs, slice or struct of this file,
 // from a node. name is what the reader calls the thing: a key, or "this".
 func decode(n ast.Node, into reflect.Value, name string, p *problems) {
 	switch into.Type() {
@@ -172,6 +180,10 @@ func decode(n ast.Node, into reflect.Value, name string, p *problems) {
 			*into.Addr().Interface().(*words) = words{scalar(n, name, p)}
 			return
 		}
+	}
+	if into.Type() == pairsType {
+		decodePairs(n, into.Addr().Interface().(*pairs), name, p)
+		return
 	}
 	if into.Kind() == reflect.Slice {
 		decodeList(n, into, name, p)
@@ -240,6 +252,27 @@ func decodeMapping(n ast.Node, into reflect.Value, name string, p *problems) {
 	}
 	*at = Position{}
 	p.add(start(n), "keys here: "+strings.Join(names(into.Type()), ", "), "%s is %s, not a mapping of keys", name, kind(n))
+}
+
+// decodePairs fills pairs.
+func decodePairs(n ast.Node, into *pairs, name string, p *problems) {
+	m, ok := n.(*ast.MappingNode)
+	if !ok {
+		if n.Type() != ast.NullType {
+			p.add(start(n), "write \"name: value\"", "%s is %s, not a mapping of keys", name, kind(n))
+		}
+		return
+	}
+	seen := make(map[string]Position, len(m.Values))
+	for _, v := range m.Values {
+		key := text{value: v.Key.GetToken().Value, at: start(v)}
+		if first, twice := seen[key.value]; twice {
+			p.add(key.at, "remove one of them", "%.60q is given twice, first in line %d", key.value, first.Line)
+			continue
+		}
+		seen[key.value] = key.at
+		*into = append(*into, pair{key, scalar(v.Value, key.value, p)})
+	}
 }
 
 // decodePair fills the field that one "key: value" names.

@@ -304,6 +304,16 @@ func (c *Client) SetTimeouts(ctx context.Context, t Timeouts) error {
 	return c.call(ctx, http.MethodPut, "/v1/timeouts", t, nil)
 }
 
+// Settings implements Director.
+func (c *Client) Settings(ctx context.Context) ([]Setting, error) {
+	return get[[]Setting](ctx, c, "/v1/settings")
+}
+
+// SetSettings implements Director.
+func (c *Client) SetSettings(ctx context.Context, values map[string]SettingValue) error {
+	return c.call(ctx, http.MethodPut, "/v1/settings", values, nil)
+}
+
 // Config implements Director.
 func (c *Client) Config(ctx context.Context) (string, error) {
 	return get[string](ctx, c, "/v1/config")

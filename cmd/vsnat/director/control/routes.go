@@ -58,6 +58,8 @@ func routes() []route {
 		{"GET", "/v1/links", func(d Director, r request) (any, error) { return listed(d.Links(r.Context())) }},
 		{"GET", "/v1/timeouts", func(d Director, r request) (any, error) { return d.Timeouts(r.Context()) }},
 		{"PUT", "/v1/timeouts", setTimeouts},
+		{"GET", "/v1/settings", func(d Director, r request) (any, error) { return listed(d.Settings(r.Context())) }},
+		{"PUT", "/v1/settings", setSettings},
 		{"GET", "/v1/config", config},
 		{"POST", "/v1/reload", func(d Director, r request) (any, error) { return d.Reload(r.Context()) }},
 		{"GET", "/v1/proc/{name}", proc},
@@ -243,6 +245,14 @@ func setTimeouts(d Director, r request) (any, error) {
 		return nil, err
 	}
 	return done{}, d.SetTimeouts(r.Context(), t)
+}
+
+func setSettings(d Director, r request) (any, error) {
+	values := make(map[string]SettingValue)
+	if err := r.into(&values); err != nil {
+		return nil, err
+	}
+	return done{}, d.SetSettings(r.Context(), values)
 }
 
 func config(d Director, r request) (any, error) {

@@ -76,6 +76,7 @@ func TestClientIsDirector(t *testing.T) {
 		State:  control.Health{Status: "ok", PID: 7, Started: time.Unix(1_700_000_000, 0).UTC()},
 		Ports:  []control.Link{{Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}}},
 		Text:   "services: []\n",
+		Set:    []control.Setting{{Name: "sloppy_tcp", Value: "0", Default: "0", Meaning: "m"}, {Name: "sync_version", Value: "1", Default: "1", Meaning: "m", Fixed: true}},
 		Done:   control.Reloaded{Changes: []string{"add"}, Restart: []string{"io"}},
 	}
 	c, ctx := control.NewClient(serve(t, d)), t.Context()
@@ -99,6 +100,7 @@ func TestClientIsDirector(t *testing.T) {
 		c.DeleteServer(ctx, six.ServiceKey, address("[fd00::3]:53")),
 		c.AddService(ctx, mark), c.AddServer(ctx, mark.ServiceKey, routed),
 		c.AddSNAT(ctx, rule), c.SetTimeouts(ctx, control.Timeouts{UDP: control.Duration(1500 * time.Millisecond)}),
+		c.SetSettings(ctx, map[string]control.SettingValue{"sloppy_tcp": "1"}),
 		c.Zero(ctx, control.ServiceKey{}), c.Zero(ctx, web.ServiceKey),
 	} {
 		if err != nil {
@@ -132,6 +134,9 @@ func TestClientIsDirector(t *testing.T) {
 	same("links", links, err, d.Ports)
 	timeouts, err := c.Timeouts(ctx)
 	same("timeouts", timeouts, err, control.Timeouts{UDP: control.Duration(1500 * time.Millisecond)})
+	settings, err := c.Settings(ctx)
+	same("settings", settings, err, d.Set)
+	same("setting", settings[0].Value, nil, control.SettingValue("1"))
 	text, err := c.Config(ctx)
 	same("config", text, err, d.Text)
 	done, err := c.Reload(ctx)
@@ -140,6 +145,23 @@ func TestClientIsDirector(t *testing.T) {
 	same("delete", nil, errors.Join(c.DeleteSNAT(ctx, rule.From), c.DeleteService(ctx, web.ServiceKey), c.Flush(ctx)), nil)
 	services, err = c.Services(ctx)
 	same("nothing", services, err, []control.Service{})
+}
+
+// A number may stand for the text of a setting.
+func TestSettingNumbers(t *testing.T) {
+	d := &controltest.Director{Set: []control.Setting{{Name: "a"}, {Name: "b"}}}
+	path := serve(t, d)
+	if status, body := raw(t, path, "PUT", "/v1/settings", `{"a": 3, "b": "3 50"}`); status != 200 {
+		t.Fatalf("status %d, %s", status, body)
+	}
+	if d.Set[0].Value != "3" || d.Set[1].Value != "3 50" {
+		t.Errorf("%+v", d.Set)
+	}
+	for _, body := range []string{`{"a": [1]}`, `{"a": true}`, `{"a": null, "c": 1}`, `[]`} {
+		if status, _ := raw(t, path, "PUT", "/v1/settings", body); status != 422 {
+			t.Errorf("%s: status %d", body, status)
+		}
+	}
 }
 
 // IPv4 in IPv6 form is IPv4, or one service could be added twice.

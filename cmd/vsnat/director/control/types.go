@@ -50,6 +50,11 @@ type Director interface {
 	// connection from its next packet on.
 	SetTimeouts(context.Context, Timeouts) error
 
+	// Settings lists all settings in the order of their names.
+	Settings(context.Context) ([]Setting, error)
+	// SetSettings changes settings by name: all of them or, on error, none.
+	SetSettings(context.Context, map[string]SettingValue) error
+
 	// Config is the running state as a canonical configuration file (YAML):
 	// what the file said, with every change made since.
 	Config(context.Context) (string, error)
@@ -224,6 +229,29 @@ type Timeouts struct {
 	SCTPShutdownAckSent  Duration `json:"sctp-shutdown-ack-sent,omitzero"`
 	SCTPRejected         Duration `json:"sctp-rejected,omitzero"`
 	SCTPClosed           Duration `json:"sctp-closed,omitzero"`
+}
+
+// Setting is one setting of the director, under the name of IPVS's sysctl where
+// there is one.
+type Setting struct {
+	Name    string       `json:"name"`
+	Value   SettingValue `json:"value"`
+	Default SettingValue `json:"default"`
+	Meaning string       `json:"meaning"`
+	Fixed   bool         `json:"fixed,omitempty"` // known, but with one possible value
+}
+
+// SettingValue is the text of a value. A number may stand for it in a request.
+type SettingValue string
+
+// UnmarshalJSON reads a string or a number.
+func (v *SettingValue) UnmarshalJSON(b []byte) error {
+	var number json.Number
+	if json.Unmarshal(b, &number) == nil {
+		*v = SettingValue(number)
+		return nil
+	}
+	return json.Unmarshal(b, (*string)(v))
 }
 
 // Reloaded is what a reload did.

@@ -24,6 +24,7 @@ type Director struct {
 	State   control.Health
 	Ports   []control.Link
 	Text    string // Config's
+	Set     []control.Setting
 	Done    control.Reloaded
 	Fail    error // Reload's
 	// Check, CheckServer and CheckSNAT judge a spec as the runtime does; nil
@@ -290,6 +291,27 @@ func (d *Director) SetTimeouts(ctx context.Context, t control.Timeouts) error {
 	keep(&d.timeouts.Established, t.Established)
 	keep(&d.timeouts.FinWait, t.FinWait)
 	keep(&d.timeouts.UDP, t.UDP)
+	return nil
+}
+
+// Settings implements control.Director.
+func (d *Director) Settings(ctx context.Context) ([]control.Setting, error) {
+	defer d.lock(ctx, "Settings")()
+	return slices.Clone(d.Set), nil
+}
+
+// SetSettings implements control.Director.
+func (d *Director) SetSettings(ctx context.Context, values map[string]control.SettingValue) error {
+	defer d.lock(ctx, "SetSettings")()
+	next := slices.Clone(d.Set)
+	for name, value := range values {
+		i := slices.IndexFunc(next, func(s control.Setting) bool { return s.Name == name })
+		if i < 0 {
+			return control.Refuse(control.CodeInvalid, fmt.Sprintf("unknown setting %q", name), "vsnat set lists those there are")
+		}
+		next[i].Value = value
+	}
+	d.Set = next
 	return nil
 }
 
