@@ -20,7 +20,10 @@ func TestSettingNames(t *testing.T) {
 		"pmtu_disc", "reset_on_expiry", "run_estimation", "schedule_icmp", "secure_tcp", "sloppy_sctp", "sloppy_tcp", "snat_reroute",
 		"sync_persist_mode", "sync_ports", "sync_qlen_max", "sync_refresh_period", "sync_retries", "sync_sock_size", "sync_threshold",
 		"sync_version", "timeout_close", "timeout_closewait", "timeout_established", "timeout_finwait", "timeout_icmp", "timeout_lastack",
-		"timeout_listen", "timeout_synack", "timeout_synrecv", "timeout_synsent", "timeout_timewait", "timeout_udp",
+		"timeout_listen",
+		"timeout_sctp_closed", "timeout_sctp_cookie", "timeout_sctp_cookie_echoed", "timeout_sctp_cookie_replied", "timeout_sctp_cookie_sent",
+		"timeout_sctp_cookie_wait", "timeout_sctp_established", "timeout_sctp_init", "timeout_sctp_init1", "timeout_sctp_rejected",
+		"timeout_sctp_shutdown_ack_sent", "timeout_sctp_shutdown_received", "timeout_sctp_shutdown_sent", "timeout_synack", "timeout_synrecv", "timeout_synsent", "timeout_timewait", "timeout_udp",
 	}
 	var got []string
 	for _, s := range Default().ListSettings() {

@@ -79,7 +79,7 @@ func rowOf(k ServiceKey) uint32 {
 }
 
 // protoNumbers are those of the protocols of services.
-var protoNumbers = map[string]uint8{TCP: 6, UDP: 17, "sctp": 132}
+var protoNumbers = map[string]uint8{TCP: 6, UDP: 17, SCTP: 132}
 
 // jiffies is a time as the kernel shows it that was recorded (HZ=250).
 func jiffies(d Duration) int64 { return int64(d.Std() / (4 * time.Millisecond)) }
