@@ -61,7 +61,9 @@
 // A connection is counted inactive from the moment it exists, active while its
 // state is one of the active ones (for TCP: SYN_SENT, SYN_RECV, SYNACK,
 // ESTABLISHED), and inactive again until its entry is gone. UDP never becomes
-// active.
+// active. A persistence template is counted apart (TemplateOpened, TemplateClosed):
+// no scheduler sees it and no threshold counts it. A datagram that is scheduled for
+// itself is opened and closed at once.
 //
 // # Limits
 //

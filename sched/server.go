@@ -21,6 +21,7 @@ type Server struct {
 	lastWeight atomic.Int32  // written by the Pool
 	thresholds atomic.Uint64 // upper<<32 | lower
 	conns      atomic.Uint64 // a load word, below
+	templates  atomic.Int32
 }
 
 // The load word: one word, so that the flag is always decided on the very counts
@@ -100,10 +101,12 @@ func (s *Server) Thresholds() (upper, lower int) {
 }
 
 // ConnOpened counts a new connection, as inactive.
-func (s *Server) ConnOpened() {
+func (s *Server) ConnOpened() { s.opened(oneInactive) }
+
+func (s *Server) opened(one uint64) {
 	for {
 		old := s.conns.Load()
-		w := old + oneInactive
+		w := old + one
 		if upper := s.thresholds.Load() >> 32; upper != 0 && total(w) >= upper {
 			w |= overloadFlag
 		}
@@ -137,6 +140,23 @@ func (s *Server) closed(one uint64) {
 		}
 	}
 }
+
+// TemplateOpened counts a new persistence template. It is no connection and no
+// load; yet with it, as with a connection, the overload flag is decided anew
+// (Linux ip_vs_conn.c, ip_vs_bind_dest).
+func (s *Server) TemplateOpened() {
+	s.templates.Add(1)
+	s.opened(0)
+}
+
+// TemplateClosed forgets a template.
+func (s *Server) TemplateClosed() {
+	s.templates.Add(-1)
+	s.closed(0)
+}
+
+// Templates returns the number of persistence templates.
+func (s *Server) Templates() int { return int(s.templates.Load()) }
 
 // relieved reports whether n connections clear the flag (Linux ip_vs_conn.c,
 // ip_vs_unbind_dest).

@@ -107,6 +107,36 @@ func TestCounts(t *testing.T) {
 	check(0, 0)
 }
 
+// TestTemplates: they are counted for themselves, weigh nothing and have the
+// flag decided anew.
+func TestTemplates(t *testing.T) {
+	s := testServer(2, 1)
+	s.SetThresholds(3, 0)
+	for range 5 {
+		s.TemplateOpened()
+	}
+	if active, inactive := s.Conns(); s.Templates() != 5 || active+inactive != 0 || s.Overloaded() {
+		t.Errorf("%d templates, %d active, %d inactive, overloaded %v", s.Templates(), active, inactive, s.Overloaded())
+	}
+	s.ConnOpened()
+	s.ConnOpened()
+	s.SetThresholds(2, 0) // lowered: nothing yet
+	if s.Overloaded() {
+		t.Error("the flag followed a threshold")
+	}
+	s.TemplateOpened()
+	if !s.Overloaded() {
+		t.Error("a template did not have the flag decided")
+	}
+	s.SetThresholds(1, 1)
+	s.ConnClosedInactive()
+	s.SetThresholds(1, 2) // as nobody sets it: 1 is below
+	s.TemplateClosed()
+	if s.Overloaded() || s.Templates() != 5 {
+		t.Errorf("%d templates left, overloaded %v", s.Templates(), s.Overloaded())
+	}
+}
+
 func TestWeightBelowZero(t *testing.T) {
 	s := testServer(2, -1)
 	if s.Weight() != 0 || s.Eligible() {
