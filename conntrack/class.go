@@ -11,7 +11,7 @@ const (
 	ClassHalfOpen Class = iota
 	// ClassOneWay: UDP or ICMP that has not been answered. Evicted next.
 	ClassOneWay
-	// ClassTemplate: a template that has served a held connection. Evicted
+	// ClassTemplate: a template under which there was a held connection. Evicted
 	// last: what is lost is where a client belongs, not a connection.
 	ClassTemplate
 	// ClassHeld: seen both ways. Never evicted: one that is refused can
@@ -36,13 +36,17 @@ type queue struct {
 
 // SetClass moves c to the end of class k. If it is in k already it keeps its
 // place, so a repeated SYN makes nobody younger. While it has children it is
-// not evicted, whatever its class.
+// not evicted, whatever its class. With a connection under a template that
+// becomes held, the template moves to [ClassTemplate].
 func (t *Table) SetClass(c *Conn, k Class) {
 	if c.place.class() == k {
 		return
 	}
 	t.leave(c)
 	t.enter(c, k)
+	if p := t.Parent(c); k == ClassHeld && p != nil && p.Flags&Template != 0 {
+		t.SetClass(p, ClassTemplate)
+	}
 }
 
 // Counts is the number of connections in each class.

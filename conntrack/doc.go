@@ -130,8 +130,8 @@ oldest first, makes the choice constant in time. A connection begins in one of t
 and is moved to held by the caller once it has been answered. Held connections
 are never evicted: a full table refuses new connections and keeps the old.
 
-Templates begin like the connections that they are made for and are moved to their own
-class by the caller once one of those is held: from then on they go last, the one whose
+Templates begin like the connections that they are made for and move to their own
+class once one of those is held: from then on they go last, the one whose
 last connection ended first before the others. A template that has served nobody goes
 with its last connection when that is evicted. So of a flood of first packets, each
 with a client and thus a template of its own, nothing is left, and neither a held

@@ -359,9 +359,13 @@ func (m *model) template(c *modelConn, op int) {
 
 func (m *model) setClass(c *modelConn, k Class) {
 	m.table.SetClass(c.conn, k)
-	if c.class != k {
-		m.order++
-		c.class, c.since = k, m.order
+	if c.class == k {
+		return
+	}
+	m.order++
+	c.class, c.since = k, m.order
+	if p := c.parent; k == ClassHeld && p != nil && !p.gone && p.want.Flags&Template != 0 {
+		p.class = ClassTemplate // in no list, having a child
 	}
 }
 
