@@ -46,7 +46,7 @@ type ConnPage struct {
 
 // A ConnInfo is a copy of an entry.
 type ConnInfo struct {
-	Proto   uint8
+	Proto   uint8 // 0 of a template of a service by mark
 	State   conntrack.State
 	Expires time.Duration // from now; not below 0
 	Client  netip.AddrPort
@@ -55,6 +55,9 @@ type ConnInfo struct {
 	Dest    netip.AddrPort
 	SNAT    bool // opened from inside
 	Replied bool // seen both ways
+
+	Template  bool // of persistence: Client is an address or a network, port 0
+	OnePacket bool // for answers alone
 }
 
 // Conns copies entries for a listing. It is to be called between batches. A
@@ -107,9 +110,13 @@ func (f *Forwarder) info(c *conntrack.Conn) ConnInfo {
 		Proto: c.Proto, State: c.State, Expires: max(0, time.Duration(c.Deadline-f.now)),
 		Client: c.Client.AddrPort(), Virtual: c.Virtual.AddrPort(), Dest: c.Dest.AddrPort(),
 		SNAT: c.Flags&conntrack.SNAT != 0, Replied: c.Flags&conntrack.Replied != 0,
+		Template: c.Flags&conntrack.Template != 0, OnePacket: c.Flags&conntrack.OnePacket != 0,
 	}
 	if c.Flags&conntrack.FullNAT != 0 {
 		info.Local = c.Local.AddrPort()
+	}
+	if c.Proto == conntrack.ProtoMark {
+		info.Proto = 0
 	}
 	return info
 }

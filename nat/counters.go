@@ -72,17 +72,26 @@ func (k *counters) opened(service, server uint32) {
 // slot that the entry was made under may have changed hands since.
 func (f *Forwarder) count(c *conntrack.Conn, dir conntrack.Direction, bytes int) {
 	f.counted = counted{server: c.Server, dir: dir}
-	f.add(c.Server, dir, 1, bytes)
+	if c.Flags&conntrack.OnePacket != 0 {
+		f.counted.server = nobody
+	}
+	f.add(f.counted.server, dir, 1, bytes)
 }
+
+// nobody is whom the answers of one-packet scheduling are counted to.
+const nobody = conntrack.NoSlot - 1
 
 // counted says to whom a packet was counted, for the rest of its datagram.
 type counted struct {
-	server uint32 // NoSlot: to SNAT
+	server uint32 // NoSlot: to SNAT; or nobody
 	dir    conntrack.Direction
 }
 
 func (f *Forwarder) add(server uint32, dir conntrack.Direction, packets, bytes int) {
 	k := &f.counters
+	if server == nobody {
+		return
+	}
 	if server == conntrack.NoSlot {
 		k.snat.count(dir, packets, bytes)
 		return

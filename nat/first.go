@@ -34,7 +34,7 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdi
 		return f.echo(p, h, &f.snap.own.entries[own])
 	}
 	if service < 0 {
-		service = f.snap.services.find(&serviceKey{h.tuple.Dst, h.tuple.Proto})
+		service = f.snap.serviceOf(&h.tuple)
 	}
 	if service < 0 {
 		return f.noService(p, h, own)
@@ -84,6 +84,15 @@ func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 		return drop(ReasonDropPacket)
 	}
 	svc := &f.snap.service[slot]
+	if svc.persist.life > 0 {
+		if t := f.findTemplate(h, svc); t != nil {
+			v, clash := f.connect(p, h, slot, t.Server, t)
+			if clash {
+				return drop(ReasonClash)
+			}
+			return v
+		}
+	}
 	f.request = sched.Request{
 		Proto: h.tuple.Proto, Now: int64(f.now),
 		Client:  netip.AddrPortFrom(h.tuple.Src.Addr.Netip(), h.tuple.Src.Port),
@@ -95,7 +104,7 @@ func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 	}
 	why := ReasonNoServer
 	if f.knows(s) {
-		v, clash := f.connect(p, h, slot, s.Slot)
+		v, clash := f.connect(p, h, slot, s.Slot, nil)
 		if !clash {
 			return v
 		}
@@ -109,7 +118,7 @@ func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 		if e.server == s || e.gone || !e.server.Eligible() {
 			continue
 		}
-		v, clash := f.connect(p, h, slot, other)
+		v, clash := f.connect(p, h, slot, other, nil)
 		if !clash {
 			return v
 		}
@@ -135,15 +144,16 @@ func (f *Forwarder) noServer(p *Packet, h *parsed, svc *serviceEntry) Verdict {
 }
 
 // connect makes the entry of a new connection to a server and sends its first
-// packet. It reports a clash instead if the entry would be ambiguous.
-func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Verdict, clash bool) {
-	s := &f.snap.server[server]
+// packet; t is the template that it obeys, if any. It reports a clash instead if
+// the entry would be ambiguous.
+func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *conntrack.Conn) (v Verdict, clash bool) {
+	s, svc := &f.snap.server[server], &f.snap.service[service]
 	to := f.hops.lookup(&f.snap.routes, &s.dest.Addr)
 	if to.port == NoPort {
 		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
 	}
 	f.spec = conntrack.Conn{
-		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: s.at(h.tuple.Dst.Port), Proto: h.tuple.Proto,
+		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: svc.at(s, h.tuple.Dst.Port), Proto: h.tuple.Proto,
 		Server: server,
 		Hop:    p.From, HopPort: p.In, InsidePort: to.port,
 	}
@@ -164,11 +174,15 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32) (v Ver
 		f.giveBack(c)
 		return v, false
 	}
-	c, outcome := f.table.Insert(c, f.now, lifeOf)
-	if outcome == conntrack.Clash && c != nil && h.hasStates() && over(c.State) {
-		// The other one is over and gives way, as it would to a SYN of its own.
+	if svc.onePacket && c.Proto == ProtoUDP {
+		return f.scheduleOnce(p, h, service, t, &way, from.port == p.In)
+	}
+	c, outcome := f.insert(c, svc, t)
+	if outcome == conntrack.Clash && c != nil && (h.hasStates() && over(c.State) || c.Flags&conntrack.OnePacket != 0) {
+		// The other one is over and gives way, as it would to a SYN of its own; or
+		// it only waits for answers.
 		f.table.Remove(c, conntrack.Deleted)
-		c, outcome = f.table.Insert(&f.spec, f.now, lifeOf)
+		c, outcome = f.insert(&f.spec, svc, t)
 	}
 	if outcome != conntrack.Inserted {
 		f.giveBack(&f.spec)
@@ -230,6 +244,9 @@ func (f *Forwarder) giveBack(c *conntrack.Conn) {
 // firstOutbound: to an address that is not ours. It is our business if a SNAT
 // rule covers its source, or if it is a real server's.
 func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
+	if c := f.once(&h.tuple); c != nil {
+		return f.answerOnce(p, h, c)
+	}
 	rule := f.snap.snatFor(&h.tuple.Src.Addr)
 	if rule == nil {
 		if h.kind != kindEcho && f.snap.endpoint.holds(&h.tuple.Src, h.tuple.Proto) {

@@ -59,15 +59,16 @@ type Forwarder struct {
 	counters counters
 
 	// Scratch of the packet at hand.
-	parsed  parsed
-	leader  parsed // of the datagram that a fragment completes
-	quote   quoted
-	said    parsed                             // of a packet that is made in the name of an end
-	empty   [ipv6HeaderLen + udpHeaderLen]byte // a datagram that an ICMP error of our own is about
-	spec    conntrack.Conn                     // the entry about to be inserted
-	request sched.Request                      // to the scheduler
-	mtu     int                                // of the way out
-	split   uint16                             // MTU that the packet is to be cut to, or 0
+	parsed   parsed
+	leader   parsed // of the datagram that a fragment completes
+	quote    quoted
+	said     parsed                             // of a packet that is made in the name of an end
+	empty    [ipv6HeaderLen + udpHeaderLen]byte // a datagram that an ICMP error of our own is about
+	spec     conntrack.Conn                     // the entry about to be inserted
+	template conntrack.Conn                     // the template about to be inserted; see findTemplate
+	request  sched.Request                      // to the scheduler
+	mtu      int                                // of the way out
+	split    uint16                             // MTU that the packet is to be cut to, or 0
 
 	counted counted
 }
@@ -220,13 +221,14 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	}
 	if h.hasStates() {
 		// A SYN or INIT on the tuple of a connection that is over begins a new
-		// one, at a server chosen anew, and is itself forwarded.
+		// one, at a server chosen anew, and is itself forwarded. Under a template
+		// or a control connection the entry and its server stay.
 		if h.opens() {
 			if dir == conntrack.Inbound && f.renews(c) {
 				f.table.Remove(c, conntrack.Deleted)
 				return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
 			}
-			if dir == conntrack.Outbound && c.Flags&conntrack.SNAT != 0 && over(c.State) {
+			if sideOf(c, dir) == conntrack.Inbound && over(c.State) {
 				f.reopen(c)
 			}
 		}
@@ -258,7 +260,7 @@ func (f *Forwarder) renews(c *conntrack.Conn) bool {
 		return false
 	}
 	s := &f.snap.settings
-	return s.ConnReuseMode != 0 && over(c.State) ||
+	return s.ConnReuseMode != 0 && over(c.State) && f.table.Parent(c) == nil ||
 		s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
 }
 
@@ -349,9 +351,10 @@ func sideOf(c *conntrack.Conn, dir conntrack.Direction) conntrack.Direction {
 
 // refresh restarts the timer of an entry without states.
 func (f *Forwarder) refresh(c *conntrack.Conn, dir conntrack.Direction) {
-	if sideOf(c, dir) == conntrack.Outbound && c.Flags&conntrack.Replied == 0 {
+	if sideOf(c, dir) == conntrack.Outbound && c.Flags&(conntrack.Replied|conntrack.OnePacket) == 0 {
 		c.Flags |= conntrack.Replied
 		f.table.SetClass(c, conntrack.ClassHeld)
+		f.assure(c)
 	}
 	f.table.SetDeadline(c, f.now+f.life(c, c.State))
 }
@@ -379,6 +382,9 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 			}
 		}
 		c.State = next
+		if next == conntrack.Established || next == conntrack.SCTPEstablished {
+			f.assure(c)
+		}
 	}
 	switch {
 	case over(next):
@@ -389,8 +395,8 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 	f.table.SetDeadline(c, f.now+f.life(c, next))
 }
 
-// reopen makes an SNAT entry that is over ready for a new connection of the
-// same endpoints. The mapping stays.
+// reopen makes an entry that is over, and stays, ready for a new connection of
+// the same endpoints: of SNAT, whose mapping stays with it, or under a parent.
 func (f *Forwarder) reopen(c *conntrack.Conn) {
 	c.Window = [2]conntrack.Window{}
 	c.Flags &^= conntrack.Replied
@@ -405,9 +411,13 @@ func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 		f.expired(c)
 	}
 	if c.Server != conntrack.NoSlot {
-		if s := f.snap.server[c.Server].server; c.State.Active() {
+		switch s := f.snap.server[c.Server].server; {
+		case c.Flags&conntrack.OnePacket != 0:
+		case c.Flags&conntrack.Template != 0:
+			s.TemplateClosed()
+		case c.State.Active():
 			s.ConnClosedActive()
-		} else {
+		default:
 			s.ConnClosedInactive()
 		}
 	}

@@ -56,7 +56,9 @@ func (r *Rules) Publish() {
 		e := serviceEntry{
 			key:  serviceKey{conntrack.Endpoint{Addr: conntrack.AddrFrom(v.Addr), Port: v.Port}, v.Proto},
 			mark: v.Mark, pool: v.pool, noServer: v.NoServer, serial: v.serial,
+			persist: newPersistence(v.Persistence, v.Addr.Is4()), onePacket: v.OnePacket,
 		}
+		s.anyPort = s.anyPort || v.Port == 0 && v.Mark == 0
 		for _, d := range v.servers {
 			e.servers = append(e.servers, d.slot)
 		}
@@ -64,6 +66,7 @@ func (r *Rules) Publish() {
 	}
 	s.services = newServiceTable(s.service)
 	s.endpoint = newEndpointTable(r.ServerPorts())
+	r.publishOnce(s)
 
 	r.publishOwn(s)
 	s.marks = r.newMarkTable(s)
@@ -248,6 +251,7 @@ type ServerInfo struct {
 	Serial     uint64
 	Active     int
 	Inactive   int
+	Persistent int // templates, retired ones too
 	Overloaded bool
 }
 
@@ -264,7 +268,7 @@ func (r *Rules) Services() []ServiceInfo {
 		for _, d := range v.servers {
 			info.Servers = append(info.Servers, ServerInfo{
 				ServerSpec: d.ServerSpec, Slot: d.slot, Serial: d.serial,
-				Active: d.sched.Active(), Inactive: d.sched.Inactive(), Overloaded: d.sched.Overloaded(),
+				Active: d.sched.Active(), Inactive: d.sched.Inactive(), Persistent: d.sched.Templates(), Overloaded: d.sched.Overloaded(),
 			})
 		}
 		list = append(list, info)

@@ -22,6 +22,9 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	t := conntrack.Tuple{Src: q.tuple.Dst, Dst: q.tuple.Src, Proto: q.tuple.Proto}
 	c, dir := f.lookup(&t, f.snap.own.find(&t.Dst.Addr))
 	if c == nil {
+		c, dir = f.once(&t), conntrack.Outbound
+	}
+	if c == nil {
 		if f.snap.settings.ScheduleICMP && h.tuple.Dst.Addr == q.tuple.Src.Addr {
 			if v, ok := f.firstError(p, h, &t); ok {
 				return v
@@ -56,7 +59,7 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 // entry is gone, or was another director's. The entry lives for 3 s unless the
 // client says something itself. t is the tuple of the client's packets.
 func (f *Forwarder) firstError(p *Packet, h *parsed, t *conntrack.Tuple) (v Verdict, ok bool) {
-	service := f.snap.services.find(&serviceKey{t.Dst, t.Proto})
+	service := f.snap.serviceOf(t)
 	if service < 0 {
 		return v, false
 	}

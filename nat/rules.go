@@ -152,6 +152,9 @@ func checkUnicast(what string, a netip.Addr) error {
 }
 
 func checkService(s ServiceSpec) error {
+	if err := checkPersistence(s); err != nil {
+		return err
+	}
 	if s.Mark != 0 {
 		if s.ServiceKey != markKey(s.Mark, s.Addr.Is4()) {
 			return fmt.Errorf("%w: a service by mark has no protocol, address or port", ErrInvalid)
@@ -161,8 +164,8 @@ func checkService(s ServiceSpec) error {
 	if s.Proto != ProtoTCP && s.Proto != ProtoUDP && s.Proto != ProtoSCTP {
 		return fmt.Errorf("%w: protocol %d has no services", ErrInvalid, s.Proto)
 	}
-	if s.Port == 0 {
-		return fmt.Errorf("%w: port 0", ErrInvalid)
+	if s.OnePacket && s.Proto != ProtoUDP {
+		return fmt.Errorf("%w: one-packet scheduling is for UDP", ErrInvalid)
 	}
 	if err := notYet(s); err != nil {
 		return err
@@ -174,10 +177,6 @@ func checkService(s ServiceSpec) error {
 func notYet(s ServiceSpec) error {
 	what := ""
 	switch {
-	case s.Persistence.Timeout != 0:
-		what = "persistence"
-	case s.OnePacket:
-		what = "one-packet scheduling"
 	case s.Helper != NoHelper:
 		what = "helpers"
 	default:
@@ -260,8 +259,6 @@ func (r *Rules) Clear() {
 
 func checkServer(k ServiceKey, s ServerSpec) error {
 	switch {
-	case s.Port == 0 && k.Mark == 0: // with a mark, the packet's port
-		return fmt.Errorf("%w: server port 0", ErrInvalid)
 	case s.Weight < 0 || s.Weight > 65535:
 		return fmt.Errorf("%w: weight %d is not in 0…65535", ErrInvalid, s.Weight)
 	case s.Upper < 0 || s.Lower < 0:
@@ -359,7 +356,7 @@ func (r *Rules) DelServer(k ServiceKey, addr netip.Addr, port uint16) error {
 // refers to any more are forgotten after a while.
 func (r *Rules) Tick() {
 	for k, d := range r.trash {
-		if d.idle++; d.sched.Active()+d.sched.Inactive() > 0 {
+		if d.idle++; d.sched.Active()+d.sched.Inactive()+d.sched.Templates() > 0 {
 			d.idle = 0
 		}
 		if d.idle >= trashTicks {

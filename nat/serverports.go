@@ -35,7 +35,7 @@ func (r *Rules) ServerPorts() []ServerPorts {
 			continue
 		}
 		add := func(proto uint8, lo, hi uint16) {
-			if d.Port != 0 {
+			if !d.anyPort() {
 				lo, hi = d.Port, d.Port
 			}
 			list = append(list, ServerPorts{Proto: proto, Addr: d.Addr, Min: lo, Max: hi})
@@ -70,11 +70,7 @@ type portRange struct {
 }
 
 func newEndpointTable(list []ServerPorts) endpointTable {
-	n := tableSize(len(list))
-	t := endpointTable{serviceTable: serviceTable{slot: make([]int32, n), keys: make([]serviceKey, n)}}
-	for i := range t.slot {
-		t.slot[i] = -1
-	}
+	t := endpointTable{serviceTable: emptyServiceTable(len(list))}
 	for i, p := range list {
 		k := serviceKey{conntrack.Endpoint{Addr: conntrack.AddrFrom(p.Addr)}, p.Proto}
 		if p.Min == p.Max {
@@ -103,10 +99,8 @@ func (t *endpointTable) holds(e *conntrack.Endpoint, proto uint8) bool {
 	return i >= 0
 }
 
-// at is where a server gets a packet that a client has sent to port.
-func (s *serverEntry) at(port uint16) conntrack.Endpoint {
-	if s.dest.Port != 0 {
-		return s.dest
-	}
-	return conntrack.Endpoint{Addr: s.dest.Addr, Port: port}
+// anyPort reports whether a server gets packets at the ports that they were sent
+// to; see serviceEntry.at.
+func (d *server) anyPort() bool {
+	return d.Port == 0 || d.service != nil && d.service.Persistence.Timeout > 0 && d.key.Port == 0
 }

@@ -19,6 +19,8 @@ type snapshot struct {
 	owned    []connected // of own, those with a network
 	services serviceTable
 	marks    markTable
+	anyPort  bool           // there is a service of all ports
+	once     serviceTable   // services with one-packet scheduling, by endpoints of servers; empty: none
 	service  []serviceEntry // by service slot
 	server   []serverEntry  // by server slot
 	endpoint endpointTable  // what real servers serve at
@@ -34,12 +36,14 @@ type snapshot struct {
 }
 
 type serviceEntry struct {
-	key      serviceKey // zero but for the family with a mark
-	mark     uint32
-	pool     *sched.Pool
-	servers  []uint32 // server slots, newest first
-	noServer NoServer
-	serial   uint64 // tells one user of the slot from the next
+	key       serviceKey // zero but for the family with a mark
+	mark      uint32
+	pool      *sched.Pool
+	servers   []uint32 // server slots, newest first
+	noServer  NoServer
+	persist   persistence
+	onePacket bool
+	serial    uint64 // tells one user of the slot from the next
 }
 
 type serverEntry struct {
@@ -49,6 +53,7 @@ type serverEntry struct {
 	gone     bool                // deleted, kept for the connections that refer to it
 	fate     fate                // of its connections, if it is gone
 	timeouts *conntrack.Timeouts // of its connections
+	once     bool                // its answers are in the snapshot's table once
 	serial   uint64
 }
 
@@ -202,12 +207,17 @@ type serviceTable struct {
 	keys []serviceKey
 }
 
-func newServiceTable(services []serviceEntry) serviceTable {
-	n := tableSize(len(services))
+func emptyServiceTable(entries int) serviceTable {
+	n := tableSize(entries)
 	t := serviceTable{slot: make([]int32, n), keys: make([]serviceKey, n)}
 	for i := range t.slot {
 		t.slot[i] = -1
 	}
+	return t
+}
+
+func newServiceTable(services []serviceEntry) serviceTable {
+	t := emptyServiceTable(len(services))
 	for i := range services {
 		if services[i].pool != nil && services[i].mark == 0 {
 			t.put(services[i].key, int32(i))
@@ -234,6 +244,19 @@ func (t *serviceTable) find(k *serviceKey) int32 {
 			return t.slot[at]
 		}
 	}
+}
+
+// serviceOf returns the slot of the service that a packet is for, or -1: that of
+// its destination and port, else that of its destination and all ports
+// (ip_vs_service_find).
+func (s *snapshot) serviceOf(t *conntrack.Tuple) int32 {
+	k := serviceKey{t.Dst, t.Proto}
+	slot := s.services.find(&k)
+	if slot < 0 && s.anyPort {
+		k.Port = 0
+		slot = s.services.find(&k)
+	}
+	return slot
 }
 
 func (s *snapshot) snatFor(src *conntrack.Addr) *snatRule {
