@@ -137,15 +137,19 @@ func last(a netip.AddrPort) string { b := a.Addr().As4(); return fmt.Sprint(b[3]
 // recount fails unless the servers' counts are those of the table.
 func recount(t *testing.T, r *Rules, forwarders ...*Forwarder) {
 	t.Helper()
-	type count struct{ active, inactive int }
+	type count struct{ active, inactive, templates int }
 	want := map[uint32]count{}
 	for _, f := range forwarders {
 		for i := range f.table.Extent() {
 			if c := f.table.At(i); c != nil && c.Server != conntrack.NoSlot {
 				n := want[c.Server]
-				if c.State.Active() {
+				switch {
+				case c.Flags&conntrack.OnePacket != 0:
+				case c.Flags&conntrack.Template != 0:
+					n.templates++
+				case c.State.Active():
 					n.active++
-				} else {
+				default:
 					n.inactive++
 				}
 				want[c.Server] = n
@@ -156,7 +160,7 @@ func recount(t *testing.T, r *Rules, forwarders ...*Forwarder) {
 		if d == nil {
 			continue
 		}
-		if got := (count{d.sched.Active(), d.sched.Inactive()}); got != want[uint32(slot)] {
+		if got := (count{d.sched.Active(), d.sched.Inactive(), d.sched.Templates()}); got != want[uint32(slot)] {
 			t.Fatalf("server %s: counted %+v, the table has %+v", d.sched.Addr, got, want[uint32(slot)])
 		}
 	}

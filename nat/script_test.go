@@ -25,6 +25,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 // step:
 //
 //	service tcp A:P sched rr [no-server reset] [on-server-down reset|repick] [idle DURATION]
+//	        [persistent DURATION] [mask ADDR] [one-packet]     edit-service …  the same words
 //	server A:P [weight N]   (of the last service)
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
 //	service mark N sched rr                        mark6: in IPv6; servers of port 0 take the packet's
@@ -46,7 +47,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	answers N       packets made during the last flood
 //	drops REASON N    suppressed REASON N    entries N    removed REASON N    mapped ADDR N
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
-//	stats A:P active= inactive= conns= in=PACKETS/BYTES out=PACKETS/BYTES
+//	stats A:P active= inactive= [templates=] conns= in=PACKETS/BYTES out=PACKETS/BYTES
 //	services tcp A:P conns= in= out=
 //
 // $NAME in a want or made line takes what is there, and stands for it from then
@@ -193,6 +194,44 @@ func (s *script) key(proto, addr string) ServiceKey {
 	return ServiceKey{Proto: map[string]uint8{"tcp": ProtoTCP, "udp": ProtoUDP, "sctp": ProtoSCTP}[proto], Addr: a.Addr(), Port: a.Port()}
 }
 
+// spec is what the words of a service line say.
+func (s *script) spec(w []string) ServiceSpec {
+	s.service = s.key(w[0], w[1])
+	spec := ServiceSpec{ServiceKey: s.service, Scheduler: "rr"}
+	duration := func(text string) time.Duration {
+		d, err := time.ParseDuration(text)
+		s.must(err)
+		return d
+	}
+	for i := 2; i < len(w); i++ {
+		word := w[i]
+		if word == "one-packet" {
+			spec.OnePacket = true
+			continue
+		}
+		if i++; i == len(w) {
+			s.fatal("%s without a value", word)
+		}
+		switch word {
+		case "sched":
+			spec.Scheduler = w[i]
+		case "no-server":
+			spec.NoServer = map[string]NoServer{"icmp": NoServerICMP, "reset": NoServerReset}[w[i]]
+		case "on-server-down":
+			spec.OnServerDown = map[string]ServerDown{"reset": ServerDownReset, "repick": ServerDownRepick}[w[i]]
+		case "idle":
+			spec.Idle = duration(w[i])
+		case "persistent":
+			spec.Persistence.Timeout = duration(w[i])
+		case "mask":
+			spec.Persistence.Mask = conntrack.AddrFrom(netip.MustParseAddr(w[i]))
+		default:
+			s.fatal("no word of a service: %q", word)
+		}
+	}
+	return spec
+}
+
 func (s *script) server(words []string) ServerSpec {
 	a := netip.MustParseAddrPort(words[0])
 	spec := ServerSpec{Addr: a.Addr(), Port: a.Port(), Weight: 1}
@@ -249,23 +288,9 @@ func (s *script) step(word, rest string) {
 	w := strings.Fields(rest)
 	switch word {
 	case "service":
-		s.service = s.key(w[0], w[1])
-		spec := ServiceSpec{ServiceKey: s.service, Scheduler: "rr"}
-		for i := 2; i+1 < len(w); i += 2 {
-			switch w[i] {
-			case "sched":
-				spec.Scheduler = w[i+1]
-			case "no-server":
-				spec.NoServer = map[string]NoServer{"icmp": NoServerICMP, "reset": NoServerReset}[w[i+1]]
-			case "on-server-down":
-				spec.OnServerDown = map[string]ServerDown{"reset": ServerDownReset, "repick": ServerDownRepick}[w[i+1]]
-			case "idle":
-				d, err := time.ParseDuration(w[i+1])
-				s.must(err)
-				spec.Idle = d
-			}
-		}
-		s.must(s.rules.AddService(spec))
+		s.must(s.rules.AddService(s.spec(w)))
+	case "edit-service":
+		s.must(s.rules.EditService(s.spec(w)))
 	case "of":
 		s.service = s.key(w[0], w[1])
 	case "server":
@@ -462,7 +487,8 @@ func (s *script) set(name string, n int) {
 	}
 	flags := map[string]*bool{
 		"expire_nodest_conn": &v.ExpireNodestConn, "nat_icmp_send": &v.NATICMPSend, "sloppy_tcp": &v.SloppyTCP, "sloppy_sctp": &v.SloppySCTP,
-		"schedule_icmp": &v.ScheduleICMP, "reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN,
+		"schedule_icmp": &v.ScheduleICMP, "expire_quiescent_template": &v.ExpireQuiescentTemplate,
+		"reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN,
 	}
 	switch {
 	case numbers[name] != nil:
@@ -620,7 +646,11 @@ func (s *script) listing(word, rest string) []string {
 			for _, d := range v.Servers {
 				if d.Addr == a.Addr() && d.Port == a.Port() {
 					c := stats.Servers[d.Slot]
-					got = append(got, fmt.Sprintf("stats %s active=%d inactive=%d conns=%d in=%d/%d out=%d/%d", a, d.Active, d.Inactive,
+					inactive := strconv.Itoa(d.Inactive)
+					if d.Persistent != 0 {
+						inactive += fmt.Sprintf(" templates=%d", d.Persistent)
+					}
+					got = append(got, fmt.Sprintf("stats %s active=%d inactive=%s conns=%d in=%d/%d out=%d/%d", a, d.Active, inactive,
 						c.Conns, c.InPackets, c.InBytes, c.OutPackets, c.OutBytes))
 				}
 			}
