@@ -171,6 +171,13 @@ func controlConn(c *nat.ConnInfo) control.Conn {
 	switch {
 	case c.SNAT:
 		conn.Kind = "snat"
+	case c.Template:
+		conn.Kind = "template"
+		if c.Proto == 0 {
+			conn.Proto = "ip" // of a service by mark
+		}
+	case c.OnePacket:
+		conn.Kind = "answers"
 	case c.Local.IsValid():
 		conn.Kind, conn.Local = "fullnat", c.Local
 	}
