@@ -13,7 +13,7 @@ import (
 
 // first decides about a packet without an entry.
 func (f *Forwarder) first(p *Packet, h *parsed, own int32) Verdict {
-	service := f.marked(p, h, own)
+	service := f.marked(p, &h.tuple, own)
 	if own >= 0 || service >= 0 {
 		return f.firstInbound(p, h, own, service)
 	}

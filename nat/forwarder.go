@@ -166,16 +166,16 @@ func (f *Forwarder) whole(p *Packet, h *parsed) Verdict {
 
 // lookup finds the entry of a packet. own is the index of its destination among
 // our addresses, or -1: then it is on its way out, to an outside endpoint; or it
-// comes from one, to an address that is ours for mark rules only. What leaves is
-// looked for first: a client may well be in the network of such a rule, while
-// the other would need a real server that opens connections from the very port
-// it serves at.
+// comes from one, to an address that a mark rule to a network has made a virtual
+// one. What leaves is looked for first: a client may well be in such a network,
+// while the other would need a real server that opens connections from the very
+// port it serves at.
 func (f *Forwarder) lookup(t *conntrack.Tuple, own int32) (*conntrack.Conn, conntrack.Direction) {
 	if own >= 0 {
 		return f.table.Lookup(t, conntrack.DstOurs)
 	}
 	c, dir := f.table.Lookup(t, conntrack.DstForeign)
-	if c == nil && f.snap.marks.between(&t.Src.Addr, &t.Dst.Addr) {
+	if c == nil && f.snap.marks.wide {
 		return f.table.Lookup(t, conntrack.DstOurs)
 	}
 	return c, dir

@@ -40,8 +40,8 @@ func (r *Rules) AddMark(m MarkRule) error {
 }
 
 // DelMark deletes a rule, which is to be given as it was added. Connections stay,
-// and go on if their packets are still ours: by another rule, or because their
-// virtual address is that of a service or an SNAT rule too.
+// and go on if their packets are still ours: their virtual address is that of a
+// service or an SNAT rule too, or another rule is about it.
 func (r *Rules) DelMark(m MarkRule) error {
 	i := slices.Index(r.marks, m)
 	if i < 0 {

@@ -5,6 +5,7 @@ package nat
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -227,12 +228,12 @@ func TestManyMarkRules(t *testing.T) {
 	f := s.forwarder()
 	defer f.Close()
 	table := &f.snap.marks
-	if got := len(table.rules) - table.wide; got != 2 { // one rule, two families
-		t.Errorf("%d rules are tried with each first packet", got)
+	if len(table.lengths) != 3 { // one address, everything in IPv4, everything in IPv6
+		t.Errorf("a first packet looks at prefixes of the lengths %v", table.lengths)
 	}
-	for i, span := range table.byOwn {
-		if span.to-span.from != 1 {
-			t.Fatalf("address %d has %d rules", i, span.to-span.from)
+	for _, span := range table.spans {
+		if span.end-span.first != 1 {
+			t.Fatalf("%v has %d rules", span.to, span.end-span.first)
 		}
 	}
 	for i, want := range map[int]string{0: "10.0.0.2", n/2 - 1: "10.0.0.2", n / 2: "10.0.0.3", n - 1: "10.0.0.3"} {
@@ -243,5 +244,94 @@ func TestManyMarkRules(t *testing.T) {
 			}
 			s.verdict = nil
 		}
+	}
+}
+
+// TestMarkTableFinds compares with rules tried one after the other.
+func TestMarkTableFinds(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 3))
+	net4 := func() netip.Prefix {
+		a := netip.AddrFrom4([4]byte{10, byte(rnd.IntN(2)), byte(rnd.IntN(3)), byte(rnd.IntN(4))})
+		return netip.PrefixFrom(a, rnd.IntN(33)).Masked()
+	}
+	net6 := func() netip.Prefix {
+		a := [16]byte{0: 0x20, 1: 0x01, 7: byte(rnd.IntN(2)), 8: byte(rnd.IntN(2) << 7), 15: byte(rnd.IntN(3))}
+		return netip.PrefixFrom(netip.AddrFrom16(a), rnd.IntN(129)).Masked()
+	}
+	found := 0
+	for round := range 60 {
+		r := NewRules()
+		r.SetPorts([]PortInfo{{Index: 0, Name: "a", MTU: 1500, Up: true}, {Index: 63, Name: "b", MTU: 1500, Up: true}})
+		for _, four := range []bool{true, false} {
+			for mark := range uint32(3) { // the fourth has no service
+				if err := r.AddService(ServiceSpec{ServiceKey: markKey(mark+1, four), Scheduler: "rr"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range rnd.IntN(20) {
+			net := net4
+			if rnd.IntN(2) == 0 {
+				net = net6
+			}
+			m := MarkRule{Mark: 1 + rnd.Uint32N(4), Proto: []uint8{0, ProtoTCP, ProtoUDP}[rnd.IntN(3)], Link: []string{"", "", "a", "b", "c"}[rnd.IntN(5)]}
+			if rnd.IntN(2) == 0 {
+				m.From = net()
+			}
+			if rnd.IntN(4) != 0 {
+				m.To = net()
+			}
+			if rnd.IntN(2) == 0 {
+				m.MinPort = 1 + uint16(rnd.IntN(3))
+				m.MaxPort = m.MinPort + uint16(rnd.IntN(3))
+			}
+			if err := r.AddMark(m); err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrMarkExists) {
+				t.Fatal(err)
+			}
+		}
+		r.Publish()
+		s := r.current.Load()
+		for range 200 {
+			net := net4
+			if rnd.IntN(2) == 0 {
+				net = net6
+			}
+			src, dst := net().Addr(), net().Addr()
+			p := Packet{In: uint16(rnd.IntN(2) * 63)}
+			k := conntrack.Tuple{
+				Src:   conntrack.Endpoint{Addr: conntrack.AddrFrom(src), Port: 9},
+				Dst:   conntrack.Endpoint{Addr: conntrack.AddrFrom(dst), Port: 1 + uint16(rnd.IntN(6))},
+				Proto: []uint8{ProtoTCP, ProtoUDP, ProtoSCTP}[rnd.IntN(3)],
+			}
+			want, wide := int32(-1), false
+			for _, m := range slices.Backward(r.Marks()) {
+				name := map[uint16]string{0: "a", 63: "b"}[p.In]
+				between := (!m.From.IsValid() || m.From.Contains(src)) && (!m.To.IsValid() || m.To.Contains(dst)) && src.Is4() == dst.Is4()
+				v := r.byKey[markKey(m.Mark, dst.Is4())]
+				wide = wide || between && v != nil && !m.To.IsSingleIP()
+				if between && (m.Proto == 0 || m.Proto == k.Proto) && (m.Link == "" || m.Link == name) &&
+					(m.MaxPort == 0 || k.Dst.Port >= m.MinPort && k.Dst.Port <= m.MaxPort) {
+					if want = -1; v != nil {
+						want = int32(v.slot)
+					}
+				}
+			}
+			got := int32(-1)
+			if m := s.marks.find(&p, &k, false); m != nil {
+				got = m.service
+			}
+			if got != want && src.Is4() == dst.Is4() {
+				t.Fatalf("round %d: %v by port %d: service %d, want %d, of %v", round, k, p.In, got, want, r.Marks())
+			}
+			if got := s.marks.between(&k.Src.Addr, &k.Dst.Addr); got != wide {
+				t.Fatalf("round %d: between %v and %v: %v, want %v, by %v", round, src, dst, got, wide, r.Marks())
+			}
+			if got >= 0 {
+				found++
+			}
+		}
+	}
+	if found < 1000 {
+		t.Errorf("%d packets have a service", found)
 	}
 }
