@@ -205,7 +205,7 @@ not count as heard from both sides.
 	RST                        believed                       in the window only (RFC 5961): a blind one ends nothing
 	FIN                        believed                       in the window only
 	null, xmas, SYN+FIN        move an entry, SYN+FIN opens   dropped: no TCP sends them
-	SYN to a deleted server    dropped                        scheduled anew and forwarded
+	SYN to a deleted server    dropped                        scheduled anew and forwarded; dropped if set
 	same replies               mixed up                       another server, or reply-clash
 	hairpin                    times out                      full NAT
 	server without an entry    its address leaks              dropped, RST to the server
@@ -213,9 +213,11 @@ not count as heard from both sides.
 	marked, from a server      to any destination             to a single address only: the rest could not come back
 	ICMP from it, no entry     its address leaks              dropped
 	quoted UDP checksum        left wrong                     right
+	UDP checksum 0             computed                       stays 0: nobody answers for those bytes (RFC 768)
 	fragments                  reassembled, cut again         wait until all are there, and go on as they came;
 	                                                          of a flood the oldest give way, not the newest
-	frag-needed, time-exceeded TTL of the quotation minus 1   quoted as it came
+	quoted time to live        often less by 1                as it came
+	first packet stopped       opens an entry                 none: what never reaches a server is no connection
 	ICMP about TCP             any                            sequence number judged (RFC 5927)
 	ICMP about SCTP            any                            tag judged (RFC 9260 section 10)
 	SCTP ABORT, SHUTDOWN       believed                       with a right tag only

@@ -212,11 +212,13 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 		return f.toGone(p, h, c)
 	}
 	if h.ttl <= 1 {
+		f.stopped(p, h, c, dir)
 		return f.timeExceeded(p, h)
 	}
 
 	way := f.way(c, dir)
 	if v, ok := f.fits(p, h, &way); !ok {
+		f.stopped(p, h, c, dir)
 		return v
 	}
 	if h.hasStates() {
@@ -246,6 +248,21 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	}
 	f.count(c, dir, len(p.Data))
 	return f.send(p, h, c, dir, &way)
+}
+
+// stopped counts a packet of an entry that gets no further. IPVS counts what comes
+// for a service, and follows it, before it looks whether it can go on; what comes
+// from a server after.
+func (f *Forwarder) stopped(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction) {
+	if dir != conntrack.Inbound || c.Server == conntrack.NoSlot || h.opens() && f.renews(c) {
+		return
+	}
+	f.count(c, dir, len(p.Data))
+	if h.kind != kindTCP {
+		f.refresh(c, dir)
+		return
+	}
+	f.advance(h, c, dir)
 }
 
 // over reports whether a connection in state s has ended at both ends.

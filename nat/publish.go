@@ -33,7 +33,7 @@ func (r *Rules) Publish() {
 			dest:   conntrack.Endpoint{Addr: conntrack.AddrFrom(d.Addr), Port: d.Port},
 			server: d.sched, service: conntrack.NoSlot, gone: d.gone, serial: d.serial,
 		}
-		if d.service != nil {
+		if !d.service.deleted {
 			e.service = d.service.slot
 		}
 		r.publishEnds(s, d, &e)

@@ -57,12 +57,18 @@ func segment(event, client, virtual, server string) string {
 // TestRecordedMatrix sends each sequence of segments that a kernel was given
 // and compares state, timer and counts at its end.
 func TestRecordedMatrix(t *testing.T) {
-	s := newScript(t, "tcp-matrix")
+	t.Run("usual", func(t *testing.T) { replayMatrix(t, "tcp-matrix.txt", 150, 0) })
+	t.Run("secure", func(t *testing.T) { replayMatrix(t, "tcp-matrix-secure.txt", 36, 3) })
+}
+
+func replayMatrix(t *testing.T, file string, least, secure int) {
+	s := newScript(t, file)
 	s.max = 4096
+	s.set("secure_tcp", secure)
 	s.step("service", "tcp 192.168.88.23:80 sched rr")
 	s.step("server", "10.0.0.2:8080")
-	list := lines(t, "../conntrack/testdata/tcp-matrix.txt")
-	if len(list) < 150 {
+	list := lines(t, "../conntrack/testdata/"+file)
+	if len(list) < least {
 		t.Fatalf("%d sequences", len(list))
 	}
 	for i, line := range list {
@@ -71,14 +77,7 @@ func TestRecordedMatrix(t *testing.T) {
 		for _, e := range strings.Fields(events) {
 			s.arrive("", segment(e, client, "192.168.88.23:80", "10.0.0.2:8080"))
 		}
-		got := "none"
-		for _, c := range s.f.Conns(ConnQuery{}).Conns {
-			if c.Client.String() != client {
-				continue
-			}
-			left := c.Expires - time.Second // the recordings show it a moment later
-			got = fmt.Sprintf("%s %02d:%02d", c.State, int(left.Minutes()), int(left.Seconds())%60)
-		}
+		got := shown(s, client)
 		if got != want {
 			t.Errorf("%s: %s, the kernel %s", events, got, want)
 		}
@@ -87,15 +86,33 @@ func TestRecordedMatrix(t *testing.T) {
 	recount(t, s.rules, s.f)
 }
 
+// shown is the state and timer of a client's entry, as a listing shows them in the
+// second after its last packet.
+func shown(s *script, client string) string {
+	for _, c := range s.f.Conns(ConnQuery{}).Conns {
+		if c.Client.String() == client {
+			return fmt.Sprintf("%s %s", c.State, minutes(c.Expires-time.Second))
+		}
+	}
+	return "none"
+}
+
+func minutes(d time.Duration) string {
+	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+}
+
 // TestRecordedReuse sends a SYN on the tuple of a connection in each state: the
-// kernel with conn_reuse_mode 1 schedules it anew in TIME_WAIT and CLOSE.
+// kernel with conn_reuse_mode 1 schedules it anew in TIME_WAIT and CLOSE, with
+// conn_reuse_mode 0 never.
 func TestRecordedReuse(t *testing.T) {
 	// How the states that the recording names come about, by segments.
 	ways := map[string]string{
-		"SYN_RECV": "iS", "ESTABLISHED": "iS oS iA", "FIN_WAIT": "iS oS iA iF", "TIME_WAIT": "iS oS iA iF oF iA",
-		"CLOSE by client": "iS oS iA iR oS", "CLOSE by server": "iS oS iA oR",
+		"1 SYN_RECV": "iS", "1 ESTABLISHED": "iS oS iA", "1 FIN_WAIT": "iS oS iA iF", "1 TIME_WAIT": "iS oS iA iF oF iA",
+		"1 CLOSE by client": "iS oS iA iR oS", "1 CLOSE by server": "iS oS iA oR",
+		"0 SYN_RECV": "iS", "0 ESTABLISHED": "iS oS iA", "0 FIN_WAIT": "iS oS iA iF", "0 TIME_WAIT": "iS oS iA iF oF iA",
+		"0 CLOSE by client": "iS oS iA iR", "0 CLOSE by server": "iS oS iA oR",
 	}
-	form := regexp.MustCompile(`^conn_reuse_mode=1 (.*) : before (\S+) \S+ 10.0.0.(\d):\d+ ; after (\S+) (\S+) 10.0.0.(\d):\d+$`)
+	form := regexp.MustCompile(`^conn_reuse_mode=(. .*) : before (\S+) \S+ 10.0.0.(\d):\d+ ; after (\S+) (\S+) 10.0.0.(\d):\d+$`)
 	found := 0
 	for _, line := range lines(t, "testdata/recorded/reuse.txt") {
 		m := form.FindStringSubmatch(line)
@@ -104,6 +121,7 @@ func TestRecordedReuse(t *testing.T) {
 		}
 		found++
 		s := newScript(t, "reuse "+m[1])
+		s.set("conn_reuse_mode", int(m[1][0]-'0'))
 		s.step("service", "tcp 192.168.88.23:80 sched rr")
 		s.step("server", "10.0.0.3:80") // the newest is first in turn
 		s.step("server", "10.0.0.2:80")
@@ -127,7 +145,7 @@ func TestRecordedReuse(t *testing.T) {
 		}
 		recount(t, s.rules, s.f)
 	}
-	if found != 6 {
+	if found != len(ways) {
 		t.Fatalf("%d cases", found)
 	}
 }

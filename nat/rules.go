@@ -93,11 +93,12 @@ type service struct {
 	serial  uint64
 	pool    *sched.Pool
 	servers []*server // newest first
+	deleted bool
 }
 
 type server struct {
 	ServerSpec
-	service *service   // nil: deleted with its service
+	service *service   // may be deleted, too
 	key     ServiceKey // of the service, for the trash
 	slot    uint32
 	serial  uint64
@@ -243,8 +244,8 @@ func (r *Rules) DelService(k ServiceKey) error {
 	}
 	for _, d := range s.servers {
 		r.discard(d)
-		d.service = nil
 	}
+	s.deleted = true
 	r.services.remove(s.slot)
 	delete(r.byKey, k)
 	return nil
@@ -294,6 +295,9 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 	d := r.trash[serverKey{k, addr}]
 	if d != nil {
 		delete(r.trash, serverKey{k, addr})
+		if d.service != s {
+			d.serial = r.nextSerial() // its counters begin anew with another service
+		}
 	} else {
 		d = &server{key: k, serial: r.nextSerial(), sched: sched.NewServer(addr, spec.Weight)}
 		d.slot = r.servers.put(d)
