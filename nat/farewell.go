@@ -7,13 +7,13 @@ import "github.com/vsnat/vsnat/conntrack"
 // Polite ends. A connection that ends here while both ends think that it lives
 // would leave them waiting, for hours or for ever. They are told:
 //
-//	TCP  a RST to each, with the number that its receiver waits for. One that has
-//	     missed a segment answers with a challenge (RFC 5961 section 3.2), to a
-//	     connection that is not there any more, and gets the right one for that
-//	SCTP an ABORT to each, with the tag that its receiver asked for
-//	UDP  ICMP port unreachable to the client, about a datagram as it would send it.
-//	     Only if its server is gone: after a pause its next datagram opens a new
-//	     entry, and an error would spoil that
+//	TCP   a RST to each, with the number that its receiver waits for. One that has
+//	      missed a segment answers with a challenge (RFC 5961 section 3.2), to a
+//	      connection that is not there any more, and gets the right one for that
+//	SCTP  an ABORT to each, with the tag that its receiver asks for
+//	UDP   ICMP port unreachable to the client, about a datagram as it would send it.
+//	      Only if its server is gone: after a pause its next datagram opens a new
+//	      entry, and an error would spoil that
 //
 // It is done for connections that time out (Settings.ResetOnExpiry) and for those
 // of deleted servers (gone.go), at most farewells a second, beside the limit of
@@ -22,15 +22,15 @@ import "github.com/vsnat/vsnat/conntrack"
 // nobody is told, which is counted; the visit of a deleted server's waits.
 const farewells = 20_000
 
-// unfinished tells whether the ends of a connection in state s have something
+// unfinished tells whether the ends of a TCP connection in state s have something
 // left to say to each other: it is open, in one direction at least.
 func unfinished(s conntrack.State) bool {
-	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait || s == conntrack.SCTPEstablished
+	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait
 }
 
 // expired is told of entries whose time was over, when they are gone already.
 func (f *Forwarder) expired(c *conntrack.Conn) {
-	if !unfinished(c.State) {
+	if c.Proto != ProtoTCP || !unfinished(c.State) {
 		return
 	}
 	f.counters.expiredOpen++
@@ -51,36 +51,24 @@ func (f *Forwarder) mayTell() bool {
 
 // tell tells the ends of a connection that it is over.
 func (f *Forwarder) tell(c *conntrack.Conn) {
-	switch c.Proto {
-	case ProtoTCP, ProtoSCTP:
-		f.resetEnd(c, conntrack.Outbound)
-		f.resetEnd(c, conntrack.Inbound)
-	case ProtoUDP:
+	if c.Proto == ProtoUDP {
 		f.refuseClient(c)
+		return
 	}
+	f.tellEnd(c, conntrack.Outbound)
+	f.tellEnd(c, conntrack.Inbound)
 }
 
-// resetEnd sends a RST or an ABORT in the name of sender: Outbound, to the client.
-// It is made as sender would have made it, and goes the way of its packets.
-func (f *Forwarder) resetEnd(c *conntrack.Conn, sender conntrack.Direction) {
-	seq, seqKnown := c.NextSeq(sender)
-	ack, ackKnown := c.NextAck(sender)
-	tag, tagKnown := c.Tag(sender)
-	known := seqKnown || ackKnown
-	if c.Proto == ProtoSCTP {
-		known = tagKnown
-	}
+// tellEnd ends a connection in the name of sender: Outbound, towards the client. The
+// packet is made as sender would have made it, and goes the way of its packets.
+func (f *Forwarder) tellEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	way := f.way(c, sender)
-	if way.port == NoPort || !known {
+	if way.port == NoPort {
 		return
 	}
-	b := f.farewell(max(resetLen, abortLen))
+	b := f.farewell(maxErrorLen)
 	if b == nil {
 		return
-	}
-	flags := uint8(flagRST)
-	if ackKnown {
-		flags |= flagACK
 	}
 	p := Packet{In: c.HopPort}
 	src, dst := &c.Client, &c.Virtual
@@ -91,11 +79,7 @@ func (f *Forwarder) resetEnd(c *conntrack.Conn, sender conntrack.Direction) {
 			dst = &c.Local
 		}
 	}
-	if c.Proto == ProtoSCTP {
-		p.Data = b[:buildChunk(b, src, dst, sctpAbort, 0, tag)]
-	} else {
-		p.Data = b[:buildResetSegment(b, src, dst, seq, ack, flags)]
-	}
+	p.Data = b[:buildEnd(b, c, sender, src, dst)]
 	h := &f.said
 	if h.parse(&p) != ReasonNone {
 		return
@@ -103,6 +87,28 @@ func (f *Forwarder) resetEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	v := f.send(&p, h, c, sender, &way)
 	f.outbox.put(len(p.Data), p, v)
 	f.counters.farewells++
+}
+
+// buildEnd writes what ends c in the name of sender: a RST, or an ABORT of SCTP
+// (RFC 9260 section 3.3.7). Zero: too little was seen to be believed.
+func buildEnd(b []byte, c *conntrack.Conn, sender conntrack.Direction, src, dst *conntrack.Endpoint) int {
+	switch c.Proto {
+	case ProtoTCP:
+		seq, seqKnown := c.NextSeq(sender)
+		ack, ackKnown := c.NextAck(sender)
+		flags := uint8(flagRST)
+		if ackKnown {
+			flags |= flagACK
+		}
+		if seqKnown || ackKnown {
+			return buildResetSegment(b, src, dst, seq, ack, flags)
+		}
+	case ProtoSCTP:
+		if tag, known := c.Tag(sender); known {
+			return buildChunk(b, src, dst, sctpAbort, 0, tag)
+		}
+	}
+	return 0
 }
 
 // refuseClient tells the client of a UDP flow that nobody is there any more. The

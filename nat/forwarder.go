@@ -258,11 +258,11 @@ func (f *Forwarder) stopped(p *Packet, h *parsed, c *conntrack.Conn, dir conntra
 		return
 	}
 	f.count(c, dir, len(p.Data))
-	if h.kind != kindTCP {
-		f.refresh(c, dir)
+	if h.hasStates() {
+		f.advance(h, c, dir)
 		return
 	}
-	f.advance(h, c, dir)
+	f.refresh(c, dir)
 }
 
 // over reports whether a connection in state s has ended at both ends.

@@ -81,14 +81,21 @@ func (f *Forwarder) toGone(p *Packet, h *parsed, c *conntrack.Conn) Verdict {
 	case over(c.State):
 		return drop(ReasonServerGone)
 	default:
-		if h.hasStates() {
-			f.resetEnd(c, conntrack.Inbound)
+		if c.Proto != ProtoUDP {
+			f.tellEnd(c, conntrack.Inbound)
 		}
 		f.table.Remove(c, conntrack.ServerGone)
 		return f.refuse(p, h, ReasonServerGone)
 	}
 	f.table.Remove(c, conntrack.ServerGone)
 	return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
+}
+
+// unanswered tells whether all that was seen of a connection is the client's first
+// packet, which it will send again.
+func unanswered(c *conntrack.Conn) bool {
+	return c.Flags&conntrack.Replied == 0 &&
+		(c.State == conntrack.SynRecv || c.State == conntrack.SCTPInit1 || c.State == conntrack.SCTPInit)
 }
 
 // slotsPerBudget is how many slots of the table are visited for each entry that
@@ -131,24 +138,20 @@ func (f *Forwarder) visitGone(slots int) {
 // reports false if that has to wait.
 func (f *Forwarder) endGone(c *conntrack.Conn) bool {
 	fate := f.snap.server[c.Server].fate
-	if fate == fateKeep || c.Flags&conntrack.OnePacket != 0 || c.Flags&conntrack.Template != 0 && fate != fateExpire {
+	if fate == fateKeep || c.Flags&conntrack.Template != 0 && fate != fateExpire {
 		return true
 	}
 	switch fate {
 	case fateExpire:
 		if c.Children() == 0 {
-			t, server := f.table.Parent(c), c.Server
 			f.table.Remove(c, conntrack.ServerGone)
-			if t != nil && t.Flags&conntrack.Template != 0 && t.Server == server && t.Children() == 0 {
-				f.table.Remove(t, conntrack.ServerGone)
-			}
 		}
 		return true
 	case fateRepick:
 		if c.State == conntrack.UDP {
 			return true
 		}
-		if c.Flags&conntrack.Replied == 0 && (c.State == conntrack.SynRecv || c.State == conntrack.SCTPInit1 || c.State == conntrack.SCTPInit) {
+		if unanswered(c) {
 			f.table.Remove(c, conntrack.ServerGone)
 			return true
 		}
