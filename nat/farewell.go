@@ -22,15 +22,15 @@ import "github.com/vsnat/vsnat/conntrack"
 // nobody is told, which is counted; the visit of a deleted server's waits.
 const farewells = 20_000
 
-// unfinished tells whether the ends of a TCP connection in state s have something
+// unfinished tells whether the ends of a connection in state s have something
 // left to say to each other: it is open, in one direction at least.
 func unfinished(s conntrack.State) bool {
-	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait
+	return s == conntrack.Established || s == conntrack.FinWait || s == conntrack.CloseWait || s == conntrack.SCTPEstablished
 }
 
 // expired is told of entries whose time was over, when they are gone already.
 func (f *Forwarder) expired(c *conntrack.Conn) {
-	if c.Proto != ProtoTCP || !unfinished(c.State) {
+	if !unfinished(c.State) {
 		return
 	}
 	f.counters.expiredOpen++
