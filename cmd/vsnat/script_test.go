@@ -60,6 +60,7 @@ func directorCommand(ts *testscript.TestScript, neg bool, args []string) {
 		Check:       config.CheckService,
 		CheckServer: config.CheckServer,
 		CheckSNAT:   config.CheckSNAT,
+		CheckMark:   config.CheckMark,
 	}
 	ts.Check(fill(d))
 	l, err := control.Listen(ts.Getenv("VSNAT_SOCKET"), control.ListenOptions{})

@@ -99,6 +99,17 @@ func (d *director) DeleteSNAT(ctx context.Context, from netip.Prefix) error {
 	return d.change(ctx, "delete snat "+from.String(), func() error { return d.rules.DelSNAT(from) })
 }
 
+func (d *director) AddMark(ctx context.Context, m control.MarkSpec) error {
+	if err := config.CheckMark(m); err != nil {
+		return err
+	}
+	return d.change(ctx, "add "+m.String(), func() error { return d.rules.AddMark(natMark(m)) })
+}
+
+func (d *director) DeleteMark(ctx context.Context, m control.MarkSpec) error {
+	return d.change(ctx, "delete "+m.String(), func() error { return d.rules.DelMark(natMark(m)) })
+}
+
 // Timeouts implements control.Director.
 func (d *director) Timeouts(ctx context.Context) (t control.Timeouts, err error) {
 	err = d.call(ctx, func() error {

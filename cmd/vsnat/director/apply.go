@@ -132,6 +132,20 @@ func natSNAT(s control.SNATSpec) nat.SNATSpec {
 	return nat.SNATSpec{From: s.From, To: s.To, MinPort: s.MinPort, MaxPort: s.MaxPort}
 }
 
+func natMark(m control.MarkSpec) nat.MarkRule {
+	return nat.MarkRule{
+		Mark: m.Mark, Proto: protoOf(m.Proto), From: m.From, To: m.To, MinPort: m.MinPort, MaxPort: m.MaxPort, Link: m.Interface,
+	}
+}
+
+func controlMark(m nat.MarkRule) control.MarkSpec {
+	spec := control.MarkSpec{Mark: m.Mark, From: m.From, To: m.To, MinPort: m.MinPort, MaxPort: m.MaxPort, Interface: m.Link}
+	if m.Proto != 0 {
+		spec.Proto = protoName(m.Proto)
+	}
+	return spec
+}
+
 // timeoutFields pairs each timeout of the control protocol with its state.
 func timeoutFields(t *control.Timeouts) map[conntrack.State]*control.Duration {
 	return map[conntrack.State]*control.Duration{
@@ -196,6 +210,11 @@ func loadRules(r *nat.Rules, cfg *config.Config) error {
 			return fmt.Errorf("SNAT of %s: %w", s.From, err)
 		}
 	}
+	for _, m := range cfg.Marks {
+		if err := r.AddMark(natMark(m)); err != nil {
+			return fmt.Errorf("%s: %w", m, err)
+		}
+	}
 	return nil
 }
 
@@ -203,7 +222,7 @@ func loadRules(r *nat.Rules, cfg *config.Config) error {
 // rules as they are now.
 func (d *director) running() *config.Config {
 	cfg := *d.cfg
-	cfg.Services, cfg.SNAT = nil, nil
+	cfg.Services, cfg.SNAT, cfg.Marks = nil, nil, nil
 	for _, s := range d.rules.Services() {
 		service := config.Service{ServiceSpec: controlService(s.ServiceSpec)}
 		for _, v := range slices.Backward(s.Servers) {
@@ -213,6 +232,9 @@ func (d *director) running() *config.Config {
 	}
 	for _, s := range d.rules.SNATs() {
 		cfg.SNAT = append(cfg.SNAT, controlSNAT(s))
+	}
+	for _, m := range d.rules.Marks() {
+		cfg.Marks = append(cfg.Marks, controlMark(m))
 	}
 	return &cfg
 }

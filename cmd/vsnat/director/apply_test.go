@@ -4,6 +4,7 @@ package director
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -57,6 +58,43 @@ services:
 	// Whole addresses need no mask.
 	if m := natService(cfg.Services[5].ServiceSpec).Persistence; m != (nat.Persistence{Timeout: 360e9}) {
 		t.Errorf("%+v", m)
+	}
+}
+
+// Rules that give marks are there in their order, whichever way they came.
+func TestMarksThere(t *testing.T) {
+	const rules = "marks:\n  - {mark: 1, proto: tcp, to: 192.168.88.24, ports: 80}\n  - {mark: 2, from: 192.0.2.0/24, interface: dwan}\n"
+	d, file := startDirector(t, small+rules)
+	third := control.MarkSpec{Mark: 3, Proto: control.SCTP}
+	must(t, d.AddMark(t.Context(), third))
+	for name, err := range map[string]error{
+		"twice":   d.AddMark(t.Context(), control.MarkSpec{Mark: 9, Proto: control.SCTP}),
+		"none":    d.DeleteMark(t.Context(), control.MarkSpec{Mark: 9}),
+		"invalid": d.AddMark(t.Context(), control.MarkSpec{}),
+	} {
+		var refused *control.Error
+		if !errors.As(err, &refused) || refused.Hint == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	list, err := d.Marks(t.Context())
+	must(t, err)
+	if text := fmt.Sprint(list); text != "[mark 1 tcp to 192.168.88.24/32 ports 80 mark 2 from 192.0.2.0/24 by dwan mark 3 sctp]" {
+		t.Error(text)
+	}
+	parsed, err := config.Parse("saved", []byte(d.config(t)))
+	must(t, err)
+	if !slices.Equal(parsed.Marks, list) {
+		t.Errorf("saved:\n%s", d.config(t))
+	}
+	must(t, os.WriteFile(file, []byte(small+"marks: [{mark: 2, from: 192.0.2.0/24, interface: dwan}]\n"), 0o600))
+	r, err := d.Reload(t.Context())
+	must(t, err)
+	if len(r.Changes) != 4 {
+		t.Errorf("%q", r.Changes)
+	}
+	if list, _ := d.Marks(t.Context()); len(list) != 1 || list[0].Mark != 2 {
+		t.Errorf("%v", list)
 	}
 }
 

@@ -119,6 +119,17 @@ func (d *director) SNAT(ctx context.Context) (list []control.SNAT, err error) {
 	return list, err
 }
 
+// Marks implements control.Director.
+func (d *director) Marks(ctx context.Context) (list []control.MarkSpec, err error) {
+	err = d.call(ctx, func() error {
+		for _, m := range d.rules.Marks() {
+			list = append(list, controlMark(m))
+		}
+		return nil
+	})
+	return list, err
+}
+
 // Conns implements control.Director. The cursor is a slot of the table.
 func (d *director) Conns(ctx context.Context, q control.ConnQuery) (control.ConnPage, error) {
 	nq := nat.ConnQuery{

@@ -94,6 +94,8 @@ func refused(err error) error {
 		{nat.ErrNoScheduler, control.CodeNoScheduler, ""},
 		{nat.ErrRuleExists, control.CodeRuleExists, "delete it first"},
 		{nat.ErrNoRule, control.CodeNoRule, "`vsnat snat list` shows those there are"},
+		{nat.ErrMarkExists, control.CodeRuleExists, "the first rule counts: delete it first"},
+		{nat.ErrNoMark, control.CodeNoRule, "a rule is deleted as it was added; `vsnat mark list` shows those there are"},
 		{nat.ErrInvalid, control.CodeInvalid, ""},
 	} {
 		if errors.Is(err, c.err) {

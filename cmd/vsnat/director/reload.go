@@ -111,6 +111,10 @@ func applyChange(r *nat.Rules, c config.Change) error {
 		return r.AddSNAT(natSNAT(c.SNAT))
 	case step{config.Delete, config.ObjectSNAT}:
 		return r.DelSNAT(c.SNAT.From)
+	case step{config.Add, config.ObjectMark}:
+		return r.AddMark(natMark(c.Mark))
+	case step{config.Delete, config.ObjectMark}:
+		return r.DelMark(natMark(c.Mark))
 	}
 	return nil
 }

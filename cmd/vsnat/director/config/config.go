@@ -30,6 +30,7 @@ type Config struct {
 	Settings   map[string]int // of IPVS, by the names of its sysctls; only what differs from the default
 	Services   []Service
 	SNAT       []control.SNATSpec
+	Marks      []control.MarkSpec // in the order in which they count
 }
 
 // IO is the way packets come in and go out.

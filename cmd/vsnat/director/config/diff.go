@@ -30,6 +30,7 @@ const (
 	ObjectService Object = "service"
 	ObjectServer  Object = "server"
 	ObjectSNAT    Object = "snat"
+	ObjectMark    Object = "mark"    // a rule that gives one; never edited
 	ObjectSetting Object = "setting" // everything else; only edited
 )
 
@@ -40,6 +41,7 @@ type Change struct {
 	Service control.ServiceSpec // the service, or the service of the server
 	Server  control.ServerSpec  // as it is to be; as it was for Delete
 	SNAT    control.SNATSpec
+	Mark    control.MarkSpec
 	Setting string // key of the configuration file
 	detail  string // what differs, for String
 }
@@ -55,6 +57,8 @@ func (c Change) String() string {
 		text += c.Server.Address.String() + " of " + c.Service.ServiceKey.String()
 	case ObjectSNAT:
 		text += c.SNAT.From.String() + " to " + c.SNAT.To.String()
+	case ObjectMark:
+		text += strings.TrimPrefix(c.Mark.String(), control.Mark+" ")
 	case ObjectSetting:
 		text += c.Setting
 	}
@@ -98,6 +102,10 @@ func (c Change) Apply(ctx context.Context, d control.Director) error {
 		return d.AddSNAT(ctx, c.SNAT)
 	case step{Delete, ObjectSNAT}:
 		return d.DeleteSNAT(ctx, c.SNAT.From)
+	case step{Add, ObjectMark}:
+		return d.AddMark(ctx, c.Mark)
+	case step{Delete, ObjectMark}:
+		return d.DeleteMark(ctx, c.Mark)
 	}
 	return fmt.Errorf("%s can't be applied to a running director", c)
 }
@@ -106,12 +114,15 @@ func (c Change) Apply(ctx context.Context, d control.Director) error {
 // what goes comes first, so that nothing new is refused because of something
 // that is about to leave. An SNAT rule that differs is deleted and added,
 // since its ports are another set. A different order of the same services or
-// servers is no difference: the order they were added in stays.
+// servers is no difference: the order they were added in stays. Of rules that
+// give marks the first counts: from the first difference on they are deleted and
+// added.
 func Diff(from, to *Config) []Change {
 	var d diff
 	d.settings(from, to)
 	d.snatGone(from, to)
 	d.servicesGone(from, to)
+	d.marks(from.Marks, to.Marks)
 	d.services(from, to)
 	d.snatNew(from, to)
 	return d.list
@@ -168,6 +179,19 @@ func (d *diff) snatNew(from, to *Config) {
 		if !had[r] {
 			d.list = append(d.list, Change{Op: Add, Object: ObjectSNAT, SNAT: r})
 		}
+	}
+}
+
+func (d *diff) marks(from, to []control.MarkSpec) {
+	same := 0
+	for same < len(from) && same < len(to) && from[same] == to[same] {
+		same++
+	}
+	for _, m := range from[same:] {
+		d.list = append(d.list, Change{Op: Delete, Object: ObjectMark, Mark: m})
+	}
+	for _, m := range to[same:] {
+		d.list = append(d.list, Change{Op: Add, Object: ObjectMark, Mark: m})
 	}
 }
 

@@ -37,6 +37,7 @@ func Marshal(c *Config) []byte {
 	w.settings(c.Settings)
 	w.services(c.Services, c.Compat)
 	w.snat(c.SNAT)
+	w.marks(c.Marks)
 
 	if w.b.Len() == 0 {
 		w.line("services: []")
@@ -187,6 +188,27 @@ func (w *writer) snat(rules []control.SNATSpec) {
 		if r.MaxPort != 0 {
 			w.line("    ports: %d-%d", r.MinPort, r.MaxPort)
 		}
+	}
+}
+
+func (w *writer) marks(rules []control.MarkSpec) {
+	if len(rules) == 0 {
+		return
+	}
+	w.line("marks:")
+	for _, m := range rules {
+		w.line("  - mark: %d", m.Mark)
+		w.set("    proto", m.Proto, "")
+		if m.From.IsValid() {
+			w.line("    from: %s", quote(m.From.String()))
+		}
+		if m.To.IsValid() {
+			w.line("    to: %s", quote(m.To.String()))
+		}
+		if m.MaxPort != 0 {
+			w.line("    ports: %d-%d", m.MinPort, m.MaxPort)
+		}
+		w.set("    interface", m.Interface, "")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -139,6 +140,10 @@ services:
 snat:
   - {from: 10.0.0.0/24, to: 192.0.2.1}
   - {from: 10.0.1.0/24, to: 192.0.2.1}
+marks:
+  - {mark: 1, proto: tcp}
+  - {mark: 2, proto: udp}
+  - {mark: 3, proto: sctp}
 `)
 	to := parse(`
 max-conns: 7
@@ -149,6 +154,10 @@ services:
 snat:
   - {from: 10.0.1.0/24, to: 192.0.2.1}
   - {from: 10.0.0.0/24, to: 192.0.2.1, ports: 5000-6000}
+marks:
+  - {mark: 1, proto: tcp}
+  - {mark: 3, proto: sctp}
+  - {mark: 4}
 `)
 	want := []string{
 		"edit setting max-conns",
@@ -156,6 +165,10 @@ snat:
 		"edit setting settings: sloppy_tcp 1 to 0",
 		"delete snat 10.0.0.0/24 to 192.0.2.1",
 		"delete service tcp 192.0.2.2:80",
+		"delete mark 2 udp",
+		"delete mark 3 sctp",
+		"add mark 3 sctp",
+		"add mark 4",
 		"add service udp 192.0.2.2:80",
 		"add server 10.0.0.2:80 of udp 192.0.2.2:80",
 		"edit service tcp 192.0.2.1:80: scheduler rr to lc",
@@ -220,6 +233,18 @@ func randomConfig(r *rand.Rand) *Config {
 		}
 		c.SNAT = append(c.SNAT, rule)
 	}
+	for i := range r.IntN(3) {
+		m := control.MarkSpec{Mark: uint32(1 + i), Proto: pick(r, "", control.TCP, control.SCTP), Interface: pick(r, "", "eth0")}
+		if some() {
+			m.From, m.To = netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", i))
+		}
+		if m.MaxPort = uint16(i); i > 0 {
+			m.MinPort = 1
+		}
+		c.Marks = append(c.Marks, m)
+	}
+	// A rule that matches the same as one before it is a mistake.
+	c.Marks = slices.CompactFunc(c.Marks, func(a, b control.MarkSpec) bool { a.Mark = b.Mark; return a == b })
 	return c
 }
 

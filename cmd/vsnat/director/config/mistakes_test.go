@@ -157,6 +157,18 @@ func TestMistakes(t *testing.T) {
 		{"SNAT overlap", "snat:\n- {from: 10.0.0.0/24, to: 192.0.2.1}\n- {from: 10.0.0.7, to: 192.0.2.2}", "f:3:10: the source network 10.0.0.7/32 overlaps 10.0.0.0/24 in line 2"},
 		{"SNAT multicast", "snat: [{from: 224.0.0.0/4, to: 192.0.2.1}]", "f:1:15: 224.0.0.0/4 is not a network of unicast hosts"},
 
+		{"mark rule without a mark", "marks: [{proto: tcp}]", "f:1:9: a rule needs the mark that it gives"},
+		{"mark rule of mark 0", "marks: [{mark: 0}]", "f:1:16: \"0\" is not a mark"},
+		{"mark rule protocol", "marks: [{mark: 1, proto: icmp}]", "f:1:26: proto can't be \"icmp\""},
+		{"mark rule host bits", "marks: [{mark: 1, from: 10.0.0.1/8}]", "f:1:25: 10.0.0.1/8 has bits set behind its mask"},
+		{"mark rule families", "marks: [{mark: 1, from: 10.0.0.0/8, to: 'fd00::1'}]", "f:1:41: fd00::1/128 is not of the address family of 10.0.0.0/8"},
+		{"mark rule to multicast", "marks: [{mark: 1, to: 224.0.0.1}]", "f:1:23: a packet can't have 224.0.0.1: it is a multicast address"},
+		{"mark rule to multicasts", "marks: [{mark: 1, to: 224.0.0.0/4}]", "f:1:23: 224.0.0.0/4 is not a network of unicast hosts"},
+		{"mark rule ports", "marks: [{mark: 1, ports: 81-80}]", "f:1:26: ports 81-80 are not a range"},
+		{"mark rule port 0", "marks: [{mark: 1, ports: 0}]", "f:1:26: \"0\" is not a port"},
+		{"mark rule interface", "marks: [{mark: 1, interface: 'eth*'}]", "f:1:30: \"eth*\" is not the name of a link"},
+		{"mark rule twice", "marks:\n- {mark: 1, to: 192.0.2.1}\n- {mark: 2, to: 192.0.2.1/32}", "f:3:3: what this rule matches gets mark 1 in line 2 already"},
+
 		{"in several places", "guard: x\nservices:\n  - tcp: 1.2.3:80\n  - tcp: 1.2.3.4:80\n    servers: [10.0.0.1, 10.0.0.1]\nsnat: 3\n",
 			"f:1:8: guard can't be \"x\" | f:3:10: \"1.2.3\" is not an IP address | f:5:25: server 10.0.0.1:80 is given twice, first in line 5 | f:6:7: snat is a single value, not a list"},
 	} {

@@ -71,6 +71,7 @@ func (p reader) config(raw *rawFile) *Config {
 		c.Services = append(c.Services, s.Service)
 	}
 	c.SNAT = rules
+	c.Marks = p.marks(raw.Marks)
 	return c
 }
 

@@ -68,6 +68,7 @@ type rawFile struct {
 	Settings   pairs        `key:"settings"`
 	Services   []rawService `key:"services"`
 	SNAT       []rawSNAT    `key:"snat"`
+	Marks      []rawMark    `key:"marks"`
 	At         Position
 }
 
@@ -160,6 +161,16 @@ type rawSNAT struct {
 	To    text `key:"to"`
 	Ports text `key:"ports"`
 	At    Position
+}
+
+type rawMark struct {
+	Mark      text `key:"mark"`
+	Proto     text `key:"proto"`
+	From      text `key:"from"`
+	To        text `key:"to"`
+	Ports     text `key:"ports"`
+	Interface text `key:"interface"`
+	At        Position
 }
 
 var (

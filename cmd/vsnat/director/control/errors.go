@@ -20,7 +20,7 @@ const (
 	CodeInvalid       Code = "invalid"
 	CodeNotUnicast    Code = "not-unicast" // a server's address that no host can have
 
-	CodeRuleExists  Code = "rule-exists" // SNAT rule that is there or overlaps
+	CodeRuleExists  Code = "rule-exists" // SNAT or mark rule that is there or overlaps
 	CodeNoRule      Code = "no-rule"
 	CodeConfig      Code = "config"    // the configuration file is refused
 	CodeNotFound    Code = "not-found" // no such path or version

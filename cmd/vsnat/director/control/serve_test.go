@@ -88,6 +88,7 @@ func TestClientIsDirector(t *testing.T) {
 		Persistence: control.Persistence{Timeout: control.Duration(time.Minute), Mask: "64"}, OnePacket: true,
 		Helper: control.HelperFTP, OnServerDown: control.ServerDownRepick, Idle: control.Duration(time.Hour),
 	}
+	ruled := control.MarkSpec{Mark: 1 << 31, Proto: control.SCTP, From: netip.MustParsePrefix("fd00::/8"), To: netip.MustParsePrefix("2001:db8::1/128"), MinPort: 1, MaxPort: 2, Interface: "eth0"}
 	routed := control.ServerSpec{Address: address("[fd00::4]:0"), Weight: 1, Method: control.MethodRoute}
 	rule := control.SNATSpec{From: netip.MustParsePrefix("10.0.0.0/24"), To: netip.MustParseAddr("192.0.2.1"), MinPort: 5000, MaxPort: 6000}
 
@@ -100,6 +101,7 @@ func TestClientIsDirector(t *testing.T) {
 		c.DeleteServer(ctx, six.ServiceKey, address("[fd00::3]:53")),
 		c.AddService(ctx, mark), c.AddServer(ctx, mark.ServiceKey, routed),
 		c.AddSNAT(ctx, rule), c.SetTimeouts(ctx, control.Timeouts{UDP: control.Duration(1500 * time.Millisecond)}),
+		c.AddMark(ctx, ruled), c.AddMark(ctx, control.MarkSpec{Mark: 7}), c.DeleteMark(ctx, control.MarkSpec{Mark: 7}),
 		c.SetSettings(ctx, map[string]control.SettingValue{"sloppy_tcp": "1"}),
 		c.Zero(ctx, control.ServiceKey{}), c.Zero(ctx, web.ServiceKey),
 	} {
@@ -125,6 +127,8 @@ func TestClientIsDirector(t *testing.T) {
 	same("service by mark", one, err, services[2])
 	rules, err := c.SNAT(ctx)
 	same("snat", rules, err, []control.SNAT{{SNATSpec: rule, Capacity: 64512}})
+	marks, err := c.Marks(ctx)
+	same("marks", marks, err, []control.MarkSpec{ruled})
 	stats, err := c.Stats(ctx)
 	want := d.Counts
 	same("stats", stats, err, want)
@@ -342,7 +346,7 @@ func TestSchemas(t *testing.T) {
 	}
 	for name, v := range map[string]any{
 		"Error": control.Error{}, "ServiceKey": control.ServiceKey{}, "ServiceSpec": control.ServiceSpec{},
-		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "Timeouts": control.Timeouts{},
+		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "MarkSpec": control.MarkSpec{}, "Timeouts": control.Timeouts{},
 	} {
 		if got := slices.Sorted(maps.Keys(doc.Components.Schemas[name].Properties)); !slices.Equal(got, fields(reflect.TypeOf(v))) {
 			t.Errorf("%s is described with %q, and has %q", name, got, fields(reflect.TypeOf(v)))

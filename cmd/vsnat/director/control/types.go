@@ -32,10 +32,14 @@ type Director interface {
 	AddSNAT(context.Context, SNATSpec) error
 	DeleteSNAT(ctx context.Context, from netip.Prefix) error
 
+	AddMark(context.Context, MarkSpec) error // behind those that are there
+	DeleteMark(context.Context, MarkSpec) error
+
 	// Services lists services in the order they were added, each with its
 	// servers newest first (the order of the kernel's list).
 	Services(context.Context) ([]Service, error)
 	SNAT(context.Context) ([]SNAT, error)
+	Marks(context.Context) ([]MarkSpec, error) // in the order in which they count
 
 	// Conns returns one page of connections. Entries that live through the
 	// whole listing appear exactly once; younger or older ones at most once.

@@ -27,17 +27,19 @@ type Director struct {
 	Set     []control.Setting
 	Done    control.Reloaded
 	Fail    error // Reload's
-	// Check, CheckServer and CheckSNAT judge a spec as the runtime does; nil
+	// Check, CheckServer, CheckSNAT and CheckMark judge a spec as the runtime does; nil
 	// accepts.
 	Check       func(control.ServiceSpec) error
 	CheckServer func(control.ServiceKey, control.ServerSpec) error
 	CheckSNAT   func(control.SNATSpec) error
+	CheckMark   func(control.MarkSpec) error
 	// Enter, if set, is called at the start of each call, outside the lock.
 	Enter func(ctx context.Context, name string)
 
 	mu       sync.Mutex
 	services []control.Service
 	rules    []control.SNAT
+	marks    []control.MarkSpec
 	timeouts control.Timeouts
 }
 
@@ -206,6 +208,38 @@ func (d *Director) DeleteSNAT(ctx context.Context, from netip.Prefix) error {
 	}
 	d.rules = slices.Delete(d.rules, i, i+1)
 	return nil
+}
+
+// AddMark implements control.Director.
+func (d *Director) AddMark(ctx context.Context, m control.MarkSpec) error {
+	defer d.lock(ctx, "AddMark")()
+	if d.CheckMark != nil {
+		if err := d.CheckMark(m); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(d.marks, m) {
+		return control.Refuse(control.CodeRuleExists, fmt.Sprintf("the rule %s exists already", m), "")
+	}
+	d.marks = append(d.marks, m)
+	return nil
+}
+
+// DeleteMark implements control.Director.
+func (d *Director) DeleteMark(ctx context.Context, m control.MarkSpec) error {
+	defer d.lock(ctx, "DeleteMark")()
+	i := slices.Index(d.marks, m)
+	if i < 0 {
+		return control.Refuse(control.CodeNoRule, fmt.Sprintf("there is no rule %s", m), "vsnat mark list shows what there is")
+	}
+	d.marks = slices.Delete(d.marks, i, i+1)
+	return nil
+}
+
+// Marks implements control.Director.
+func (d *Director) Marks(ctx context.Context) ([]control.MarkSpec, error) {
+	defer d.lock(ctx, "Marks")()
+	return slices.Clone(d.marks), nil
 }
 
 // Services implements control.Director.
