@@ -215,7 +215,7 @@ func (f *Forwarder) Unreachable(data []byte, port uint16) {
 	f.counters.verdicts[Drop]++
 	p := Packet{Data: data, In: port}
 	h := &f.parsed
-	if h.parse(&p) != ReasonNone || !h.mayAnswer() {
+	if h.parse(&p) != ReasonNone || !h.mayAnswer() || f.serverUnreachable(&p, h) {
 		return
 	}
 	if !f.limit.allow(f.now) {

@@ -54,6 +54,7 @@ type ConnInfo struct {
 	Local   netip.AddrPort // valid with full NAT only
 	Dest    netip.AddrPort
 	SNAT    bool // opened from inside
+	Method  Method
 	Replied bool // seen both ways
 
 	Template  bool // of persistence: Client is an address or a network, port 0
@@ -109,7 +110,7 @@ func (f *Forwarder) info(c *conntrack.Conn) ConnInfo {
 	info := ConnInfo{
 		Proto: c.Proto, State: c.State, Expires: max(0, time.Duration(c.Deadline-f.now)),
 		Client: c.Client.AddrPort(), Virtual: c.Virtual.AddrPort(), Dest: c.Dest.AddrPort(),
-		SNAT: c.Flags&conntrack.SNAT != 0, Replied: c.Flags&conntrack.Replied != 0,
+		SNAT: c.Flags&conntrack.SNAT != 0, Method: methodOf(c), Replied: c.Flags&conntrack.Replied != 0,
 		Template: c.Flags&conntrack.Template != 0, OnePacket: c.Flags&conntrack.OnePacket != 0,
 	}
 	if c.Flags&conntrack.FullNAT != 0 {

@@ -51,7 +51,7 @@ func (f *Forwarder) datagram(p *Packet, h *parsed, last *Packet, o *fragOutcome)
 		return v
 	case Forward:
 		ip := ipHeader(p.Data)
-		d = following{verdict: v, src: ip.src(), dst: ip.dst(), mtu: f.mtu, counted: f.counted}
+		d = following{verdict: v, src: ip.src(), dst: ip.dst(), mtu: f.mtu, wrapping: f.wrapping, counted: f.counted}
 		v = f.sendLeader(p, last, v)
 	case Hold:
 		d, v = f.answered(h, mark)
@@ -77,6 +77,8 @@ func (f *Forwarder) datagram(p *Packet, h *parsed, last *Packet, o *fragOutcome)
 // packet at hand and not to be cut, else through the outbox.
 func (f *Forwarder) sendLeader(p, last *Packet, v Verdict) Verdict {
 	switch {
+	case f.wrapping.on:
+		return f.wrap(p, v, &f.wrapping)
 	case f.split != 0:
 		return f.cut(p, v)
 	case last == nil:
@@ -120,6 +122,7 @@ type following struct {
 	verdict  Verdict // Forward
 	src, dst conntrack.Addr
 	mtu      int
+	wrapping wrapping
 	answer   bool // the leader is a ping that we have answered
 	counted  counted
 }
@@ -143,6 +146,8 @@ func (f *Forwarder) release(data []byte, in uint16, d *following, so Verdict) Ve
 	f.translate(ipHeader(data), len(data), d)
 	v := Verdict{Action: Hold}
 	switch {
+	case d.wrapping.on:
+		v = f.wrap(&Packet{Data: data, In: in}, d.verdict, &d.wrapping)
 	case len(data) <= d.mtu:
 		v = f.putCopy(data, in, d.verdict)
 	case ipHeader(data).dontFragment():

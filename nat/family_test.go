@@ -19,7 +19,7 @@ import (
 func TestScriptsInTheOtherFamily(t *testing.T) {
 	for _, name := range []string{
 		"both-lost", "closing", "hairpin", "hairpin-on-host", "hairpin-udp", "marks", "marks-links", "marks-overlap", "marks-ports", "neighbours", "no-entry", "opening", "quiesce",
-		"removal", "reply-clash", "reuse", "reuse-snat", "snat-ports", "syn-flood", "table-full",
+		"removal", "reply-clash", "reuse", "route-mixed", "route-windows", "reuse-snat", "snat-ports", "syn-flood", "table-full",
 		"timeouts", "udp-flood", "vip-on-host", "windows",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -75,8 +75,11 @@ func (f *Forwarder) tellEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	if sender == conntrack.Outbound {
 		p.In = c.InsidePort
 		src, dst = &c.Dest, &c.Client
-		if c.Flags&conntrack.FullNAT != 0 {
+		switch {
+		case c.Flags&conntrack.FullNAT != 0:
 			dst = &c.Local
+		case c.Flags&conntrack.InputOnly != 0:
+			src = &c.Virtual
 		}
 	}
 	p.Data = b[:buildEnd(b, c, sender, src, dst)]
@@ -84,8 +87,13 @@ func (f *Forwarder) tellEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	if h.parse(&p) != ReasonNone {
 		return
 	}
+	f.wrapping.on = false
 	v := f.send(&p, h, c, sender, &way)
-	f.outbox.put(len(p.Data), p, v)
+	if f.wrapping.on {
+		f.wrap(&p, v, &f.wrapping)
+	} else {
+		f.outbox.put(len(p.Data), p, v)
+	}
 	f.counters.farewells++
 }
 

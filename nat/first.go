@@ -154,15 +154,15 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *con
 	}
 	f.spec = conntrack.Conn{
 		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: svc.at(s, h.tuple.Dst.Port), Proto: h.tuple.Proto,
-		Server: server,
-		Hop:    p.From, HopPort: p.In, InsidePort: to.port,
+		Server: server, Flags: s.method.connFlags(),
+		Hop: p.From, HopPort: p.In, InsidePort: to.port,
 	}
 	c := &f.spec
 	if c.Proto == ProtoUDP {
 		c.State = conntrack.UDP
 	}
 	from := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
-	if from.link != 0 && from.link == to.link {
+	if c.Flags&conntrack.InputOnly == 0 && from.link != 0 && from.link == to.link {
 		// Client and server are on one link: the reply would go past us
 		// (RFC 4787, REQ-9: the client appears with our outside address).
 		if !f.hairpin(c) {

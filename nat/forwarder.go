@@ -48,6 +48,7 @@ type Forwarder struct {
 	mapper    portMapper
 	frags     *fragments
 	hops      hopCache
+	paths     pathCache
 	limit     limiter
 	outbox    outbox
 	defence   defence
@@ -55,6 +56,7 @@ type Forwarder struct {
 	gone      visit  // of the connections of deleted servers
 	departed  uint64 // servers deleted until the snapshot
 	id        uint16 // of the last packet that we made
+	cutID     uint32 // of the last one that was cut, in IPv6
 
 	counters counters
 
@@ -69,6 +71,8 @@ type Forwarder struct {
 	request  sched.Request                      // to the scheduler
 	mtu      int                                // of the way out
 	split    uint16                             // MTU that the packet is to be cut to, or 0
+	wrapping wrapping                           // what the packet is to be wrapped in, if it is
+	scratch  []byte                             // for one packet
 
 	counted counted
 }
@@ -93,6 +97,7 @@ func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
 	f.frags = newFragments(c.Seed[0])
 	f.outbox.init()
 	f.farewells.setRate(farewells)
+	f.scratch = make([]byte, ipv4MaxLen)
 	f.Begin(0)
 	return f, nil
 }
@@ -121,10 +126,15 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 
 // Forward decides about one packet and rewrites it in place.
 func (f *Forwarder) Forward(p *Packet) Verdict {
-	f.split = 0
+	f.split, f.wrapping.on = 0, false
 	v := f.forward(p)
-	if f.split != 0 && v.Action == Forward {
-		v = f.cut(p, v)
+	if v.Action == Forward {
+		switch {
+		case f.wrapping.on:
+			v = f.wrap(p, v, &f.wrapping)
+		case f.split != 0:
+			v = f.cut(p, v)
+		}
 	}
 	f.counters.verdicts[v.Action]++
 	if v.Action == Drop {
@@ -277,8 +287,11 @@ func (f *Forwarder) renews(c *conntrack.Conn) bool {
 		return false
 	}
 	s := &f.snap.settings
-	return s.ConnReuseMode != 0 && over(c.State) && f.table.Parent(c) == nil ||
-		s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
+	if s.ConnReuseMode != 0 && f.table.Parent(c) == nil && (over(c.State) ||
+		s.ConnReuseMode&2 != 0 && c.State == conntrack.FinWait && c.Flags&conntrack.InputOnly != 0) {
+		return true
+	}
+	return s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
 }
 
 // advance moves a TCP entry by one segment, or an association by one packet.
@@ -296,7 +309,7 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 	if event == conntrack.RST || event == conntrack.FIN {
 		switch c.InWindow(dir, h.seq) {
 		case conntrack.Outside:
-			if event == conntrack.RST {
+			if event == conntrack.RST && c.Flags&conntrack.InputOnly == 0 {
 				return ReasonWindow
 			}
 			event = conntrack.ACK
@@ -360,8 +373,11 @@ func (f *Forwarder) moveHop(p *Packet, h *parsed, c *conntrack.Conn) {
 // sideOf returns the side that a packet comes from as the state table means it:
 // Inbound is the side that opened the connection.
 func sideOf(c *conntrack.Conn, dir conntrack.Direction) conntrack.Direction {
-	if c.Flags&conntrack.SNAT != 0 {
+	switch {
+	case c.Flags&conntrack.SNAT != 0:
 		return dir.Other()
+	case c.Flags&conntrack.InputOnly != 0:
+		return conntrack.InboundOnly
 	}
 	return dir
 }
@@ -406,7 +422,7 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 	switch {
 	case over(next):
 		f.table.SetClass(c, conntrack.ClassOneWay)
-	case (next == conntrack.Established || next == conntrack.SCTPEstablished) && c.Flags&conntrack.Replied != 0:
+	case (next == conntrack.Established || next == conntrack.SCTPEstablished) && c.Flags&(conntrack.Replied|conntrack.InputOnly) != 0:
 		f.table.SetClass(c, conntrack.ClassHeld)
 	}
 	f.table.SetDeadline(c, f.now+f.life(c, next))
@@ -459,7 +475,7 @@ func (f *Forwarder) Sweep(budget int) {
 // Bytes is the memory that the Forwarder has claimed: all that it will ever
 // use, but for the port rows of SNAT addresses still to come.
 func (f *Forwarder) Bytes() int64 {
-	return f.table.Bytes() + f.mapper.bytes() + int64(unsafe.Sizeof(*f.frags)) + outboxBytes
+	return f.table.Bytes() + f.mapper.bytes() + int64(unsafe.Sizeof(*f.frags)) + outboxBytes + int64(len(f.scratch))
 }
 
 // lifeOf is the first deadline of a new entry, before its own packet is

@@ -214,10 +214,11 @@ const (
 
 // Codes of icmpUnreachable.
 const (
-	icmpNetUnreachable  uint8 = 0
-	icmpHostUnreachable uint8 = 1
-	icmpPortUnreachable uint8 = 3
-	icmpFragNeeded      uint8 = 4
+	icmpNetUnreachable   uint8 = 0
+	icmpHostUnreachable  uint8 = 1
+	icmpProtoUnreachable uint8 = 2
+	icmpPortUnreachable  uint8 = 3
+	icmpFragNeeded       uint8 = 4
 )
 
 // ICMPv6 types (RFC 4443 section 2.1). Those below icmpv6Informational are

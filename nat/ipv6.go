@@ -37,7 +37,10 @@ func (h ipv6Header) hopLimit() uint8     { return h[7] }
 func (h ipv6Header) src() conntrack.Addr { return conntrack.Addr(h[8:24]) }
 func (h ipv6Header) dst() conntrack.Addr { return conntrack.Addr(h[24:40]) }
 
-func (h ipv6Header) setVersion()               { binary.BigEndian.PutUint32(h[0:4], 6<<28) } // traffic class and flow label zero
+func (h ipv6Header) setVersion() { binary.BigEndian.PutUint32(h[0:4], 6<<28) } // traffic class and flow label zero
+func (h ipv6Header) setTrafficClass(v uint8) {
+	binary.BigEndian.PutUint16(h[0:2], binary.BigEndian.Uint16(h[0:2])&0xf00f|uint16(v)<<4)
+}
 func (h ipv6Header) setPayloadLen(v int)       { binary.BigEndian.PutUint16(h[4:6], uint16(v)) }
 func (h ipv6Header) setNextHeader(v uint8)     { h[6] = v }
 func (h ipv6Header) setHopLimit(v uint8)       { h[7] = v }

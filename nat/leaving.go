@@ -17,15 +17,16 @@ import (
 type LeavingServer struct {
 	Service ServiceKey // as it was; it may be deleted too
 	ServerSpec
-	Slot   uint32
-	Serial uint64
+	Slot    uint32
+	Serial  uint64
+	Replies bool // what it sends passes us
 }
 
 // Leaving lists them, oldest first.
 func (r *Rules) Leaving() []LeavingServer {
 	var list []LeavingServer
 	for _, d := range r.trash {
-		list = append(list, LeavingServer{Service: d.key, ServerSpec: d.ServerSpec, Slot: d.slot, Serial: d.serial})
+		list = append(list, LeavingServer{Service: d.key, ServerSpec: d.ServerSpec, Slot: d.slot, Serial: d.serial, Replies: d.replies})
 	}
 	slices.SortFunc(list, func(a, b LeavingServer) int { return cmp.Compare(a.Serial, b.Serial) })
 	return list

@@ -31,7 +31,7 @@ func (r *Rules) Publish() {
 		}
 		e := serverEntry{
 			dest:   conntrack.Endpoint{Addr: conntrack.AddrFrom(d.Addr), Port: d.Port},
-			server: d.sched, service: conntrack.NoSlot, gone: d.gone, serial: d.serial,
+			server: d.sched, service: conntrack.NoSlot, gone: d.gone, serial: d.serial, method: d.Method,
 		}
 		if !d.service.deleted {
 			e.service = d.service.slot
@@ -42,7 +42,7 @@ func (r *Rules) Publish() {
 	var inner []ownEntry
 	known := make(map[netip.Addr]bool)
 	for _, d := range r.servers.all {
-		if d != nil && !known[d.Addr] {
+		if d != nil && d.replies && !known[d.Addr] {
 			known[d.Addr] = true
 			inner = append(inner, ownEntry{addr: conntrack.AddrFrom(d.Addr)})
 		}
@@ -70,6 +70,7 @@ func (r *Rules) Publish() {
 
 	r.publishOwn(s)
 	s.marks = r.newMarkTable(s)
+	r.publishTunnels(s)
 	r.current.Store(s)
 }
 
@@ -253,6 +254,7 @@ type ServerInfo struct {
 	Inactive   int
 	Persistent int // templates, retired ones too
 	Overloaded bool
+	Replies    bool // what it sends passes us: it masquerades, or did
 }
 
 // HasService reports whether there is a service of that name.
@@ -269,6 +271,7 @@ func (r *Rules) Services() []ServiceInfo {
 			info.Servers = append(info.Servers, ServerInfo{
 				ServerSpec: d.ServerSpec, Slot: d.slot, Serial: d.serial,
 				Active: d.sched.Active(), Inactive: d.sched.Inactive(), Persistent: d.sched.Templates(), Overloaded: d.sched.Overloaded(),
+				Replies: d.replies,
 			})
 		}
 		list = append(list, info)

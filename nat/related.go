@@ -25,6 +25,9 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 		c, dir = f.once(&t), conntrack.Outbound
 	}
 	if c == nil {
+		if v, ok := f.outerError(p, h, q); ok {
+			return v
+		}
 		if f.snap.settings.ScheduleICMP && h.tuple.Dst.Addr == q.tuple.Src.Addr {
 			if v, ok := f.firstError(p, h, &t); ok {
 				return v
@@ -79,6 +82,9 @@ func (f *Forwarder) passOn(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 	w := f.way(c, dir)
 	if w.port == NoPort {
 		return drop(ReasonNoRoute)
+	}
+	if c.Flags&conntrack.InputOnly != 0 {
+		return f.errorPastUs(p, h, c, &w)
 	}
 	if len(p.Data) > int(w.mtu) {
 		if h.dontFragment {

@@ -52,6 +52,7 @@ type hop struct {
 type routeEntry struct {
 	dst     prefix
 	gateway conntrack.Addr
+	source  conntrack.Addr // preferred, or zero
 	onLink  bool
 	port    uint16
 	mtu     uint16
@@ -81,6 +82,9 @@ func newRouteTable(routes []Route, ports *[MaxPorts]PortInfo) routeTable {
 		if !e.onLink {
 			e.gateway = conntrack.AddrFrom(r.Gateway)
 		}
+		if r.Source.IsValid() {
+			e.source = conntrack.AddrFrom(r.Source)
+		}
 		t.entries = append(t.entries, e)
 	}
 	slices.SortStableFunc(t.entries, func(a, b routeEntry) int {
@@ -90,6 +94,16 @@ func newRouteTable(routes []Route, ports *[MaxPorts]PortInfo) routeTable {
 		return a.metric - b.metric
 	})
 	return t
+}
+
+// find returns the route to a, which may say that there is no way, or nil.
+func (t *routeTable) find(a *conntrack.Addr) *routeEntry {
+	for i := range t.entries {
+		if t.entries[i].dst.contains(a) {
+			return &t.entries[i]
+		}
+	}
+	return nil
 }
 
 func (t *routeTable) lookup(a *conntrack.Addr) hop {

@@ -104,6 +104,7 @@ type server struct {
 	serial  uint64
 	sched   *sched.Server
 	gone    bool
+	replies bool        // what it sends passes us: it masquerades, or did
 	last    ServiceSpec // of the service when the server was deleted
 	idle    int         // ticks in the trash without a connection
 }
@@ -266,8 +267,9 @@ func checkServer(k ServiceKey, s ServerSpec) error {
 		return fmt.Errorf("%w: negative threshold", ErrInvalid)
 	case s.Upper != 0 && s.Lower > s.Upper:
 		return fmt.Errorf("%w: lower threshold %d is above the upper one, %d", ErrInvalid, s.Lower, s.Upper)
-	case s.Method != Masquerade:
-		return fmt.Errorf("%w: no direct routing and no tunnels", ErrInvalid)
+	}
+	if err := checkMethod(k, s); err != nil {
+		return err
 	}
 	return checkUnicast("server", s.Addr)
 }
@@ -288,9 +290,6 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 	if spec.Addr == s.Addr && spec.Port == s.Port {
 		return fmt.Errorf("%w: server %s is the virtual service itself", ErrInvalid, netip.AddrPortFrom(spec.Addr, spec.Port))
 	}
-	if spec.Addr.Is4() != s.Addr.Is4() {
-		return fmt.Errorf("%w: server %s is not of the family of its service %s", ErrInvalid, spec.Addr, s.Addr)
-	}
 	addr := netip.AddrPortFrom(spec.Addr, spec.Port)
 	d := r.trash[serverKey{k, addr}]
 	if d != nil {
@@ -304,6 +303,7 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 		d.sched.Slot = d.slot
 	}
 	d.ServerSpec, d.service, d.gone = spec, s, false
+	d.replies = d.replies || spec.Method == Masquerade
 	d.sched.SetWeight(spec.Weight)
 	d.sched.SetThresholds(spec.Upper, spec.Lower)
 	s.servers = slices.Insert(s.servers, 0, d)
@@ -320,7 +320,7 @@ func (r *Rules) discard(d *server) {
 	r.trash[serverKey{d.key, d.sched.Addr}] = d
 }
 
-// EditServer replaces weight and thresholds of a server.
+// EditServer replaces weight, thresholds and method of a server.
 func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
 	if err := checkServer(k, spec); err != nil {
 		return err
@@ -334,6 +334,7 @@ func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
 		return ErrNoServer
 	}
 	d.ServerSpec = spec
+	d.replies = d.replies || spec.Method == Masquerade
 	d.sched.SetThresholds(spec.Upper, spec.Lower)
 	s.pool.SetWeight(d.sched, spec.Weight)
 	return nil

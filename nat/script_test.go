@@ -5,6 +5,7 @@ package nat
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -26,7 +27,8 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //
 //	service tcp A:P sched rr [no-server reset] [on-server-down reset|repick] [idle DURATION]
 //	        [persistent DURATION] [mask ADDR] [one-packet]     edit-service …  the same words
-//	server A:P [weight N]   (of the last service)
+//	server A:P [weight N] [method nat|route|tunnel]   (of the last service)
+//	        with a tunnel: tunnel gre, gue PORT, checksum yes
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
 //	service mark N sched rr                        mark6: in IPv6; servers of port 0 take the packet's
 //	mark RULE       delete-mark RULE             in the words of MarkRule.String
@@ -41,6 +43,8 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	none                   nothing else was made
 //	advance DURATION
 //	unreachable@PORT       the next hop of the packet last forwarded did not answer
+//	unreachable-made@PORT  that of the packet last made
+//	refused server …       the step is refused; also edit-server
 //	flood N VERDICT PACKET      N packets, {i} in them counts from 1, {a} is a public address for each;
 //	                            VERDICT: forward, hold, pass, drop:REASON, any. What is made is only counted
 //	differ A B      two words, variables among them, are not the same
@@ -51,7 +55,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	services tcp A:P conns= in= out=
 //
 // $NAME in a want or made line takes what is there, and stands for it from then
-// on. Of a forwarded packet can be asked to=N, the neighbour it was sent to, or
+// on. Of a forwarded or made packet can be asked to=N, the neighbour it was sent to, or
 // next=ADDR, the next hop to resolve.
 //
 // Port 0 leads outside (192.168.88.0/24 and all else), port 1 inside
@@ -90,6 +94,7 @@ type script struct {
 	packet   Packet
 	made     []string
 	madeBy   []uint16
+	lastMade []byte
 	asked    string // the last in line
 	lastPort uint16
 	lastTo   string
@@ -236,15 +241,20 @@ func (s *script) server(words []string) ServerSpec {
 	a := netip.MustParseAddrPort(words[0])
 	spec := ServerSpec{Addr: a.Addr(), Port: a.Port(), Weight: 1}
 	for i := 1; i+1 < len(words); i += 2 {
-		n, err := strconv.Atoi(words[i+1])
-		s.must(err)
-		switch words[i] {
-		case "weight":
-			spec.Weight = n
-		case "upper":
-			spec.Upper = n
-		case "lower":
-			spec.Lower = n
+		number := map[string]*int{"weight": &spec.Weight, "upper": &spec.Upper, "lower": &spec.Lower}[words[i]]
+		switch {
+		case number != nil:
+			n, err := strconv.Atoi(words[i+1])
+			s.must(err)
+			*number = n
+		case words[i] == "method":
+			spec.Method = map[string]Method{"nat": Masquerade, "route": DirectRoute, "tunnel": Tunnel}[words[i+1]]
+		case words[i] == "gue":
+			spec.Tunnel.Type, spec.Tunnel.Port = GUE, uint16(fields{"": words[i+1]}.num("", 0))
+		case words[i] == "checksum":
+			spec.Tunnel.Checksum = map[string]TunnelChecksum{"no": TunnelNoChecksum, "yes": TunnelWithChecksum}[words[i+1]]
+		case words[i] == "tunnel":
+			spec.Tunnel.Type = map[string]TunnelType{"ipip": IPIP, "gre": GRE}[words[i+1]]
 		}
 	}
 	return spec
@@ -458,12 +468,21 @@ func (s *script) step(word, rest string) {
 		if len(s.made) > 0 {
 			s.fatal("made %s", s.made[0])
 		}
-	case "unreachable":
+	case "unreachable", "unreachable-made":
+		data := s.packet.Data
+		if word == "unreachable-made" {
+			data = s.lastMade
+		}
 		f := s.forwarder()
 		f.Begin(s.now)
 		p, _ := strconv.Atoi(at)
-		f.Unreachable(s.packet.Data, uint16(p))
+		f.Unreachable(data, uint16(p))
 		s.collect()
+	case "refused":
+		add := map[string]func(ServiceKey, ServerSpec) error{"server": s.rules.AddServer, "edit-server": s.rules.EditServer}[w[0]]
+		if err := add(s.service, s.server(w[1:])); !errors.Is(err, ErrInvalid) {
+			s.fatal("not refused: %v", err)
+		}
 	case "advance":
 		s.settled("time")
 		d, err := time.ParseDuration(rest)
@@ -488,7 +507,7 @@ func (s *script) set(name string, n int) {
 	flags := map[string]*bool{
 		"expire_nodest_conn": &v.ExpireNodestConn, "nat_icmp_send": &v.NATICMPSend, "sloppy_tcp": &v.SloppyTCP, "sloppy_sctp": &v.SloppySCTP,
 		"schedule_icmp": &v.ScheduleICMP, "expire_quiescent_template": &v.ExpireQuiescentTemplate,
-		"reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN,
+		"reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN, "pmtu_disc": &v.PMTUDisc,
 	}
 	switch {
 	case numbers[name] != nil:
@@ -529,13 +548,19 @@ func (s *script) arrive(at, text string) {
 	f.Begin(s.now)
 	v := f.Forward(&s.packet)
 	s.verdict, s.lastPort = &v, v.Port
-	if s.lastTo = " next=" + v.NextHop.String(); v.To != (conntrack.LinkAddr{}) {
-		s.lastTo = fmt.Sprintf(" to=%d", v.To[5])
-	}
+	s.lastTo = hopWord(&v)
 	if v.Action == Forward && v.To == (conntrack.LinkAddr{}) && v.NextHop == (conntrack.Addr{}) {
 		s.fatal("forwarded to nobody")
 	}
 	s.collect()
+}
+
+// hopWord says where a packet goes: to a known neighbour, or by a next hop.
+func hopWord(v *Verdict) string {
+	if v.To != (conntrack.LinkAddr{}) {
+		return fmt.Sprintf(" to=%d", v.To[5])
+	}
+	return " next=" + v.NextHop.String()
 }
 
 // flood sends many packets that differ in {i} and {a}.
@@ -594,8 +619,9 @@ func (s *script) bind(text, got string) string {
 
 func (s *script) collect() {
 	for _, g := range s.f.Outbox() {
-		s.made = append(s.made, decodePacket(g.Packet.Data, g.Packet.Offload))
+		s.made = append(s.made, decodePacket(g.Packet.Data, g.Packet.Offload)+hopWord(&g.Verdict))
 		s.madeBy = append(s.madeBy, g.Verdict.Port)
+		s.lastMade = bytes.Clone(g.Packet.Data)
 		if len(g.Memory) != Headroom+len(g.Packet.Data) {
 			s.fatal("a made packet without headroom")
 		}

@@ -8,10 +8,11 @@ import "github.com/vsnat/vsnat/conntrack"
 
 // A way is where a packet leaves.
 type way struct {
-	next conntrack.Addr     // on-link address to resolve
-	to   conntrack.LinkAddr // known link address, or zero
-	port uint16             // NoPort: there is none
-	mtu  uint16             // largest IP packet
+	next   conntrack.Addr     // on-link address to resolve
+	to     conntrack.LinkAddr // known link address, or zero
+	port   uint16             // NoPort: there is none
+	mtu    uint16             // largest IP packet
+	tunnel *tunnel            // that it is wrapped for, or nil
 }
 
 func (w *way) verdict() Verdict {
@@ -32,7 +33,11 @@ func (f *Forwarder) way(c *conntrack.Conn, dir conntrack.Direction) way {
 		}
 	}
 	h := f.hops.lookup(&f.snap.routes, dst)
-	return way{next: h.next, port: h.port, mtu: h.mtu}
+	w := way{next: h.next, port: h.port, mtu: h.mtu}
+	if dir == conntrack.Inbound && c.Flags&conntrack.InputOnly != 0 {
+		f.wayPastUs(c, &w)
+	}
+	return w
 }
 
 // fits reports whether a packet can leave by w. If not, its sender has been
@@ -42,6 +47,9 @@ func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
 	f.split = 0 // of an earlier choice
 	if w.port == NoPort {
 		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
+	}
+	if w.tunnel != nil {
+		return f.fitsTunnel(p, h, w)
 	}
 	f.mtu = int(w.mtu)
 	if h.gsoFits(p, f.mtu) && h.solid <= f.mtu {
@@ -64,6 +72,9 @@ func (f *Forwarder) takeHop(ip ipHeader, port uint16) {
 
 // send rewrites a packet of c in place and says where it goes.
 func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction, w *way) Verdict {
+	if c.Flags&conntrack.InputOnly != 0 {
+		return f.sendPastUs(p, c, w)
+	}
 	ip := ipHeader(p.Data)
 	f.takeHop(ip, w.port)
 	var d delta

@@ -31,7 +31,7 @@ func (r *Rules) ServerPorts() []ServerPorts {
 	})
 	var list []ServerPorts
 	for _, d := range r.servers.all {
-		if d == nil {
+		if d == nil || !d.replies {
 			continue
 		}
 		add := func(proto uint8, lo, hi uint16) {

@@ -15,24 +15,26 @@ import (
 // A snapshot is everything that Forwarders read and Rules decides: immutable
 // once published, swapped whole, loaded once per batch.
 type snapshot struct {
-	own      ownTable
-	owned    []connected // of own, those with a network
-	services serviceTable
-	marks    markTable
-	anyPort  bool           // there is a service of all ports
-	once     serviceTable   // services with one-packet scheduling, by endpoints of servers; empty: none
-	service  []serviceEntry // by service slot
-	server   []serverEntry  // by server slot
-	endpoint endpointTable  // what real servers serve at
-	snat     []snatRule     // longest prefix first
-	inner    ownTable       // addresses of real servers
-	reserved []portReserve  // parallel to own.entries
-	routes   routeTable
-	ports    [MaxPorts]PortInfo
-	settings Settings
-	departed uint64   // servers that were ever deleted, if one of them left something to do
-	idle     bool     // there is no service
-	inside   []prefix // networks whose packets are ours to translate or to refuse
+	own       ownTable
+	owned     []connected // of own, those with a network
+	services  serviceTable
+	marks     markTable
+	anyPort   bool           // there is a service of all ports
+	once      serviceTable   // services with one-packet scheduling, by endpoints of servers; empty: none
+	service   []serviceEntry // by service slot
+	server    []serverEntry  // by server slot
+	endpoint  endpointTable  // what real servers serve at
+	snat      []snatRule     // longest prefix first
+	inner     ownTable       // addresses of real servers whose answers pass us
+	tunnels   []tunnel       // by server slot
+	tunnelled serviceTable   // of server slots, by what their tunnels look like from outside
+	reserved  []portReserve  // parallel to own.entries
+	routes    routeTable
+	ports     [MaxPorts]PortInfo
+	settings  Settings
+	departed  uint64   // servers that were ever deleted, if one of them left something to do
+	idle      bool     // there is no service
+	inside    []prefix // networks whose packets are ours to translate or to refuse
 }
 
 type serviceEntry struct {
@@ -50,6 +52,7 @@ type serverEntry struct {
 	dest     conntrack.Endpoint  // port 0: that of the packet
 	server   *sched.Server       // nil: the slot is free
 	service  uint32              // NoSlot: deleted
+	method   Method              // of new connections
 	gone     bool                // deleted, kept for the connections that refer to it
 	fate     fate                // of its connections, if it is gone
 	timeouts *conntrack.Timeouts // of its connections

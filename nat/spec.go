@@ -118,6 +118,65 @@ const (
 	Tunnel
 )
 
+func (m Method) String() string {
+	switch m {
+	case DirectRoute:
+		return "route"
+	case Tunnel:
+		return "tunnel"
+	}
+	return "nat"
+}
+
+// A TunnelSpec says how packets are wrapped for a server whose Method is Tunnel.
+// The zero value puts an IP header in front of them and nothing else, as IPVS does
+// unless told otherwise.
+type TunnelSpec struct {
+	Type     TunnelType
+	Port     uint16 // with GUE, where the server listens (UDP); 0 otherwise
+	Checksum TunnelChecksum
+}
+
+// A TunnelType is what stands between the two IP headers.
+type TunnelType uint8
+
+const (
+	IPIP TunnelType = iota // nothing (RFC 2003, RFC 2473, RFC 4213)
+	GUE                    // UDP and four bytes (draft-ietf-intarea-gue)
+	GRE                    // four or eight bytes (RFC 2784)
+)
+
+func (t TunnelType) String() string {
+	switch t {
+	case GUE:
+		return "gue"
+	case GRE:
+		return "gre"
+	}
+	return "ipip"
+}
+
+// TunnelChecksum says whether GUE or GRE have a checksum over what they wrap.
+type TunnelChecksum uint8
+
+const (
+	TunnelNoChecksum TunnelChecksum = iota
+	TunnelWithChecksum
+	// TunnelRemoteChecksum leaves the inner checksum to the server, in IPVS, where it
+	// was open on arrival; else it is TunnelWithChecksum. Here none is left open.
+	TunnelRemoteChecksum
+)
+
+func (c TunnelChecksum) String() string {
+	switch c {
+	case TunnelWithChecksum:
+		return "csum"
+	case TunnelRemoteChecksum:
+		return "remcsum"
+	}
+	return "nocsum"
+}
+
 // A ServerSpec describes a real server of a service.
 type ServerSpec struct {
 	Addr         netip.Addr
@@ -125,6 +184,7 @@ type ServerSpec struct {
 	Weight       int // 0…65535; 0: quiesced, keeps its connections and gets no new ones
 	Upper, Lower int // connection thresholds, 0: none
 	Method       Method
+	Tunnel       TunnelSpec // with Method Tunnel; zero otherwise
 }
 
 // An SNATSpec says which address the traffic of a network leaves with.

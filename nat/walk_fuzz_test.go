@@ -39,6 +39,11 @@ func world(t testing.TB) *script {
 		"service mark 1 sched rr", "server 10.0.0.3:0", "service mark6 1 sched rr", "server [fd00:10::3]:0",
 		"mark 1 tcp to 192.168.88.23/32 ports 2000-2001", "mark 1 from 192.168.88.0/24 to 203.0.113.0/24 port 8000",
 		"mark 1 to 2001:db8:113::/48 port 8000",
+		"service tcp 192.168.88.23:81 sched rr", "server 10.0.0.4:81 method route",
+		"service udp 192.168.88.23:81 sched rr", "server 10.0.0.4:81 method tunnel",
+		"service tcp 192.168.88.23:82 sched rr", "server 10.0.0.4:82 method tunnel tunnel gre checksum yes",
+		"service tcp [2001:db8:88::23]:81 sched rr", "server [fd00:10::4]:81 method tunnel gue 6080 checksum yes",
+		"service udp [2001:db8:88::23]:81 sched rr", "server 10.0.0.4:81 method tunnel",
 	} {
 		word, rest, _ := strings.Cut(line, " ")
 		s.step(word, rest)
@@ -67,6 +72,9 @@ func populate(s *script) {
 		"tcp [2001:db8:88::21]:40000 > [2001:db8:113::5]:8000 S seq=5000",
 		"udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:53 data=1440 udplen=3000 mf id=9",
 		"frag 2001:db8:88::22 > 2001:db8:88::23 proto=17 off=1448 data=48 id=9",
+		"tcp 192.168.88.21:40000 > 192.168.88.23:81 S seq=5000", "udp 192.168.88.21:40000 > 192.168.88.23:81 data=9",
+		"tcp 192.168.88.21:40000 > 192.168.88.23:82 S seq=5000", "tcp 192.168.88.21:40000 > 192.168.88.23:82 A seq=5001 ack=7001",
+		"tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:81 S seq=5000", "udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:81 data=9",
 	} {
 		s.arrive("", p)
 		s.verdict, s.made, s.madeBy = nil, nil, nil
@@ -113,6 +121,26 @@ func judge(t testing.TB, f *Forwarder, now conntrack.Time, data []byte, off Offl
 			t.Fatalf("made: %+v", g.Verdict)
 		}
 		leaves(t, &g.Packet, &g.Verdict, false)
+		if inner := innerPacket(g.Packet.Data); inner != nil {
+			wraps(t, &g.Packet, inner, good)
+		}
+	}
+}
+
+// wraps judges a packet that holds another one.
+func wraps(t testing.TB, p *Packet, inner []byte, good bool) {
+	var h parsed
+	if p.Offload != (Offload{}) {
+		t.Fatalf("something is left to be done inside a tunnel: %+v", p.Offload)
+	}
+	if r := h.parse(&Packet{Data: bytes.Clone(inner)}); r != ReasonNone {
+		t.Fatalf("a tunnel leads to %s: % x", r, inner)
+	}
+	if good && !rightSum(inner) {
+		t.Fatalf("the transport checksum was right: % x", inner)
+	}
+	if !rightSum(p.Data) && p.Data[0]>>4 == 4 {
+		t.Fatalf("outer checksum: % x", p.Data)
 	}
 }
 

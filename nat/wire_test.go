@@ -24,7 +24,8 @@ import (
 //	icmp 192.0.2.7 > 10.0.0.1 port-unreachable (tcp 10.0.0.1:80 > 192.0.2.7:40000 A)
 //	sctp 192.0.2.7:40000 > 10.0.0.1:80 DATA+SACK tag=7 data=8; see wiresctp_test.go
 //	frag 192.0.2.7 > 10.0.0.1 proto=17 off=1480 data=20 mf
-//	ip 192.0.2.7 > 10.0.0.1 proto=47 data=20
+//	ip 192.0.2.7 > 10.0.0.1 proto=99 data=20
+//	ipip 10.0.0.1 > 10.0.0.2 (tcp 192.0.2.7:40000 > 192.0.2.8:80 S)      also gre, gue; see wiretunnel_test.go
 //
 // IPv6 is written the same way, tcp [2001:db8::7]:40000 > [fd00::1]:80, and has
 // beside it label= and ext=NAME,…: hop, dest, routing (with 0 segments left),
@@ -117,6 +118,9 @@ func splitFields(text string) (head []string, f fields, inner string) {
 func encodePacket(text string) ([]byte, Offload) {
 	head, f, inner := splitFields(text)
 	proto := head[0]
+	if proto == "ipip" || proto == "gre" || proto == "gue" {
+		return encodeTunnel(head, f, inner), Offload{}
+	}
 	src, dst := head[1], head[3]
 	var sp, dp uint16
 	if proto == "tcp" || proto == "udp" || proto == "sctp" {
@@ -314,6 +318,12 @@ func decodePacket(b []byte, off Offload) string {
 			return " sum=ok"
 		}
 		return " sum=bad"
+	}
+	if outer, ok := decodeTunnel(uint8(ip.Protocol), ip.SrcIP.String(), ip.DstIP.String(), l4); ok {
+		if strings.HasPrefix(outer, "gue") {
+			outer += judge(6, pseudo)
+		}
+		return outer + idWord + ipWords
 	}
 	switch ip.Protocol {
 	case layers.IPProtocolTCP:

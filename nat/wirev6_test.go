@@ -169,6 +169,15 @@ func decodeIPv6(b []byte, off Offload) string {
 		}
 		return " sum=bad"
 	}
+	if outer, ok := decodeTunnel(proto, ip.SrcIP.String(), ip.DstIP.String(), l4); ok {
+		switch {
+		case strings.HasPrefix(outer, "gue") && be16(l4, 6) == 0:
+			outer += " sum=zero" // as RFC 6935 allows a tunnel
+		case strings.HasPrefix(outer, "gue"):
+			outer += judge(6)
+		}
+		return outer + words
+	}
 	switch proto {
 	case 6:
 		return fmt.Sprintf("tcp [%s]:%d > [%s]:%d%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), tcpWords(l4), judge(16), words)

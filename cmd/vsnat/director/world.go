@@ -175,8 +175,8 @@ func (d *director) problem(text string) {
 }
 
 // inside lists whose packets are read although they are not for us: the real
-// servers, those deleted with connections left among them, and the networks of
-// SNAT rules.
+// servers whose answers pass us, those deleted with connections left among them,
+// and the networks of SNAT rules.
 func inside(r *nat.Rules) []netip.Prefix {
 	var list []netip.Prefix
 	seen := make(map[netip.Prefix]bool)
@@ -192,11 +192,15 @@ func inside(r *nat.Rules) []netip.Prefix {
 	}
 	for _, s := range r.Services() {
 		for _, v := range s.Servers {
-			host(v.Addr)
+			if v.Replies {
+				host(v.Addr)
+			}
 		}
 	}
 	for _, v := range r.Leaving() {
-		host(v.Addr)
+		if v.Replies {
+			host(v.Addr)
+		}
 	}
 	return list
 }
