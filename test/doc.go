@@ -31,6 +31,7 @@
 //	transfer    hundreds of megabytes with a digest, path MTU changes under way
 //	offload     ends that leave nothing to their links
 //	udp, icmp   datagrams, fragments, ping, traceroute, errors
+//	sctp        associations of pion/sctp over raw sockets: no kernel of ours has SCTP
 //	snat        connections of the inside hosts; hairpin
 //	host        addresses of ours on the host: one answer to each packet
 //	edit        services, servers and configuration changed under load
