@@ -57,12 +57,15 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	return f.passOn(p, h, c, dir)
 }
 
-// firstError has an error about no connection, to the address of a service, open
-// one as the client's first packet would, if ScheduleICMP is set: for flows whose
-// entry is gone, or was another director's. The entry lives for 3 s unless the
-// client says something itself. t is the tuple of the client's packets.
+// firstError has an error about no connection, but of a service, open one as the
+// client's first packet would, if ScheduleICMP is set: for flows whose entry is
+// gone, or was another director's. The entry lives for 3 s unless the client says
+// something itself. t is the tuple of the client's packets.
 func (f *Forwarder) firstError(p *Packet, h *parsed, t *conntrack.Tuple) (v Verdict, ok bool) {
-	service := f.snap.serviceOf(t)
+	service := f.marked(p, t, f.snap.own.find(&t.Dst.Addr))
+	if service < 0 {
+		service = f.snap.serviceOf(t)
+	}
 	if service < 0 {
 		return v, false
 	}
