@@ -220,7 +220,7 @@ func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction)
 func (f *Forwarder) hairpin(c *conntrack.Conn) bool {
 	pool := f.mapper.pool(f.snap.own.find(&c.Virtual.Addr))
 	if pool < 0 {
-		pool = f.mapper.anyPool(c.Virtual.Addr.Is4()) // the virtual address is ours by a mark rule to a network
+		pool = f.mapper.anyPool(f.snap, c.Virtual.Addr.Is4()) // the virtual address is ours by a mark rule to a network
 	}
 	if pool < 0 {
 		return false

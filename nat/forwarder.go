@@ -236,7 +236,7 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 		// one, at a server chosen anew, and is itself forwarded. Under a template
 		// or a control connection the entry and its server stay.
 		if h.opens() {
-			if dir == conntrack.Inbound && f.renews(c) {
+			if dir == conntrack.Inbound && f.renews(c) || c.Flags&conntrack.SNAT != 0 && over(c.State) && !f.covered(c) {
 				f.table.Remove(c, conntrack.Deleted)
 				return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
 			}
@@ -426,6 +426,12 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 		f.table.SetClass(c, conntrack.ClassHeld)
 	}
 	f.table.SetDeadline(c, f.now+f.life(c, next))
+}
+
+// covered reports whether a rule still has the inside end of c leave as it does.
+func (f *Forwarder) covered(c *conntrack.Conn) bool {
+	rule := f.snap.snatFor(&c.Dest.Addr)
+	return rule != nil && rule.to == c.Virtual.Addr
 }
 
 // reopen makes an entry that is over, and stays, ready for a new connection of

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/vsnat/vsnat/conntrack"
@@ -102,7 +103,8 @@ type portMapper struct {
 	free    uint32 // rows given back
 	fresh   uint32 // rows from here on were never used
 	used    int
-	counts  [maxPortAddrs]int // mappings per address
+	counts  [maxPortAddrs]int           // mappings per address
+	shared  [maxPortAddrs]*atomic.Int64 // those of all Forwarders
 }
 
 func protoIndex(proto uint8) int {
@@ -149,6 +151,7 @@ func (m *portMapper) sync(s *snapshot) {
 	for i, pool := range m.byOwn {
 		if pool >= 0 {
 			m.reserve(int(pool), &s.reserved[i])
+			m.shared[pool] = s.own.entries[i].mapped
 		}
 	}
 }
@@ -223,10 +226,10 @@ func (m *portMapper) pool(own int32) int {
 	return int(m.byOwn[own])
 }
 
-// anyPool returns the number of a pool of a family, or -1.
-func (m *portMapper) anyPool(four bool) int {
-	for _, pool := range m.byOwn {
-		if pool >= 0 && m.addrs[pool].Is4() == four {
+// anyPool returns the number of a pool of a family that more may be mapped of, or -1.
+func (m *portMapper) anyPool(s *snapshot, four bool) int {
+	for i, pool := range m.byOwn {
+		if pool >= 0 && m.addrs[pool].Is4() == four && !s.own.entries[i].leaving {
 			return int(pool)
 		}
 	}
@@ -305,6 +308,7 @@ func (m *portMapper) get(e *conntrack.Endpoint, proto, pool uint8, lo, hi uint16
 	p.taken[port/64] |= 1 << (port % 64)
 	m.used++
 	m.counts[pool]++
+	m.shared[pool].Add(1)
 	return i
 }
 
@@ -321,6 +325,7 @@ func (m *portMapper) release(i uint32) {
 	}
 	*at = row.next
 	m.counts[row.pool]--
+	m.shared[row.pool].Add(-1)
 	*row = mapping{next: m.free}
 	m.free = i
 	m.used--

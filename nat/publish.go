@@ -96,7 +96,11 @@ func (r *Rules) publishOwn(s *snapshot) {
 func (r *Rules) ownTable() ownTable {
 	var entries []ownEntry
 	for _, a := range r.Ours() {
-		entries = append(entries, ownEntry{addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT})
+		entries = append(entries, ownEntry{
+			addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT,
+			leaving: a.SNAT && !a.Service && !slices.ContainsFunc(r.snats, func(s SNATSpec) bool { return s.To == a.Addr }),
+			mapped:  r.mappedPorts(a.Addr),
+		})
 	}
 	return newOwnTable(entries)
 }
@@ -138,7 +142,7 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 			p.allow(hairpinPorts, r.host.EphemeralMin, r.host.EphemeralMax)
 		}
 	}
-	for _, rule := range r.snats {
+	for _, rule := range r.heldSNATs() {
 		to := conntrack.AddrFrom(rule.To)
 		i := own.find(&to)
 		if !own.entries[i].onHost {
@@ -226,7 +230,7 @@ func (r *Rules) Ours() []OwnAddress {
 			entry(m.To.Addr()).Service = true
 		}
 	}
-	for _, s := range r.snats {
+	for _, s := range r.heldSNATs() {
 		entry(s.To).SNAT = true
 	}
 	for _, p := range r.owned {

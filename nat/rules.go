@@ -58,6 +58,8 @@ type Rules struct {
 	settings Settings
 	serial   uint64
 	departed uint64 // servers ever deleted
+	leaving  []leavingSNAT
+	mapped   map[netip.Addr]*atomic.Int64 // ports in use, counted by the Forwarders
 }
 
 // slots numbers things. A number is used again after its thing is gone.
@@ -121,6 +123,7 @@ func NewRules() *Rules {
 		settings: DefaultSettings(),
 		byKey:    make(map[ServiceKey]*service),
 		trash:    make(map[serverKey]*server),
+		mapped:   make(map[netip.Addr]*atomic.Int64),
 	}
 	r.Publish()
 	return r
@@ -358,8 +361,9 @@ func (r *Rules) DelServer(k ServiceKey, addr netip.Addr, port uint16) error {
 }
 
 // Tick is to be called about once a second: deleted servers that no connection
-// refers to any more are forgotten after a while.
-func (r *Rules) Tick() {
+// refers to any more are forgotten after a while, and so are the addresses of
+// deleted SNAT rules. It reports whether there is something to publish.
+func (r *Rules) Tick() (changed bool) {
 	for k, d := range r.trash {
 		if d.idle++; d.sched.Active()+d.sched.Inactive()+d.sched.Templates() > 0 {
 			d.idle = 0
@@ -367,8 +371,10 @@ func (r *Rules) Tick() {
 		if d.idle >= trashTicks {
 			r.servers.remove(d.slot)
 			delete(r.trash, k)
+			changed = true
 		}
 	}
+	return r.tickSNAT() || changed
 }
 
 // AddSNAT adds a rule. A network may have one; of several that hold an address
@@ -394,14 +400,17 @@ func (r *Rules) AddSNAT(spec SNATSpec) error {
 		}
 	}
 	r.snats = append(r.snats, spec)
+	r.leaving = slices.DeleteFunc(r.leaving, func(l leavingSNAT) bool { return l.SNATSpec == spec })
 	return nil
 }
 
-// DelSNAT deletes the rule of a network. Its connections go on until they end.
+// DelSNAT deletes the rule of a network. Its connections go on until they end; so
+// long its address stays ours.
 func (r *Rules) DelSNAT(from netip.Prefix) error {
 	for i, s := range r.snats {
 		if s.From == from.Masked() {
 			r.snats = slices.Delete(r.snats, i, i+1)
+			r.leave(s)
 			return nil
 		}
 	}

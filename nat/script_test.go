@@ -41,13 +41,14 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	pass   hold   drop REASON    what else may become of it
 //	made[@PORT] PACKET     a packet that the Forwarder made; in order
 //	none                   nothing else was made
-//	advance DURATION
+//	advance DURATION    tick   Rules.Tick is called
 //	unreachable@PORT       the next hop of the packet last forwarded did not answer
 //	unreachable-made@PORT  that of the packet last made
 //	refused server …       the step is refused; also edit-server
 //	flood N VERDICT PACKET      N packets, {i} in them counts from 1, {a} is a public address for each;
 //	                            VERDICT: forward, hold, pass, drop:REASON, any. What is made is only counted
 //	differ A B      two words, variables among them, are not the same
+//	ours ADDR …     the addresses that are ours
 //	answers N       packets made during the last flood
 //	drops REASON N    suppressed REASON N    entries N    removed REASON N    mapped ADDR N
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
@@ -325,6 +326,17 @@ func (s *script) step(word, rest string) {
 		s.must(s.rules.AddSNAT(spec))
 	case "delete-snat":
 		s.must(s.rules.DelSNAT(netip.MustParsePrefix(w[0])))
+	case "tick":
+		s.rules.Tick()
+		s.dirty = true
+	case "ours":
+		var got []string
+		for _, a := range s.rules.Ours() {
+			got = append(got, a.Addr.String())
+		}
+		if !slices.Equal(got, w) {
+			s.fatal("ours are %s", got)
+		}
 	case "host":
 		s.host.Addrs = append(s.host.Addrs, netip.MustParseAddr(w[0]))
 		s.host.EphemeralMin, s.host.EphemeralMax = 32768, 60999

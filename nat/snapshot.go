@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/sched"
@@ -164,6 +165,8 @@ type ownEntry struct {
 	onHost  bool // the host has it, and keeps what is not ours on it
 	service bool // some service is on it
 	snat    bool // some SNAT rule leads to it
+	leaving bool // nothing but a deleted rule, whose connections go on
+	mapped  *atomic.Int64
 }
 
 type ownTable struct {

@@ -67,9 +67,7 @@ func (d *director) watch(ctx context.Context) error {
 }
 
 func (d *director) tick(n int, now time.Time) {
-	trash := len(d.rules.Leaving())
-	d.rules.Tick()
-	if len(d.rules.Leaving()) != trash {
+	if d.rules.Tick() {
 		d.publish() // the guard need not keep their packets away any more
 	}
 	if d.world.retry {

@@ -116,7 +116,15 @@ func (d *director) publish() error {
 		d.rules.SetHost(w.host)
 	}
 	w.unfinished = nil
-	err := d.shield(guardRules(d.rules, own, w.host.Addrs, w.served))
+	g := guardRules(d.rules, own, w.host.Addrs, w.served)
+	if d.tunHost != nil {
+		// What the host does not route to us we never see. With a guard it has
+		// its copy, and what is of no connection is its own again.
+		for _, s := range d.rules.LeavingSNATs() {
+			g.Inside = append(g.Inside, s.From)
+		}
+	}
+	err := d.shield(g)
 	if err != nil {
 		w.unfinished = append(w.unfinished, err.Error())
 		d.warn("shield", "problem", err.Error())
@@ -175,8 +183,8 @@ func (d *director) problem(text string) {
 }
 
 // inside lists whose packets are read although they are not for us: the real
-// servers whose answers pass us, those deleted with connections left among them,
-// and the networks of SNAT rules.
+// servers whose answers pass us and the networks of SNAT rules, and of both those
+// deleted with connections left.
 func inside(r *nat.Rules) []netip.Prefix {
 	var list []netip.Prefix
 	seen := make(map[netip.Prefix]bool)
@@ -187,7 +195,7 @@ func inside(r *nat.Rules) []netip.Prefix {
 		}
 	}
 	host := func(a netip.Addr) { add(netip.PrefixFrom(a, a.BitLen())) }
-	for _, s := range r.SNATs() {
+	for _, s := range slices.Concat(r.SNATs(), r.LeavingSNATs()) {
 		add(s.From)
 	}
 	for _, s := range r.Services() {
