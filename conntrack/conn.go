@@ -26,6 +26,8 @@ const (
 	// what leaves, so that answers are translated, never by what arrives.
 	// Virtual is not part of its key then and may be changed.
 	OnePacket
+	// Helped: a control connection, whose payload the caller reads and changes.
+	Helped
 
 	// heard is a number of four bits: packets of the client, see Heard.
 	heardOne Flags = 1 << 10
@@ -94,6 +96,13 @@ func (c *Conn) String() string {
 	}
 
 	return s
+}
+
+// HalfKnown says whether c waits for a connection of Client, from whatever port it
+// will come. It has port 0, which no packet has: [Table.Lookup] finds it by a tuple
+// with that.
+func (c *Conn) HalfKnown() bool {
+	return c.Client.Port == 0 && c.Flags&(SNAT|Template|alias) == 0
 }
 
 // MaxHeard is where [Conn.Heard] stops counting.

@@ -91,6 +91,10 @@ func (t *Table) At(i int) *Conn {
 	return c
 }
 
+// Slot is the number of c's slot, below [Table.Cap]: for what the caller keeps
+// beside a connection, until it is told that the connection has ended.
+func (t *Table) Slot(c *Conn) uint32 { return uint32(t.link(c)) - 1 }
+
 // conn is the slot that l, which is not 0, links to.
 func (t *Table) conn(l link) *Conn { return &t.slab[l-1] }
 

@@ -313,14 +313,17 @@ func (t *Table) Remove(c *Conn, why Removal) {
 // endpoint of its own, so that its endpoint alone says where they are, for both
 // directions. The outside endpoint of SNAT is a server, which the whole inside
 // may talk to, and that of an alias is a real server: there the address of ours
-// counts as well, or one chain would hold them all.
+// counts as well, or one chain would hold them all. The same holds for what waits
+// for a client.
 func (t *Table) home(c *Conn) *link {
-	if c.Flags&(SNAT|alias) != 0 {
+	if c.byPair() {
 		return t.pairBucket(t.heads, &c.Client, &c.Virtual, c.Proto)
 	}
 
 	return t.bucket(&c.Client, c.Proto)
 }
+
+func (c *Conn) byPair() bool { return c.Flags&(SNAT|alias) != 0 || c.HalfKnown() }
 
 // secondHome is where a packet of the inside endpoint finds c, which is SNAT.
 func (t *Table) secondHome(c *Conn) *link {
@@ -332,7 +335,7 @@ func (t *Table) chain(c *Conn) {
 	head, self := t.home(c), t.link(c)
 	c.next = *head
 	*head = self
-	if c.Flags&(SNAT|alias) != 0 {
+	if c.byPair() {
 		t.paired++
 	}
 	if c.Flags&(SNAT|FullNAT) == SNAT {
@@ -350,7 +353,7 @@ func (t *Table) unchain(c *Conn) {
 		at = &t.conn(*at).next
 	}
 	*at = c.next
-	if c.Flags&(SNAT|alias) != 0 {
+	if c.byPair() {
 		t.paired--
 	}
 	if c.Flags&(SNAT|FullNAT) == SNAT {

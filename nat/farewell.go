@@ -87,6 +87,7 @@ func (f *Forwarder) tellEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	if h.parse(&p) != ReasonNone {
 		return
 	}
+	f.countAnew(&p, h, c, sender)
 	f.wrapping.on = false
 	v := f.send(&p, h, c, sender, &way)
 	if f.wrapping.on {

@@ -33,6 +33,9 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdi
 	if h.kind == kindEcho {
 		return f.echo(p, h, &f.snap.own.entries[own])
 	}
+	if waiting := f.awaited(h); waiting != nil {
+		return f.meet(p, h, waiting)
+	}
 	if service < 0 {
 		service = f.snap.serviceOf(&h.tuple)
 	}
@@ -143,18 +146,16 @@ func (f *Forwarder) noServer(p *Packet, h *parsed, svc *serviceEntry) Verdict {
 	return f.unreachable(p, h, unreachable(icmpPortUnreachable), ReasonNoServer)
 }
 
-// connect makes the entry of a new connection to a server and sends its first
-// packet; t is the template that it obeys, if any. It reports a clash instead if
-// the entry would be ambiguous.
-func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *conntrack.Conn) (v Verdict, clash bool) {
-	s, svc := &f.snap.server[server], &f.snap.service[service]
-	to := f.hops.lookup(&f.snap.routes, &s.dest.Addr)
+// prepare begins the entry of a new connection to a server, in f.spec, and finds
+// the way of its first packet. It reports false, with the verdict, if there is none.
+func (f *Forwarder) prepare(p *Packet, h *parsed, server uint32, dest conntrack.Endpoint) (way, Verdict, bool) {
+	to := f.hops.lookup(&f.snap.routes, &dest.Addr)
 	if to.port == NoPort {
-		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
+		return way{}, f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoRoute), false
 	}
 	f.spec = conntrack.Conn{
-		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: svc.at(s, h.tuple.Dst.Port), Proto: h.tuple.Proto,
-		Server: server, Flags: s.method.connFlags(),
+		Client: h.tuple.Src, Virtual: h.tuple.Dst, Dest: dest, Proto: h.tuple.Proto,
+		Server: server, Flags: f.snap.server[server].method.connFlags(),
 		Hop: p.From, HopPort: p.In, InsidePort: to.port,
 	}
 	c := &f.spec
@@ -166,16 +167,33 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *con
 		// Client and server are on one link: the reply would go past us
 		// (RFC 4787, REQ-9: the client appears with our outside address).
 		if !f.hairpin(c) {
-			return drop(ReasonNoPort), false
+			return way{}, drop(ReasonNoPort), false
 		}
 	}
-	way := f.way(c, conntrack.Inbound)
-	if v, ok := f.fits(p, h, &way); !ok {
+	w := f.way(c, conntrack.Inbound)
+	if v, ok := f.fits(p, h, &w); !ok {
 		f.giveBack(c)
+		return way{}, v, false
+	}
+	return w, Verdict{}, true
+}
+
+// connect makes the entry of a new connection to a server and sends its first
+// packet; t is the template that it obeys, if any. It reports a clash instead if
+// the entry would be ambiguous.
+func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *conntrack.Conn) (v Verdict, clash bool) {
+	s, svc := &f.snap.server[server], &f.snap.service[service]
+	way, v, ok := f.prepare(p, h, server, svc.at(s, h.tuple.Dst.Port))
+	if !ok {
 		return v, false
 	}
+	c := &f.spec
 	if svc.onePacket && c.Proto == ProtoUDP {
+		from := f.hops.lookup(&f.snap.routes, &c.Client.Addr)
 		return f.scheduleOnce(p, h, service, t, &way, from.port == p.In)
+	}
+	if svc.helps(c) {
+		c.Flags |= conntrack.Helped
 	}
 	c, outcome := f.insert(c, svc, t)
 	if outcome == conntrack.Clash && c != nil && (h.hasStates() && over(c.State) || c.Flags&conntrack.OnePacket != 0) {

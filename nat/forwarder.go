@@ -52,6 +52,7 @@ type Forwarder struct {
 	limit     limiter
 	outbox    outbox
 	defence   defence
+	ftp       ftpTable
 	farewells limiter
 	gone      visit  // of the connections of deleted servers
 	departed  uint64 // servers deleted until the snapshot
@@ -73,6 +74,7 @@ type Forwarder struct {
 	split    uint16                             // MTU that the packet is to be cut to, or 0
 	wrapping wrapping                           // what the packet is to be wrapped in, if it is
 	scratch  []byte                             // for one packet
+	moved    []byte                             // where the packet came, if it is in the outbox since
 
 	counted counted
 }
@@ -116,6 +118,9 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 		f.mapper.sync(s)
 		f.counters.sync(s)
 		f.limit.setRate(s.settings.ICMPRate)
+		if s.helpers {
+			f.ftp.claim(f.table.Cap())
+		}
 		f.defend()
 		if f.departed != s.departed {
 			f.departed = s.departed
@@ -126,7 +131,7 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 
 // Forward decides about one packet and rewrites it in place.
 func (f *Forwarder) Forward(p *Packet) Verdict {
-	f.split, f.wrapping.on = 0, false
+	f.split, f.wrapping.on, f.moved = 0, false, nil
 	v := f.forward(p)
 	if v.Action == Forward {
 		switch {
@@ -135,6 +140,9 @@ func (f *Forwarder) Forward(p *Packet) Verdict {
 		case f.split != 0:
 			v = f.cut(p, v)
 		}
+	}
+	if f.moved != nil {
+		v = f.sendMoved(p, v)
 	}
 	f.counters.verdicts[v.Action]++
 	if v.Action == Drop {
@@ -242,6 +250,11 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 			}
 			if sideOf(c, dir) == conntrack.Inbound && over(c.State) {
 				f.reopen(c)
+			}
+		}
+		if c.Flags&conntrack.Helped != 0 {
+			if v, ok := f.helpFTP(p, h, c, dir, &way); !ok {
+				return v
 			}
 		}
 		if r := f.advance(h, c, dir); r != ReasonNone {
@@ -463,6 +476,7 @@ func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 	if c.Rule != 0 {
 		f.mapper.release(c.Rule)
 	}
+	f.forgetFTP(c)
 }
 
 // Sweep ages the table and the fragments: at most budget entries are removed,
@@ -481,7 +495,7 @@ func (f *Forwarder) Sweep(budget int) {
 // Bytes is the memory that the Forwarder has claimed: all that it will ever
 // use, but for the port rows of SNAT addresses still to come.
 func (f *Forwarder) Bytes() int64 {
-	return f.table.Bytes() + f.mapper.bytes() + int64(unsafe.Sizeof(*f.frags)) + outboxBytes + int64(len(f.scratch))
+	return f.table.Bytes() + f.mapper.bytes() + f.ftp.bytes() + int64(unsafe.Sizeof(*f.frags)) + outboxBytes + int64(len(f.scratch))
 }
 
 // lifeOf is the first deadline of a new entry, before its own packet is

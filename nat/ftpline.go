@@ -84,6 +84,16 @@ func readFTPCommand(line []byte) (ftpCommand, ftpEndpoint) {
 	return ftpOther, ftpEndpoint{}
 }
 
+// namesFTPEndpoint reports whether a line that has not ended yet is a PORT or EPRT
+// that goes on behind the word.
+func namesFTPEndpoint(line []byte) bool {
+	if len(line) < 6 || line[4] != ' ' {
+		return false
+	}
+	verb := [4]byte{line[0] &^ 0x20, line[1] &^ 0x20, line[2] &^ 0x20, line[3] &^ 0x20}
+	return string(verb[:]) == "PORT" || string(verb[:]) == "EPRT"
+}
+
 // readFTPReply looks for the endpoint in a reply 227 or 229, or in the beginning
 // of one. What stands around it is free: the endpoint of a 227 begins with the
 // first number that can be one (RFC 1123 section 4.1.2.6), that of a 229 behind a

@@ -65,6 +65,22 @@ func (h ipHeader) renewTTL() {
 	ipv4Header(h).computeChecksum()
 }
 
+// replaceLength writes the length of the whole packet, n bytes, and keeps the
+// header checksum if there is one. A super-packet that cannot say its length goes
+// on without.
+func (h ipHeader) replaceLength(n int) {
+	if h.is6() {
+		if v6 := ipv6Header(h); v6.payloadLen() != 0 {
+			v6.setPayloadLen(n - ipv6HeaderLen)
+		}
+		return
+	}
+	if v4 := ipv4Header(h); v4.totalLen() != 0 {
+		v4.setChecksum(update16(v4.checksum(), uint16(v4.totalLen()), uint16(n)))
+		v4.setTotalLen(n)
+	}
+}
+
 // replaceSource writes the source address, which is of the packet's family,
 // keeps the header checksum if there is one, and notes the change for the
 // transport checksum.

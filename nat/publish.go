@@ -56,8 +56,9 @@ func (r *Rules) Publish() {
 		e := serviceEntry{
 			key:  serviceKey{conntrack.Endpoint{Addr: conntrack.AddrFrom(v.Addr), Port: v.Port}, v.Proto},
 			mark: v.Mark, pool: v.pool, noServer: v.NoServer, serial: v.serial,
-			persist: newPersistence(v.Persistence, v.Addr.Is4()), onePacket: v.OnePacket,
+			persist: newPersistence(v.Persistence, v.Addr.Is4()), onePacket: v.OnePacket, helper: v.Helper,
 		}
+		s.helpers = s.helpers || v.Helper != NoHelper
 		s.anyPort = s.anyPort || v.Port == 0 && v.Mark == 0
 		for _, d := range v.servers {
 			e.servers = append(e.servers, d.slot)
@@ -154,6 +155,7 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 		}
 		list[i].allow(span, r.host.EphemeralMin, r.host.EphemeralMax)
 	}
+	r.allowFTPData(own, list)
 	return list
 }
 

@@ -55,6 +55,8 @@ const (
 	ReasonUnsolicited // from outside to a mapped port, from a stranger
 	ReasonNoPort      // no SNAT port left
 	ReasonStray       // from a real server, without an entry
+	ReasonHelper      // its helper has to see it with what is around it, or as a whole
+	ReasonHelperFull  // more control connections than helpers remember
 	ReasonDropPacket  // one of the first packets that DropPacket drops
 
 	// What the way out says.
@@ -113,6 +115,8 @@ var reasonNames = [NumReasons]string{
 	ReasonUnsolicited:       "unsolicited",
 	ReasonNoPort:            "no-snat-port",
 	ReasonStray:             "stray-server-packet",
+	ReasonHelper:            "helper",
+	ReasonHelperFull:        "helper-full",
 	ReasonDropPacket:        "drop-packet",
 	ReasonNoRoute:           "no-route",
 	ReasonTooBig:            "too-big",

@@ -50,7 +50,7 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 	// no reason to believe the rest (RFC 5927, 4.1).
 	// Neither is a packet with a tag that its sender does not use (RFC 9260,
 	// 10); an INIT has none.
-	if q.kind == kindTCP && !sent(c, dir.Other(), q.seq) ||
+	if q.kind == kindTCP && !sent(c, dir.Other(), f.forSender(c, dir.Other(), q.seq)) ||
 		q.kind == kindSCTP && q.tag != 0 && !c.HasTag(dir.Other(), q.tag, false) {
 		return drop(ReasonICMPQuote)
 	}
@@ -118,6 +118,7 @@ func (f *Forwarder) passOn(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 			f.putBack(p, q, quoted, &c.Client, nil, &inner)
 		}
 	}
+	f.unnumber(p.Data, q, c, dir.Other(), &inner)
 	q.apply(p.Data, inner)
 	ip.computeICMPChecksum(h.l4)
 	return w.verdict()

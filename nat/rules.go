@@ -164,7 +164,7 @@ func checkService(s ServiceSpec) error {
 		if s.ServiceKey != markKey(s.Mark, s.Addr.Is4()) {
 			return fmt.Errorf("%w: a service by mark has no protocol, address or port", ErrInvalid)
 		}
-		return notYet(s)
+		return nil
 	}
 	if s.Proto != ProtoTCP && s.Proto != ProtoUDP && s.Proto != ProtoSCTP {
 		return fmt.Errorf("%w: protocol %d has no services", ErrInvalid, s.Proto)
@@ -172,22 +172,10 @@ func checkService(s ServiceSpec) error {
 	if s.OnePacket && s.Proto != ProtoUDP {
 		return fmt.Errorf("%w: one-packet scheduling is for UDP", ErrInvalid)
 	}
-	if err := notYet(s); err != nil {
-		return err
+	if s.Helper == HelperFTP && s.Proto != ProtoTCP {
+		return fmt.Errorf("%w: FTP is a protocol over TCP", ErrInvalid)
 	}
 	return checkUnicast("virtual address", s.Addr)
-}
-
-// notYet refuses what a Forwarder cannot do.
-func notYet(s ServiceSpec) error {
-	what := ""
-	switch {
-	case s.Helper != NoHelper:
-		what = "helpers"
-	default:
-		return nil
-	}
-	return fmt.Errorf("%w: no %s", ErrInvalid, what)
 }
 
 // AddService adds a service without servers.

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 // A packet script drives a real Forwarder with a hand clock. One line, one
 // step:
 //
-//	service tcp A:P sched rr [no-server reset] [on-server-down reset|repick] [idle DURATION]
+//	service tcp A:P sched rr [no-server reset] [helper ftp] [on-server-down reset|repick] [idle DURATION]
 //	        [persistent DURATION] [mask ADDR] [one-packet]     edit-service …  the same words
 //	server A:P [weight N] [method nat|route|tunnel]   (of the last service)
 //	        with a tunnel: tunnel gre, gue PORT, checksum yes
@@ -223,6 +223,8 @@ func (s *script) spec(w []string) ServiceSpec {
 			spec.Scheduler = w[i]
 		case "no-server":
 			spec.NoServer = map[string]NoServer{"icmp": NoServerICMP, "reset": NoServerReset}[w[i]]
+		case "helper":
+			spec.Helper = map[string]Helper{"ftp": HelperFTP, "none": NoHelper}[w[i]]
 		case "on-server-down":
 			spec.OnServerDown = map[string]ServerDown{"reset": ServerDownReset, "repick": ServerDownRepick}[w[i]]
 		case "idle":

@@ -16,7 +16,7 @@ import "encoding/binary"
 
 // maxEdits is how many edits of a stream are remembered. Of older ones only their
 // difference counts: nobody sends again what was acknowledged.
-const maxEdits = 3
+const maxEdits = 4
 
 // seqEdit is one replacement.
 type seqEdit struct {
@@ -82,7 +82,7 @@ func (s *seqEdits) toSender(seq uint32) uint32 {
 	for i := range s.list[:s.n] {
 		e := &s.list[i]
 		at := e.at + add
-		if int32(seq-at)-int32(e.size) < 0 {
+		if int32(seq-at-uint32(e.size)) < 0 {
 			if int32(seq-at) > 0 {
 				seq = at
 			}
@@ -93,9 +93,10 @@ func (s *seqEdits) toSender(seq uint32) uint32 {
 	return seq - add
 }
 
-// touches says how much longer a segment from seq to end becomes, and whether it
-// can be changed: no edit begins before it or ends behind it.
-func (s *seqEdits) touches(seq, end uint32) (longer int, whole, any bool) {
+// touches says how much room the edits of a segment from seq to end need behind
+// it, at most; whether there are any; and whether they can be made: none begins
+// before it or ends behind it.
+func (s *seqEdits) touches(seq, end uint32) (room int, whole, any bool) {
 	for i := range s.list[:s.n] {
 		e := &s.list[i]
 		if int32(e.end()-seq) <= 0 || int32(end-e.at) <= 0 {
@@ -104,10 +105,10 @@ func (s *seqEdits) touches(seq, end uint32) (longer int, whole, any bool) {
 		if int32(e.at-seq) < 0 || int32(end-e.end()) < 0 {
 			return 0, false, true
 		}
-		longer += e.longer()
+		room += max(0, e.longer())
 		any = true
 	}
-	return longer, true, any
+	return room, true, any
 }
 
 // apply makes the edits in a segment whose first byte is seq: data is its n bytes

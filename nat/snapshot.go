@@ -35,6 +35,7 @@ type snapshot struct {
 	settings  Settings
 	departed  uint64   // servers that were ever deleted, if one of them left something to do
 	idle      bool     // there is no service
+	helpers   bool     // some service has one
 	inside    []prefix // networks whose packets are ours to translate or to refuse
 }
 
@@ -46,6 +47,7 @@ type serviceEntry struct {
 	noServer  NoServer
 	persist   persistence
 	onePacket bool
+	helper    Helper
 	serial    uint64 // tells one user of the slot from the next
 }
 
@@ -81,6 +83,10 @@ func (r *portReserve) leaves(proto uint8, port uint16) bool {
 	if i := protoIndex(proto); i < len(r.ports) && slices.Contains(r.ports[i], port) {
 		return false
 	}
+	return r.covers(port)
+}
+
+func (r *portReserve) covers(port uint16) bool {
 	for _, s := range r.spans {
 		if port >= s[0] && port <= s[1] {
 			return true

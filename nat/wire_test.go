@@ -32,6 +32,9 @@ import (
 // source-route (with 1), atomic, or a protocol and
 // the HEX of its header, of which the first byte is put right: 60:0000010400000000.
 //
+// A payload may begin with a text in quotes, which data= then goes on after, and a
+// segment have sack=FROM-TO,FROM-TO.
+//
 // Of all: ttl= id= tos= df mf off= opts=HEX sum=ok|bad|zero|partial ipsum=bad
 // udplen=N gso=N pad=N (bytes behind the packet) mtu=N (of frag-needed) cut=N (a quotation cut
 // to N bytes) raw=HEX at=N (bytes put over the finished packet).
@@ -98,6 +101,12 @@ func (f fields) num(key string, otherwise int) int {
 // closed is a word like others.
 func splitFields(text string) (head []string, f fields, inner string) {
 	f = fields{}
+	if i := strings.IndexByte(text, '"'); i >= 0 && !strings.Contains(text[:i], "(") {
+		if quote, err := strconv.QuotedPrefix(text[i:]); err == nil {
+			f["text"] = quote
+			text = text[:i] + text[i+len(quote):]
+		}
+	}
 	if i, j := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')'); i >= 0 && i < j {
 		inner = text[i+1 : j]
 		text = text[:i] + text[j+1:]
@@ -112,6 +121,35 @@ func splitFields(text string) (head []string, f fields, inner string) {
 		}
 	}
 	return head, f, inner
+}
+
+// payload is the text of a packet and the bytes behind it.
+func (f fields) payload() []byte {
+	var data []byte
+	if quote, ok := f["text"]; ok {
+		text, err := strconv.Unquote(quote)
+		if err != nil {
+			panic(fmt.Sprintf("%s: %v", quote, err))
+		}
+		data = []byte(text)
+	}
+	for i := range f.num("data", 0) {
+		data = append(data, byte(i*7+1))
+	}
+	return data
+}
+
+// textWord is the text that a payload begins with, in the notation of scripts; ""
+// if it is none.
+func textWord(data []byte) string {
+	n := 0
+	for n < len(data) && (data[n] >= ' ' && data[n] <= '~' || data[n] == '\r' || data[n] == '\n') {
+		n++
+	}
+	if n == 0 {
+		return ""
+	}
+	return " " + strconv.Quote(string(data[:n]))
 }
 
 // encodePacket makes the bytes of a packet and its offload header.
@@ -141,10 +179,7 @@ func encodePacket(text string) ([]byte, Offload) {
 	if _, ok := f["mf"]; ok {
 		ip.Flags |= layers.IPv4MoreFragments
 	}
-	data := make([]byte, f.num("data", 0))
-	for i := range data {
-		data[i] = byte(i*7 + 1)
-	}
+	data := f.payload()
 	stack := []gopacket.SerializableLayer{ip}
 	sumAt := -1
 	switch proto {
@@ -264,6 +299,17 @@ func tcpLayer(head []string, f fields, sp, dp uint16) *layers.TCP {
 	if n := f.num("mss", 0); n > 0 {
 		t.Options = append(t.Options, layers.TCPOption{OptionType: 2, OptionLength: 4, OptionData: binary.BigEndian.AppendUint16(nil, uint16(n))})
 	}
+	if blocks, ok := f["sack"]; ok {
+		var edges []byte
+		for _, v := range strings.FieldsFunc(blocks, func(r rune) bool { return r == '-' || r == ',' }) {
+			n, err := strconv.ParseUint(v, 10, 32)
+			if err != nil {
+				panic(err)
+			}
+			edges = binary.BigEndian.AppendUint32(edges, uint32(n))
+		}
+		t.Options = append(t.Options, layers.TCPOption{OptionType: 1}, layers.TCPOption{OptionType: 5, OptionLength: uint8(2 + len(edges)), OptionData: edges})
+	}
 	if _, ok := f["wscale"]; ok {
 		t.Options = append(t.Options, layers.TCPOption{OptionType: 3, OptionLength: 3, OptionData: []byte{byte(f.num("wscale", 0))}})
 	}
@@ -379,8 +425,20 @@ func tcpWords(l4 []byte) string {
 	if flags == "" {
 		flags = "."
 	}
-	return fmt.Sprintf(" %s seq=%d ack=%d win=%d data=%d", flags, binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:]),
-		be16(l4, 14), max(0, len(l4)-int(l4[12]>>4)*4))
+	headerLen := int(l4[12]>>4) * 4
+	words := fmt.Sprintf(" %s seq=%d ack=%d win=%d data=%d", flags, binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:]),
+		be16(l4, 14), max(0, len(l4)-headerLen))
+	if headerLen < 20 || headerLen > len(l4) {
+		return words
+	}
+	if headerLen > 22 && l4[20] == 1 && l4[21] == 5 { // as tcpLayer writes it
+		separator := " sack="
+		for at := 23; at+8 <= 21+int(l4[22]) && at+8 <= headerLen; at += 8 {
+			words += fmt.Sprintf("%s%d-%d", separator, binary.BigEndian.Uint32(l4[at:]), binary.BigEndian.Uint32(l4[at+4:]))
+			separator = ","
+		}
+	}
+	return words + textWord(l4[headerLen:])
 }
 
 // agrees reports whether a packet, as decodePacket wrote it, has every word

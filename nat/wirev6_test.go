@@ -22,10 +22,7 @@ func encodeIPv6(head []string, f fields, inner string, src, dst netip.AddrPort) 
 		Version: 6, HopLimit: uint8(f.num("ttl", 64)), TrafficClass: uint8(f.num("tos", 0)), FlowLabel: uint32(f.num("label", 0)),
 		SrcIP: src.Addr().AsSlice(), DstIP: dst.Addr().AsSlice(),
 	}
-	data := make([]byte, f.num("data", 0))
-	for i := range data {
-		data[i] = byte(i*7 + 1)
-	}
+	data := f.payload()
 	stack := []gopacket.SerializableLayer{ip}
 	sumAt := -1
 	switch head[0] {
