@@ -49,6 +49,11 @@ second slot, an alias with the key (Dest, Local) that points to the first. The
 alias is found like any connection, which keeps the walk free of special cases,
 and is never handed out, listed or counted.
 
+A connection may be waited for before its client has a port: it is then in the table
+with port 0 for it ([Conn.HalfKnown]), found by a tuple that has port 0 too, and
+chained by (client, virtual), so that a client that is waited for at many ports is no
+long chain.
+
 # Storage
 
 One anonymous private mapping holds the slab, an array of [Conn] of 152 bytes

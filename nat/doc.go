@@ -11,11 +11,13 @@ code.
 It does what IPVS does with masquerading (VS/NAT), and what netfilter does for the
 real servers' own traffic (SNAT), on TCP, UDP, SCTP and ICMP echo, with the ICMP errors
 about them, in IPv4 and in IPv6, one family on both sides. It never repairs a damaged packet, never lets a private address of a
-real server out, never grows a packet, and never allocates, locks or asks for the
+real server out, never writes outside the bytes it was lent (what becomes longer
+leaves from the outbox), and never allocates, locks or asks for the
 time while it forwards. What it drops, it drops for a [Reason], and counts.
 
-It does not look into payloads (no FTP), does not put fragments together, and does
-not verify transport checksums: a rewrite keeps their error.
+It looks into no payload but that of FTP control connections, of services that ask
+for it, does not put fragments together, and does not verify transport checksums: a
+rewrite keeps their error.
 
 # Who does what
 
@@ -37,8 +39,8 @@ that the snapshot does not have yet is passed over for one that it has.
 	fragment    a part: waits until its datagram is whole, which is then decided
 	            about by its first part
 	Lookup      an entry, from either side
-	follow      there is one: port and server checked, TTL, way out, MTU, state,
-	            window, deadline, counters
+	follow      there is one: port and server checked, TTL, way out, MTU, helper,
+	            state, window, deadline, counters
 	first       there is none. With a mark, or to an address of ours: service,
 	            scheduler, insert. From a network with a SNAT rule: port, insert.
 	            Else the host's.
@@ -137,6 +139,48 @@ is by address and port: nobody but the peer of a connection reaches a mapped por
 and others are met with silence. When the ports of a rule are used up a new endpoint
 is refused with ICMP host unreachable; who has one goes on.
 
+# FTP
+
+A service may ask for the helper ([HelperFTP]); then the control connections to its
+port are read, and data connections, which they announce, go to the same server:
+
+	PORT, EPRT    the client names a port of its own. The server connects to it from
+	              the port below its own, and the client sees the virtual address and
+	              the port below the service's
+	PASV, EPSV    the reply, 227 or 229, gets the virtual address for the server's, and
+	              the client may connect there. The port stays, unless it is a service's,
+	              somebody else's or the host's: then it is one that SNAT could hand out
+
+A data connection has an entry ahead of its time, in LISTEN, under the control
+connection, which lives as long. That of a passive one has port 0 for the client's,
+which is not known yet; a SYN without an entry of its own is looked for there before
+any service is. A control connection expects one at a time, the one announced last.
+
+Only the two ends are believed (RFC 2577). A client names its own address and a port
+from 1024 on, or nothing is expected; the command goes on as it is. A reply has to be
+asked for, to begin where a line begins, outside a reply of several lines, and to name
+the server, or the virtual address, or in a 229 nobody. That of another inside host is
+replaced and nothing expected; a third host's is nobody's business here.
+
+A reply that changes its length shifts the rest of its stream. Sequence numbers,
+acknowledgements and SACK blocks are counted apart for both ends from there on (see
+seqedit.go), also in RSTs of our own and in quotations. The windows hold the numbers
+of the senders. What is sent again is translated alike, however it is cut; four edits
+that are not acknowledged are remembered.
+
+Each byte is read once and in order, so a segment before its turn is dropped, as
+helper, for TCP to send it again. So is one that ends within the endpoint of a reply:
+it comes again with the rest, if not now then when its sender has the rest to send,
+and no part of a private address leaves. After AUTH TLS (234) nothing is read any
+more; with persistence a service at port 21 takes data connections to the server of
+their client all the same. Super-packets are read like others. A translated reply
+that does not fit the way out any more is answered with frag-needed for what it lacks.
+
+For a client on the servers' link PORT and EPRT are rewritten too. Not followed are
+connections opened from inside, to servers elsewhere, and those of direct routing and
+tunnels. A server whose data connections come from another port than the one below
+its own leaves through SNAT as any inside host does.
+
 # Fragments
 
 All fragments of a datagram wait until it is whole, 30 s at most; then the first,
@@ -193,6 +237,8 @@ Everything is claimed at the start or with a snapshot:
 	                   256 addresses
 	fragments          some 4 MiB
 	outbox             2 MiB
+	FTP                700 bytes a control connection, 32,768 at most, with the first
+	                   service that has the helper
 
 A full table evicts the oldest half-open entry, then the oldest one-way one (UDP
 without an answer; TCP that is over). An entry heard from both sides is never
@@ -225,6 +271,13 @@ not count as heard from both sides.
 	INIT with a tag, others    forwarded                      dropped: their receiver must (RFC 9260 section 8.5)
 	without
 	SCTP checksum              computed anew                  brought up to date: a wrong one stays wrong
+	FTP on port 21             followed, with ip_vs_ftp       on any port, where a service asks for it
+	FTP line in two segments   left as it is                  read across segments; an address in two is dropped
+	PORT of a third host       expected (bounce)              not expected (RFC 2577)
+	227 of a third host        replaced, expected             left as it is; an inside host's is replaced
+	227 nobody asked for       left as it is                  its address is replaced, nothing expected
+	data port below 1024       expected                       not expected: other services are there
+	passive port that is taken two share it, one wins         another one
 	table full                 grows to the end of memory     fixed, evicts what is not held
 	inside source outside      translated                     dropped as spoofed
 	no server                  ICMP                           the same, RST or ABORT if set
