@@ -40,6 +40,23 @@ func (f *Forwarder) way(c *conntrack.Conn, dir conntrack.Direction) way {
 	return w
 }
 
+// moveHop follows a client whose packets begin to come from another neighbour:
+// its router failed over, or it moved. What cannot be of the connection, being
+// outside the window or with another tag, moves nothing.
+func (f *Forwarder) moveHop(p *Packet, h *parsed, c *conntrack.Conn) {
+	if c.Flags&conntrack.SNAT != 0 {
+		return // what was opened from inside goes by the routes
+	}
+	if h.kind == kindTCP && c.InWindow(conntrack.Inbound, h.seq) == conntrack.Outside ||
+		h.kind == kindSCTP && !c.HasTag(conntrack.Inbound, h.tag, h.reflected) {
+		return
+	}
+	if p.In != c.HopPort && f.hops.lookup(&f.snap.routes, &c.Client.Addr).port != p.In {
+		return // the routes do not expect it there: its source may be forged
+	}
+	c.Hop, c.HopPort = p.From, p.In
+}
+
 // fits reports whether a packet can leave by w. If not, its sender has been
 // told and the verdict is final. A super-packet fits if its segments do, the
 // leader of a datagram if the other fragments do.
