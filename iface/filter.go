@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Filter says which frames the kernel copies for us: ARP and neighbour discovery
-// (on a port with link addresses), packets to an address in Ours or Networks, and
-// packets from a source in Inside. All else stays the host's alone and costs nothing. It
-// is a coarse sieve that looks at addresses only: the forwarder judges each
-// packet itself. IPv4 addresses count in both their 4-byte and 16-byte forms.
-// The zero Filter admits ARP and neighbour discovery only.
+// Filter says which frames the kernel copies for us: ARP, neighbour discovery and
+// questions about multicast groups (on a port with link addresses), packets to an
+// address in Ours or Networks, and packets from a source in Inside. All else stays
+// the host's alone and costs nothing. It is a coarse sieve that looks at addresses
+// only: the forwarder judges each packet itself. IPv4 addresses count in both their 4-byte and 16-byte forms.
+// The zero Filter admits what neighbours say only.
 type Filter struct {
 	Ours     []netip.Addr
 	Networks []netip.Prefix
@@ -120,9 +120,10 @@ func assemble(layer Layer, four, six []bpf.Instruction) ([]bpf.RawInstruction, e
 	return raw, nil
 }
 
-// section is in the order of the questions: neighbour discovery, to one of ours,
-// to a network, from inside. Any match ends it; a load beyond the frame's end rejects the
-// frame, and the first load makes sure that the addresses are there.
+// section is in the order of the questions: neighbour discovery, to one of ours, to
+// a network, from inside, about multicast groups. Any match ends it; a load beyond
+// the frame's end rejects the frame, and the first load makes sure that the addresses
+// are there.
 func (f Filter) section(family filterFamily) []bpf.Instruction {
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: family.destination + uint32(family.bits/8) - 4, Size: 4}}
 	if family.discovery {
@@ -149,6 +150,16 @@ func (f Filter) section(family filterFamily) []bpf.Instruction {
 				program = append(program, match(networks, side.at, bits)...)
 			}
 		}
+	}
+	if family.discovery {
+		program = append(program, // behind a hop-by-hop header of 8 bytes
+			bpf.LoadAbsolute{Off: ethernetHeader + ipv6NextHeader, Size: 1},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_HOPOPTS, SkipTrue: 5},
+			bpf.LoadAbsolute{Off: ethernetHeader + ipv6Header, Size: 2},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_ICMPV6 << 8, SkipTrue: 3},
+			bpf.LoadAbsolute{Off: mldAt, Size: 1},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: mldQuery, SkipTrue: 1},
+			bpf.RetConstant{Val: acceptLength})
 	}
 	return append(program, bpf.RetConstant{Val: 0})
 }

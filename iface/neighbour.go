@@ -27,6 +27,9 @@ package iface
 // virtual machine that moved) starts that question earlier, no more. The price
 // is three quarters of a second for an honest takeover.
 //
+// Owned IPv6 addresses are probed before they are claimed (neighbour_claim.go), and
+// their groups are reported to switches (neighbour_groups.go, mld.go).
+//
 // Bounds: maxNeighbours entries. What nobody has confirmed goes first (a scan of
 // empty addresses pushes out its own entries), then the confirmed one that was
 // used longest ago. Entries learned from those who asked for us are at most
@@ -35,7 +38,7 @@ package iface
 // Concurrency: one mutex. Shards remember answers by Generation and come here only
 // when it has moved, so an entry cannot see that it is used; therefore an entry
 // whose time is over moves the Generation once, and the next use is seen. The
-// callbacks (send, failed, Conflict) are called with the mutex held: they must
+// callbacks (send, failed, those of the config) are called with the mutex held: they must
 // not call back, nor block; frames are borrowed until they return.
 
 import (
@@ -103,6 +106,12 @@ type NeighbourConfig struct {
 	// Conflict, if not nil, is called when a station claims an owned address, at
 	// most once in 10 s for each address.
 	Conflict func(port int, addr netip.Addr, mac [6]byte)
+
+	// Taken, if not nil, is called when an owned IPv6 address is found to be that of
+	// another station, and is not claimed; Claimed when it is after all, nobody
+	// having it any more.
+	Taken   func(port int, addr netip.Addr, mac [6]byte)
+	Claimed func(port int, addr netip.Addr)
 }
 
 // neighbourState is where an entry stands in the drawing above.
@@ -162,13 +171,20 @@ type ownedAddress struct {
 type Neighbours struct {
 	generation atomic.Uint32
 	conflict   func(port int, addr netip.Addr, mac [6]byte)
+	taken      func(port int, addr netip.Addr, mac [6]byte)
+	claimed    func(port int, addr netip.Addr)
 
 	mu        sync.Mutex
 	ports     map[int]NeighbourPort
+	portList  []int
 	owned     map[netip.Addr]*ownedAddress
 	ownedList []netip.Addr
-	permanent map[neighbourKey][6]byte
-	entries   map[neighbourKey]*neighbour
+	// Of owned IPv6 addresses.
+	possessions map[neighbourKey]*possession
+	claiming    bool               // some of them are not held
+	listening   map[int]*listening // by port
+	permanent   map[neighbourKey][6]byte
+	entries     map[neighbourKey]*neighbour
 	// The entries by how readily they are given up, each list oldest use first.
 	asking, learned, confirmed neighbourList
 	queue                      frameQueue
@@ -179,6 +195,9 @@ type Neighbours struct {
 func NewNeighbours(config NeighbourConfig) *Neighbours {
 	return &Neighbours{
 		conflict:  config.Conflict,
+		taken:     config.Taken,
+		claimed:   config.Claimed,
+		listening: make(map[int]*listening),
 		ports:     make(map[int]NeighbourPort),
 		owned:     make(map[netip.Addr]*ownedAddress),
 		permanent: make(map[neighbourKey][6]byte),

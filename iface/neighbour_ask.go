@@ -63,7 +63,7 @@ func (n *Neighbours) sender(p NeighbourPort, target netip.Addr) netip.Addr {
 			return a.Addr()
 		}
 	}
-	if a := n.nearestOwned(target); a.IsValid() {
+	if a := n.nearestOwned(p, target); a.IsValid() {
 		return a
 	}
 	return netip.IPv4Unspecified()
@@ -71,10 +71,10 @@ func (n *Neighbours) sender(p NeighbourPort, target netip.Addr) netip.Addr {
 
 // nearestOwned is the owned address of the family that shares the longest prefix
 // with the target; invalid if there is none.
-func (n *Neighbours) nearestOwned(target netip.Addr) netip.Addr {
+func (n *Neighbours) nearestOwned(p NeighbourPort, target netip.Addr) netip.Addr {
 	best, length := netip.Addr{}, -1
 	for _, a := range n.ownedList {
-		if a.BitLen() != target.BitLen() {
+		if a.BitLen() != target.BitLen() || !n.holds(p.Port, a) {
 			continue
 		}
 		if shared := sharedBits(a, target); shared > length {
@@ -101,19 +101,17 @@ func sharedBits(a, b netip.Addr) int {
 // Announce tells every station that the owned addresses are here: IPv4 (RFC 5227
 // section 2.3) or IPv6 addresses (RFC 4861 section 7.2.6), each on the ports with
 // a network that contains it, or on all ports if none does. Of ARP both forms go
-// out, since some devices believe only one. To be called when addresses have come,
+// out, since some devices believe only one. An IPv6 address that is not held yet is
+// left out: Tick announces it when it is. To be called when addresses have come,
 // and, as the RFCs ask, 2 s later once more.
 func (n *Neighbours) Announce(send SendFunc) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, addr := range n.ownedList {
-		somewhere := false
-		for _, p := range n.ports {
-			somewhere = somewhere || onLink(p, addr)
-		}
-		for _, p := range n.ports {
+		for _, port := range n.portList {
+			p := n.ports[port]
 			switch {
-			case somewhere && !onLink(p, addr):
+			case !n.isAnnouncedOn(p, addr) || !n.holds(port, addr):
 			case addr.Is6():
 				n.advertise(p, addr, send)
 			default:
@@ -122,6 +120,20 @@ func (n *Neighbours) Announce(send SendFunc) {
 			}
 		}
 	}
+}
+
+// isAnnouncedOn tells whether an address belongs to a port: it is in a network
+// there, or in none anywhere.
+func (n *Neighbours) isAnnouncedOn(p NeighbourPort, addr netip.Addr) bool {
+	if onLink(p, addr) {
+		return true
+	}
+	for _, other := range n.ports {
+		if onLink(other, addr) {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *Neighbours) announce(p NeighbourPort, addr netip.Addr, operation ARPOperation, send SendFunc) {

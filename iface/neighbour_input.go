@@ -2,14 +2,14 @@
 
 package iface
 
-// A frame that was received, step by step: is it ARP, or neighbour discovery
-// (neighbour_nd.go); is it our own; does it claim an address of ours; does it ask
+// A frame that was received, step by step: is it ARP, neighbour discovery
+// (neighbour_nd.go) or a question about groups (neighbour_groups.go); is it our own; does it claim an address of ours; does it ask
 // for one; what may be learned from it.
 
 import "net/netip"
 
-// Input takes an untagged Ethernet frame of ARP or neighbour discovery (see IsND)
-// that was received on a port. It answers questions for owned addresses, learns,
+// Input takes an untagged Ethernet frame of ARP, neighbour discovery (see IsND) or
+// multicast listener discovery (see IsMLD) that was received on a port. It answers questions for owned addresses, learns,
 // and sends what waited for the answer that the frame brings. A frame that is no
 // good is counted, and nothing else. frame stays the caller's.
 func (n *Neighbours) Input(now Time, port int, frame []byte, send SendFunc) {
@@ -18,6 +18,10 @@ func (n *Neighbours) Input(now Time, port int, frame []byte, send SendFunc) {
 	n.stats.Received++
 	if IsND(frame) {
 		n.inputND(now, port, frame, send)
+		return
+	}
+	if IsMLD(frame) {
+		n.inputQuery(now, port, frame)
 		return
 	}
 	n.inputARP(now, port, frame, send)

@@ -43,9 +43,11 @@ func newStation6(t *testing.T, owned string) *station6 {
 	if err := s.ready.Add(s.queue.FD(), 1); err != nil {
 		t.Fatal(err)
 	}
-	s.n = iface.NewNeighbours(iface.NeighbourConfig{Conflict: func(_ int, addr netip.Addr, _ [6]byte) {
-		s.said = append(s.said, addr.String())
-	}})
+	s.n = iface.NewNeighbours(iface.NeighbourConfig{
+		Conflict: func(_ int, addr netip.Addr, _ [6]byte) { s.said = append(s.said, addr.String()) },
+		Taken:    func(_ int, addr netip.Addr, _ [6]byte) { s.said = append(s.said, "taken "+addr.String()) },
+		Claimed:  func(_ int, addr netip.Addr) { s.said = append(s.said, "claimed "+addr.String()) },
+	})
 	s.n.SetPorts([]iface.NeighbourPort{{Port: 1, MAC: port.MAC}})
 	s.n.SetOwned(addresses(owned))
 	return s
@@ -70,7 +72,7 @@ func (s *station6) until(what string, done func(frame []byte) bool) {
 			s.t.Fatal(err)
 		}
 		for _, f := range b[:n] {
-			if iface.IsND(f.Data) {
+			if iface.IsND(f.Data) || iface.IsMLD(f.Data) {
 				s.n.Input(s.now(), 1, f.Data, s.send)
 			}
 			if done(f.Data) {
@@ -140,9 +142,40 @@ func TestNeighboursWithTheKernel(t *testing.T) {
 	})
 }
 
+// later has it be later for Neighbours: what is due by then is done.
+func (s *station6) later(d time.Duration) {
+	s.n.Tick(s.now(), s.send, func(int, []byte) {})
+	s.begun = s.begun.Add(-d)
+	s.n.Tick(s.now(), s.send, func(int, []byte) {})
+}
+
+// An address that the kernel on the other end has is not claimed, until it has it
+// no more.
+func TestNeighboursLeaveWhatTheKernelHas(t *testing.T) {
+	s := newStation6(t, "2001:db8::100")
+	s.address("2001:db8::100/64", unix.IFA_F_NODAD)
+	s.until("the kernel says that it has it", func([]byte) bool { return len(s.said) > 0 })
+	if taken := s.n.Taken(); len(taken) != 1 || s.said[0] != "taken 2001:db8::100" {
+		t.Fatalf("taken %v, said %q", taken, s.said)
+	}
+	link, err := s.there.Handle.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.there.Handle.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP("2001:db8::100"), Mask: net.CIDRMask(64, 128)}}); err != nil {
+		t.Fatal(err)
+	}
+	s.later(20 * time.Second) // asked again
+	s.later(2 * time.Second)
+	if len(s.n.Taken()) != 0 || len(s.said) != 2 || s.said[1] != "claimed 2001:db8::100" {
+		t.Errorf("taken %v, said %q", s.n.Taken(), s.said)
+	}
+}
+
 // A host that wants to take an owned address learns that it is taken.
 func TestNeighboursRefuseADuplicate(t *testing.T) {
 	s := newStation6(t, "2001:db8::100")
+	s.later(2 * time.Second)
 	s.address("2001:db8::100/64", 0)
 	failed := func() bool {
 		link, err := s.there.Handle.LinkByName("eth0")

@@ -36,7 +36,7 @@ func (n *Neighbours) inputND(now Time, port int, frame []byte, send SendFunc) {
 		c.answer = m.Solicited() && (n.isForUs(p, m.Destination()) || m.Destination() == linkLocal(p.MAC))
 	}
 	if o := n.owned[c.addr]; o != nil {
-		if n.dispute(now, p, o, c.addr, mac) {
+		if !n.give(now, p, c.addr, mac) && n.dispute(now, p, o, c.addr, mac) {
 			n.advertise(p, c.addr, send)
 		}
 		return
@@ -44,8 +44,15 @@ func (n *Neighbours) inputND(now Time, port int, frame []byte, send SendFunc) {
 	if o := n.owned[m.Target()]; asks && o != nil {
 		// From :: somebody is about to take the address (RFC 4862 section
 		// 5.4.3). The answer keeps it from that; who it was is worth a word.
+		// Of two who want it at once neither gets it.
 		if m.Source().IsUnspecified() {
+			if n.give(now, p, m.Target(), mac) {
+				return
+			}
 			n.dispute(now, p, o, m.Target(), mac)
+		}
+		if !n.possessions[neighbourKey{port, m.Target()}].answers() {
+			return
 		}
 		n.replyND(p, m, mac, send)
 	}
@@ -56,11 +63,14 @@ func (n *Neighbours) inputND(now Time, port int, frame []byte, send SendFunc) {
 // no router, whatever the host is; to all nodes if nobody said who asks.
 func (n *Neighbours) replyND(p NeighbourPort, m ND, mac [6]byte, send SendFunc) {
 	f := ndFields{
-		to: mac, kind: NDAdvertisement, flags: ndFlagSolicited | ndFlagOverride,
+		to: mac, kind: NDAdvertisement, flags: ndFlagSolicited,
 		senderMAC: p.MAC, source: m.Target(), destination: m.Source(), target: m.Target(),
 	}
 	if m.Source().IsUnspecified() {
-		f.to, f.destination, f.flags = groupMAC(allNodes()), allNodes(), ndFlagOverride
+		f.to, f.destination, f.flags = groupMAC(allNodes()), allNodes(), 0
+	}
+	if n.holds(p.Port, m.Target()) {
+		f.flags |= ndFlagOverride
 	}
 	send(p.Port, f.build(), Offload{})
 	n.stats.Replies++
@@ -91,16 +101,14 @@ func (n *Neighbours) solicit(e *neighbour, to [6]byte, destination netip.Addr, s
 // have: a question from :: would tell the target that somebody takes its address.
 func (n *Neighbours) sender6(p NeighbourPort, target netip.Addr) netip.Addr {
 	for _, a := range p.Addrs {
-		if a.Addr().Is6() && a.Contains(target) {
+		if a.Addr().Is6() && a.Contains(target) && n.holds(p.Port, a.Addr()) {
 			return a.Addr()
 		}
 	}
-	for _, a := range p.Addrs {
-		if a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() {
-			return a.Addr()
-		}
+	if a := p.ownLinkLocal(); !a.IsUnspecified() {
+		return a
 	}
-	if a := n.nearestOwned(target); a.IsValid() {
+	if a := n.nearestOwned(p, target); a.IsValid() {
 		return a
 	}
 	return linkLocal(p.MAC)

@@ -40,6 +40,18 @@ func newWire6(t testing.TB) *wire {
 	return w
 }
 
+// owns gives the wire addresses of its own, which nobody else has, and forgets what
+// that took to find out.
+func (w *wire) owns(addrs ...string) {
+	var list []netip.Addr
+	for _, a := range addrs {
+		list = append(list, netip.MustParseAddr(a))
+	}
+	w.n.SetOwned(list)
+	w.pass(probeTime + listenRepeats*listenInterval + time.Second)
+	w.sent = nil
+}
+
 // asks puts a solicitation on port 1.
 func (w *wire) asks(from byte, source, destination, target string) {
 	t := netip.MustParseAddr(target)
@@ -192,7 +204,7 @@ func TestNDAnswersThatAreNone(t *testing.T) {
 
 func TestNDOwnedIsAnswered(t *testing.T) {
 	w := newWire6(t)
-	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("2001:db8::100"), netip.MustParseAddr("10.0.0.100")})
+	w.owns("2001:db8::100", "10.0.0.100")
 	w.asks(9, "2001:db8::9", "", "2001:db8::100")
 	w.want("question", w.takes(), "1>9 2001:db8::100 is at 1 for 2001:db8::9 flags 60")
 	w.asks(9, "fe80::9", "2001:db8::100", "2001:db8::100")
@@ -211,7 +223,7 @@ func TestNDOwnedIsAnswered(t *testing.T) {
 
 func TestNDDuplicateAddressDetectionIsAnswered(t *testing.T) {
 	w := newWire6(t)
-	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("2001:db8::100")})
+	w.owns("2001:db8::100")
 	w.asks(9, "::", "", "2001:db8::100")
 	w.asks(9, "::", "", "2001:db8::100")
 	all := "1>all 2001:db8::100 is at 1 for ff02::1 flags 20"
@@ -226,7 +238,7 @@ func TestNDDuplicateAddressDetectionIsAnswered(t *testing.T) {
 
 func TestNDConflictIsReportedAndDefended(t *testing.T) {
 	w := newWire6(t)
-	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("2001:db8::100")})
+	w.owns("2001:db8::100")
 	for range 50 {
 		w.says(9, "2001:db8::100", "ff02::1", ndFlagOverride)
 		w.asks(9, "2001:db8::100", "", "2001:db8::3")
@@ -240,10 +252,10 @@ func TestNDConflictIsReportedAndDefended(t *testing.T) {
 
 func TestNDAnnounce(t *testing.T) {
 	w := newWire6(t)
-	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("2001:db8::100")})
+	w.owns("2001:db8::100")
 	w.n.Announce(w.send)
 	w.want("on the port of its network", w.takes(), "1>all 2001:db8::100 is at 1 for ff02::1 flags 20")
-	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("2001:db8:9::100")})
+	w.owns("2001:db8:9::100")
 	w.n.Announce(w.send)
 	if len(w.sent) != 2 || w.sent[0].port == w.sent[1].port {
 		t.Errorf("of no network: %s", w.takes())
@@ -263,12 +275,8 @@ func TestNDSenderOfQuestions(t *testing.T) {
 		for a := range strings.FieldsSeq(c.addrs) {
 			port.Addrs = append(port.Addrs, netip.MustParsePrefix(a))
 		}
-		var owned []netip.Addr
-		for a := range strings.FieldsSeq(c.owned) {
-			owned = append(owned, netip.MustParseAddr(a))
-		}
 		w.n.SetPorts([]NeighbourPort{port})
-		w.n.SetOwned(owned)
+		w.owns(strings.Fields(c.owned)...)
 		w.resolve(c.target, "..a")
 		w.want(c.name, w.takes(), fmt.Sprintf("1>group who has %s tell %s at 1", c.target, c.want))
 		w.says(3, c.target, c.want, ndFlagSolicited)
@@ -278,7 +286,7 @@ func TestNDSenderOfQuestions(t *testing.T) {
 
 func TestNDEntriesFromQuestions(t *testing.T) {
 	w := newWire6(t)
-	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("2001:db8::100")})
+	w.owns("2001:db8::100")
 	w.says(5, "2001:db8::5", "ff02::1", ndFlagOverride)
 	w.asks(6, "2001:db8::6", "", "2001:db8::77")  // for another
 	w.asks(7, "2001:db8:9::7", "", "2001:db8::1") // from no network of the port

@@ -6,6 +6,7 @@ package iface
 // what it is told (counters, a listing).
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -26,15 +27,29 @@ func (n *Neighbours) SetPorts(ports []NeighbourPort) {
 		}
 		n.ports[p.Port] = p
 	}
+	n.portList = slices.Sorted(maps.Keys(n.ports))
 	for index, was := range old {
-		if is, ok := n.ports[index]; !ok || is.MAC != was.MAC {
+		is, ok := n.ports[index]
+		if !ok {
+			delete(n.listening, index)
+		}
+		if !ok || is.MAC != was.MAC {
 			n.flush(index)
 		}
 	}
+	n.own()
 }
 
-// Flush forgets the entries of a port, as when its carrier was lost. Permanent
-// ones stay.
+// own makes what is said of owned addresses on each port that of the list.
+func (n *Neighbours) own() {
+	n.possess()
+	for _, port := range n.portList {
+		n.listenTo(port)
+	}
+}
+
+// Flush forgets the entries of a port, as when its carrier was lost or came back,
+// and has owned addresses claimed there anew. Permanent entries stay.
 func (n *Neighbours) Flush(port int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -47,6 +62,8 @@ func (n *Neighbours) flush(port int) {
 			n.forget(e)
 		}
 	}
+	n.dispossess(port)
+	n.rejoin(port)
 }
 
 // SetPermanent replaces the permanent entries.
@@ -80,13 +97,14 @@ func (n *Neighbours) SetPermanent(entries []PermanentNeighbour) {
 }
 
 // SetOwned replaces the addresses that are ours and not the host's: requests for
-// them are answered on every port.
+// them are answered on every port. Tick first asks whether somebody has a new IPv6
+// address.
 func (n *Neighbours) SetOwned(addrs []netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	old := n.owned
+	old, oldList := n.owned, n.ownedList
 	n.owned = make(map[netip.Addr]*ownedAddress, len(addrs))
-	n.ownedList = n.ownedList[:0]
+	n.ownedList = nil
 	for _, a := range addrs {
 		a = a.Unmap()
 		if n.owned[a] != nil {
@@ -101,6 +119,9 @@ func (n *Neighbours) SetOwned(addrs []netip.Addr) {
 			n.ownedList = append(n.ownedList, a)
 		}
 	}
+	if !slices.Equal(n.ownedList, oldList) {
+		n.own()
+	}
 }
 
 // NeighbourStats are totals since the start, and what there is now.
@@ -111,6 +132,8 @@ type NeighbourStats struct {
 	Received                         uint64 // frames given to Input
 	Malformed                        [numARPFaults]uint64
 	MalformedND                      [numNDFaults]uint64 // without NDNone, which is no fault
+	MalformedMLD                     uint64              // questions about groups that were not believed
+	Reports                          uint64              // of groups, sent
 	Unsolicited                      uint64              // claims that were not believed
 	Conflicts                        uint64              // claims of owned addresses
 	Failed                           uint64              // next hops that did not answer

@@ -5,7 +5,7 @@ package iface
 // What Neighbours does as time passes: ask again, give up, age.
 
 // Tick asks again where no answer came, gives up where none came three times, and
-// ages. To be called every 100 ms or so. failed gets the frames that waited for
+// ages; it claims owned addresses and reports groups. To be called every 100 ms or so. failed gets the frames that waited for
 // a neighbour which is given up.
 func (n *Neighbours) Tick(now Time, send SendFunc, failedFrame FailedFunc) {
 	n.mu.Lock()
@@ -20,6 +20,8 @@ func (n *Neighbours) Tick(now Time, send SendFunc, failedFrame FailedFunc) {
 			e = more
 		}
 	}
+	n.reportGroups(now, send)
+	n.claimAddresses(now, send)
 	// However many entries became stale, caches are emptied once.
 	if expired {
 		n.generation.Add(1)

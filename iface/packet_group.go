@@ -13,14 +13,12 @@ import (
 // device passes on only the groups that somebody joined. The host joins those of
 // its own addresses; for the others the packet socket does. The kernel counts
 // joiners, forgets a socket's with the socket, and lets everything pass where a
-// device has too few filters.
-//
-// A switch that watches MLD learns nothing of this, since no report is sent: where
-// one drops groups without listeners, the first question finds us only by
-// our announcement.
+// device has too few filters. Switches that watch listener reports are told by
+// Neighbours.
 
 // follow joins the solicited-node groups of the addresses and leaves those of
-// earlier ones.
+// earlier ones; with any of them also the group of all nodes, which a host without
+// IPv6 has not joined.
 func (q *packetQueue) follow(fd int, ours []netip.Addr) error {
 	if q.layer != Ethernet {
 		return nil
@@ -29,6 +27,7 @@ func (q *packetQueue) follow(fd int, ours []netip.Addr) error {
 	for _, addr := range ours {
 		if addr = addr.Unmap(); isStation6(addr) {
 			groups[groupMAC(solicitedNode(addr))] = true
+			groups[groupMAC(allNodes())] = true
 		}
 	}
 	for mac := range groups {

@@ -3,11 +3,13 @@
 package test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -283,6 +285,47 @@ func TestNeighbours(t *testing.T) {
 			c.run("a server that is not there", absentServer)
 		})
 	})
+}
+
+// TestAddressInUse has another station with the VIP when the director starts: it
+// says so, and leaves the address to it.
+func TestAddressInUse(t *testing.T) {
+	c := &cluster{Cluster: lab.Start(t, lab.Config{Clients: 2, IPv6: true}), t: t, ctx: testContext(t), io: "packet"}
+	other := c.Clients[1]
+	c.must(other.AddAddr("eth0", netip.PrefixFrom(c.Config.VIP(), 64)))
+	c.must(other.ServeHTTP(80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "another") })))
+	c.start(site(c.Cluster, "packet"))
+	c.eventually("the director knows that the VIP is in use", func() bool {
+		h, err := c.control.Health(c.ctx)
+		c.must(err)
+		return h.Status == "degraded" && strings.Contains(strings.Join(h.Problems, "\n"), "it is not claimed")
+	})
+	if !strings.Contains(c.director.Logs(), "an address is in use and is not claimed") {
+		t.Error("the log does not say so")
+	}
+	w := c.capture(c.Client, "eth0")
+	asker := net.HardwareAddr{2, 0, 0, 0, 0, 77}
+	w.send(c.question(asker, c.Config.ClientAddr(77), c.Config.VIP()))
+	if page := c.mustGet(c.Client, 80); page != "another" {
+		t.Errorf("the VIP answers %q", page)
+	}
+	nic, err := other.Interface("eth0")
+	c.must(err)
+	time.Sleep(settle)
+	answers := 0
+	w.seen(func(p gopacket.Packet) bool {
+		if mac, ok := answerTo(p, asker); ok {
+			if answers++; !bytes.Equal(mac, nic.HardwareAddr) {
+				t.Errorf("%v says that it has the VIP", mac)
+			}
+		}
+		return false
+	})
+	if answers != 1 {
+		t.Errorf("%d answers to one question", answers)
+	}
+	// What does not need the VIP works: the servers' gateway is the host's.
+	c.mustPing(c.Servers[0], c.Config.Gateway(), 1, 56)
 }
 
 // forgedClaims has another station say that it is a server in use, or the client.

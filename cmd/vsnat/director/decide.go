@@ -129,6 +129,22 @@ func (d *director) conflict(port int, addr netip.Addr, mac [6]byte) {
 	})
 }
 
+// taken is told, with a lock held, that an address which was to be ours is that of
+// another station.
+func (d *director) taken(port int, addr netip.Addr, mac [6]byte) {
+	d.tell(func() {
+		d.log.Warn("an address is in use and is not claimed", "address", addr,
+			"mac", conntrack.LinkAddr(mac).String(), "port", d.world.ports[port].name)
+	})
+}
+
+// claimed is told, with a lock held, that nobody has such an address any more.
+func (d *director) claimed(port int, addr netip.Addr) {
+	d.tell(func() {
+		d.log.Info("an address is claimed that was in use", "address", addr, "port", d.world.ports[port].name)
+	})
+}
+
 // warn logs a condition that may come often: once in ten seconds for each key.
 func (d *director) warn(key, message, detail string) {
 	if now := time.Now(); now.Sub(d.warned[key]) > 10*time.Second {

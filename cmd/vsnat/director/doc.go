@@ -57,7 +57,8 @@
 // All end in publish, whose order matters: the guard learns of the new rules
 // before the shard does, so that the host never answers for what is about to be
 // ours; then the snapshot, then the filters; new addresses are announced when
-// all of it is in force, and again 2 s later (RFC 5227, 2.3). What was accepted
+// all of it is in force, and again 2 s later (RFC 5227, 2.3), those of IPv6 when it
+// is known that nobody has them (RFC 4862, 5.4). What was accepted
 // stays accepted: a guard that fails, or a port that does not open, is a problem
 // that Health tells of, that is tried again each second, and that goes away when
 // it is over.

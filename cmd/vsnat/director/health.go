@@ -4,6 +4,7 @@ package director
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 
@@ -50,6 +51,7 @@ func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 		out.Events["arp-replies"] = n.Replies
 		out.Events["arp-conflicts"] = n.Conflicts
 		out.Events["arp-unsolicited"] = n.Unsolicited
+		out.Events["group-reports"] = n.Reports
 		out.Events["neighbours-failed"] = n.Failed
 		return nil
 	})
@@ -70,6 +72,10 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 		}
 		if d.tunHost != nil {
 			h.Problems = append(h.Problems, d.tunHost.Limits()...)
+		}
+		for _, t := range d.neighbours.Taken() {
+			h.Problems = append(h.Problems, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
+				t.Addr, conntrack.LinkAddr(t.MAC), d.world.ports[t.Port].name))
 		}
 		if len(h.Problems) > 0 {
 			h.Status = "degraded"

@@ -146,7 +146,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	if d.watcher, err = iface.OpenTopologyWatcher(); err != nil {
 		return nil, err
 	}
-	d.neighbours = iface.NewNeighbours(iface.NeighbourConfig{Conflict: d.conflict})
+	d.neighbours = iface.NewNeighbours(iface.NeighbourConfig{Conflict: d.conflict, Taken: d.taken, Claimed: d.claimed})
 	forwarder, err := nat.NewForwarder(nat.ForwarderConfig{Rules: d.rules, MaxConns: cfg.MaxConns})
 	if err != nil {
 		return nil, fmt.Errorf("memory for %d connections: %w (lower max-conns)", cfg.MaxConns, err)

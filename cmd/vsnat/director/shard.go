@@ -202,7 +202,7 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 			s.neighbour(p, f)
 			return
 		case etherTypeIPv6:
-			if iface.IsND(f.Data) {
+			if iface.IsND(f.Data) || iface.IsMLD(f.Data) {
 				s.neighbour(p, f)
 				return
 			}

@@ -49,6 +49,7 @@ func (d *director) hostChanged(t iface.Topology) {
 		case was.Up && !is.Up:
 			d.neighbours.Flush(i) // another station may be there when it is back
 		case !was.Up && is.Up:
+			d.neighbours.Flush(i) // what was asked of a link without carrier nobody heard
 			d.world.announce = true
 		}
 	}
