@@ -29,6 +29,8 @@ const (
 	// Helped: a control connection, whose payload the caller reads and changes.
 	Helped
 
+	// Counted: the caller counts it for its client.
+	Counted Flags = 1 << 9
 	// heard is a number of four bits: packets of the client, see Heard.
 	heardOne Flags = 1 << 10
 	heard          = 15 * heardOne

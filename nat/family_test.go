@@ -21,6 +21,8 @@ func TestScriptsInTheOtherFamily(t *testing.T) {
 		"both-lost", "closing", "hairpin", "hairpin-on-host", "hairpin-udp", "marks", "marks-links", "marks-overlap", "marks-ports", "neighbours", "no-entry", "opening", "quiesce",
 		"removal", "reply-clash", "reuse", "route-mixed", "route-windows", "reuse-snat", "snat-ports", "syn-flood", "table-full",
 		"timeouts", "udp-flood", "vip-on-host", "windows",
+		"server-down-keep", "server-down-repick", "server-down-reset", "expiry-told", "snat-deleted-on-host",
+		"sloppy", "secure-tcp", "nat-icmp-send", "schedule-icmp", "drop-packet", "drop-packet-auto", "drop-entry",
 	} {
 		t.Run(name, func(t *testing.T) {
 			data, err := os.ReadFile("testdata/scripts/" + name + ".txt")

@@ -86,6 +86,9 @@ func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 	if f.defence.refuses() {
 		return drop(ReasonDropPacket)
 	}
+	if f.clients.full(&h.tuple.Src.Addr) {
+		return drop(ReasonClientLimit)
+	}
 	svc := &f.snap.service[slot]
 	if svc.persist.life > 0 {
 		if t := f.findTemplate(h, svc); t != nil {
@@ -210,6 +213,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *con
 		return Verdict{}, true
 	}
 	s.server.ConnOpened()
+	f.clients.add(c)
 	f.counters.opened(service, server)
 	if h.kind == kindICMPError {
 		return f.passOn(p, &f.parsed, c, conntrack.Inbound), false

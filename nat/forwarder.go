@@ -54,6 +54,7 @@ type Forwarder struct {
 	defence   defence
 	ftp       ftpTable
 	farewells limiter
+	clients   clientCounts
 	gone      visit  // of the connections of deleted servers
 	departed  uint64 // servers deleted until the snapshot
 	id        uint16 // of the last packet that we made
@@ -96,6 +97,7 @@ func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
 	}
 	f.table = table
 	f.mapper.init(c.Seed[1], c.MaxConns)
+	f.clients.seed, f.clients.maxRows = c.Seed[1], c.MaxConns
 	f.frags = newFragments(c.Seed[0])
 	f.outbox.init()
 	f.farewells.setRate(farewells)
@@ -121,6 +123,7 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 		if s.helpers {
 			f.ftp.claim(f.table.Cap())
 		}
+		f.clients.setLimit(s.settings.ClientLimit)
 		f.defend()
 		if f.departed != s.departed {
 			f.departed = s.departed
@@ -456,6 +459,7 @@ func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 			s.ConnClosedInactive()
 		}
 	}
+	f.clients.drop(c)
 	if c.Rule != 0 {
 		f.mapper.release(c.Rule)
 	}
@@ -476,9 +480,11 @@ func (f *Forwarder) Sweep(budget int) {
 }
 
 // Bytes is the memory that the Forwarder has claimed: all that it will ever
-// use, but for the port rows of SNAT addresses still to come.
+// use, but for the port rows of SNAT addresses still to come and the counts of the
+// first limit of connections per client.
 func (f *Forwarder) Bytes() int64 {
-	return f.table.Bytes() + f.mapper.bytes() + f.ftp.bytes() + int64(unsafe.Sizeof(*f.frags)) + outboxBytes + int64(len(f.scratch))
+	return f.table.Bytes() + f.mapper.bytes() + f.ftp.bytes() + f.clients.bytes() + int64(unsafe.Sizeof(*f.frags)) +
+		outboxBytes + int64(len(f.scratch))
 }
 
 // lifeOf is the first deadline of a new entry, before its own packet is

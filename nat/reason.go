@@ -57,6 +57,7 @@ const (
 	ReasonStray       // from a real server, without an entry
 	ReasonHelper      // its helper has to see it with what is around it, or as a whole
 	ReasonHelperFull  // more control connections than helpers remember
+	ReasonClientLimit // its client has as many connections as it may
 	ReasonDropPacket  // one of the first packets that DropPacket drops
 
 	// What the way out says.
@@ -117,6 +118,7 @@ var reasonNames = [NumReasons]string{
 	ReasonStray:             "stray-server-packet",
 	ReasonHelper:            "helper",
 	ReasonHelperFull:        "helper-full",
+	ReasonClientLimit:       "client-limit",
 	ReasonDropPacket:        "drop-packet",
 	ReasonNoRoute:           "no-route",
 	ReasonTooBig:            "too-big",

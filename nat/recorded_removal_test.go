@@ -295,8 +295,12 @@ func (r *removalReplay) command(text string) {
 	case "a":
 		s.step("server", m[3])
 	case "e":
-		if w := strings.Fields(m[5]); slices.Contains(w, "-w") {
+		switch w := strings.Fields(m[5]); {
+		case slices.Contains(w, "-w"):
 			s.step("edit-server", m[3]+" weight "+w[len(w)-1])
+		case slices.Contains(w, "-g"):
+			a := netip.MustParseAddrPort(m[3])
+			s.must(s.rules.EditServer(s.service, ServerSpec{Addr: a.Addr(), Port: a.Port(), Weight: 1, Method: DirectRoute}))
 		}
 	case "D":
 		s.step("delete-service", "tcp "+r.virtual())
@@ -320,7 +324,7 @@ func (r *removalReplay) listing(i int) int {
 	j := i + 1
 	for ; j < len(r.lines) && strings.HasPrefix(r.lines[j].text, "1| "); j++ {
 		if w := strings.Fields(r.lines[j].text); w[1] == "->" && strings.HasPrefix(w[2], "10.") {
-			servers = append(servers, fmt.Sprintf("%s %s %s %s", w[2], w[4], w[5], w[6]))
+			servers = append(servers, strings.Join(w[2:], " "))
 		}
 	}
 	entries, j, closed := r.entries(j)
@@ -335,7 +339,8 @@ func (r *removalReplay) listing(i int) int {
 	var got []string
 	for _, v := range r.s.rules.Services() {
 		for _, d := range v.Servers {
-			got = append(got, fmt.Sprintf("%s:%d %d %d %d", d.Addr, d.Port, d.Weight, d.Active, d.Inactive))
+			method := map[Method]string{Masquerade: "Masq", DirectRoute: "Route"}[d.Method]
+			got = append(got, fmt.Sprintf("%s:%d %s %d %d %d", d.Addr, d.Port, method, d.Weight, d.Active, d.Inactive))
 		}
 	}
 	r.same("servers", servers, got)

@@ -34,7 +34,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	mark RULE       delete-mark RULE             in the words of MarkRule.String
 //	snat NET ADDR [MIN-MAX]    host ADDR    busy tcp ADDR:P    own ADDR/BITS
 //	mtu PORT N      timeout STATE DURATION      max-conns N
-//	set NAME VALUE  (a setting of IPVS by its name there, reset_on_expiry, hold_gone_syn; 0 and 1 for no and yes)
+//	set NAME VALUE  (a setting of IPVS by its name there, reset_on_expiry, hold_gone_syn, client_limit; 0 and 1 for no and yes)
 //	icmp-rate N     link PORT up|down    name PORT NAME    route NET PORT [GATEWAY]
 //	in[@PORT] PACKET       a packet arrives, by the port that leads to its source; via=N: from the neighbour N
 //	want[@PORT] PACKET     it was forwarded: the words given must be there, and every checksum right
@@ -516,7 +516,7 @@ func (s *script) set(name string, n int) {
 	v := s.rules.Settings()
 	numbers := map[string]*int{
 		"conn_reuse_mode": &v.ConnReuseMode, "drop_entry": &v.DropEntry, "drop_packet": &v.DropPacket,
-		"secure_tcp": &v.SecureTCP, "am_droprate": &v.DropRate,
+		"secure_tcp": &v.SecureTCP, "client_limit": &v.ClientLimit, "am_droprate": &v.DropRate,
 	}
 	flags := map[string]*bool{
 		"expire_nodest_conn": &v.ExpireNodestConn, "nat_icmp_send": &v.NATICMPSend, "sloppy_tcp": &v.SloppyTCP, "sloppy_sctp": &v.SloppySCTP,

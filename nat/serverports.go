@@ -105,5 +105,5 @@ func (t *endpointTable) holds(e *conntrack.Endpoint, proto uint8) bool {
 // anyPort reports whether a server gets packets at the ports that they were sent
 // to; see serviceEntry.at.
 func (d *server) anyPort() bool {
-	return d.Port == 0 || d.service != nil && d.service.Persistence.Timeout > 0 && d.key.Port == 0
+	return d.Port == 0 || d.service.Persistence.Timeout > 0 && d.key.Port == 0
 }

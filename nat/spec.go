@@ -225,6 +225,9 @@ type Settings struct {
 	// ResetOnExpiry ends an established TCP connection whose time is over with a
 	// RST to both ends, and an association with an ABORT. IPVS says nothing.
 	ResetOnExpiry bool
+	// ClientLimit is how many connections to services a client may have, in each
+	// Forwarder; 0: any number. A client is an address, in IPv6 a /64.
+	ClientLimit int
 	// HoldGoneSYN drops a SYN to a deleted server with the rest of its
 	// connection's packets, as IPVS does, while its service keeps those.
 	HoldGoneSYN bool

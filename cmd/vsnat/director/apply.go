@@ -183,7 +183,7 @@ func settingsOf(cfg *config.Config) nat.Settings {
 	s.NATICMPSend, s.ScheduleICMP, s.PMTUDisc = on("nat_icmp_send"), on("schedule_icmp"), on("pmtu_disc")
 	s.SloppyTCP, s.SloppySCTP = on("sloppy_tcp"), on("sloppy_sctp")
 	s.DropEntry, s.DropPacket, s.SecureTCP = cfg.Setting("drop_entry"), cfg.Setting("drop_packet"), cfg.Setting("secure_tcp")
-	s.DropRate = cfg.Setting("am_droprate")
+	s.DropRate, s.ClientLimit = cfg.Setting("am_droprate"), cfg.Setting("client_limit")
 	s.LBLCExpiration = time.Duration(cfg.Setting("lblc_expiration")) * time.Second
 	s.LBLCRExpiration = time.Duration(cfg.Setting("lblcr_expiration")) * time.Second
 	s.ResetOnExpiry = on("reset_on_expiry")

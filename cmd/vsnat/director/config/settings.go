@@ -29,10 +29,11 @@ type setting struct {
 // settings are those that change what vsnat does.
 var settings = []setting{
 	{"am_droprate", 10, 10, 1, 1 << 30, "with drop_packet 3, one of so many new connections is dropped"},
+	{"client_limit", 0, 0, 0, 1 << 30, "connections to services that one client may have at once, in IPv6 one /64; 0: any number"},
 	{"conn_reuse_mode", 1, 1, 0, 3, "a SYN on a connection that is over is scheduled anew; 0: goes to its old server"},
 	{"drop_entry", 0, 0, 0, 3, "connections hardly used are removed: 1, 2 when the table is nearly full, 3 always, 0 never"},
 	{"drop_packet", 0, 0, 0, 3, "new connections are dropped, one of some: 1, 2 when the table is nearly full, 3 always, 0 never"},
-	{"expire_nodest_conn", 0, 0, 0, 1, "connections of a deleted server end at once, whatever on-server-down says"},
+	{"expire_nodest_conn", 0, 0, 0, 1, "connections of a deleted server end at once where on-server-down would keep them"},
 	{"expire_quiescent_template", 0, 0, 0, 1, "persistence does not lead to a server of weight 0"},
 	{"lblc_expiration", 86400, 86400, 1, 2_678_400, "seconds after which lblc forgets a destination nobody asked for"},
 	{"lblcr_expiration", 86400, 86400, 1, 2_678_400, "seconds after which lblcr shrinks the servers of a destination"},

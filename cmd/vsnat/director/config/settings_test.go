@@ -12,10 +12,10 @@ import (
 )
 
 // The names are those of /proc/sys/net/ipv4/vs on Linux 6.1, of the modules lblc
-// and lblcr, and one of ours; times of states come on top.
+// and lblcr, and two of ours; times of states come on top.
 func TestSettingNames(t *testing.T) {
 	want := []string{
-		"am_droprate", "amemthresh", "backup_only", "cache_bypass", "conn_reuse_mode", "conntrack", "drop_entry", "drop_packet",
+		"am_droprate", "amemthresh", "backup_only", "cache_bypass", "client_limit", "conn_reuse_mode", "conntrack", "drop_entry", "drop_packet",
 		"expire_nodest_conn", "expire_quiescent_template", "ignore_tunneled", "lblc_expiration", "lblcr_expiration", "nat_icmp_send",
 		"pmtu_disc", "reset_on_expiry", "run_estimation", "schedule_icmp", "secure_tcp", "sloppy_sctp", "sloppy_tcp", "snat_reroute",
 		"sync_persist_mode", "sync_ports", "sync_qlen_max", "sync_refresh_period", "sync_retries", "sync_sock_size", "sync_threshold",
