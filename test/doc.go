@@ -30,6 +30,7 @@
 //	http        round robin, half-close, RST, a thousand connections
 //	transfer    hundreds of megabytes with a digest, path MTU changes under way
 //	offload     ends that leave nothing to their links
+//	ftp         control and data connections of every kind
 //	udp, icmp   datagrams, fragments, ping, traceroute, errors
 //	sctp        associations of pion/sctp over raw sockets: no kernel of ours has SCTP
 //	snat        connections of the inside hosts; hairpin

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package interop tries vsnat with programs that nobody here wrote: curl, iperf3,
-// tcpdump, nft, ip, ping, traceroute and nc, in the lab's cluster. What they say
+// tcpdump, nft, ip, ping, traceroute, nc, vsftpd and lftp, in the lab's cluster. What they say
 // is the oracle: a checksum is right when tcpdump calls it correct, a host is as
 // before when ip and nft list the same.
 //

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -42,9 +43,9 @@ func site(c *lab.Cluster, io string, services ...service) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "io: %s\nsnat:\n  - from: %v\n    to: %v\nservices:\n", io, c.Config.Inside(), c.Config.VIP())
 	for _, s := range services {
-		fmt.Fprintf(&b, "  - %s: %v:%d\n    scheduler: rr\n    servers:\n", s.proto, c.Config.VIP(), s.port)
+		fmt.Fprintf(&b, "  - %s: %q\n    scheduler: rr\n    servers:\n", s.proto, netip.AddrPortFrom(c.Config.VIP(), uint16(s.port)))
 		for _, n := range c.Servers {
-			fmt.Fprintf(&b, "      - %v:%d\n", n.Addr, s.port)
+			fmt.Fprintf(&b, "      - %q\n", netip.AddrPortFrom(n.Addr, uint16(s.port)))
 		}
 	}
 	return b.String()
