@@ -14,13 +14,15 @@ import (
 
 // Filter says which frames the kernel copies for us: ARP, neighbour discovery and
 // questions about multicast groups (on a port with link addresses), packets to an
-// address in Ours or Networks, and packets from a source in Inside. All else stays
-// the host's alone and costs nothing. It is a coarse sieve that looks at addresses
-// only: the forwarder judges each packet itself. IPv4 addresses count in both their 4-byte and 16-byte forms.
-// The zero Filter admits what neighbours say only.
+// address in Ours or Networks, ICMP to one in Errors, and packets from a source in
+// Inside. All else stays the host's alone and costs nothing. It is a coarse sieve that
+// looks at little more than addresses: the forwarder judges each packet itself. IPv4
+// addresses count in both their 4-byte and 16-byte forms. The zero Filter admits what
+// neighbours say only.
 type Filter struct {
 	Ours     []netip.Addr
 	Networks []netip.Prefix
+	Errors   []netip.Addr // the host's, which it sends from in our name
 	Inside   []netip.Prefix
 }
 
@@ -50,8 +52,10 @@ const (
 // filterFamily is where the addresses of a family are, from the first byte of
 // the frame.
 type filterFamily struct {
+	protocol            uint32
 	source, destination uint32
 	bits                int // of an address
+	icmp                uint32
 	discovery           bool
 }
 
@@ -60,8 +64,11 @@ func filterFamilies(layer Layer) (v4, v6 filterFamily) {
 	if layer == Ethernet {
 		start = ethernetHeader
 	}
-	return filterFamily{source: start + 12, destination: start + 16, bits: 32},
-		filterFamily{source: start + 8, destination: start + 24, bits: 128, discovery: layer == Ethernet}
+	return filterFamily{protocol: start + 9, source: start + 12, destination: start + 16, bits: 32, icmp: unix.IPPROTO_ICMP},
+		filterFamily{
+			protocol: start + ipv6NextHeader, source: start + 8, destination: start + 24, bits: 128, icmp: unix.IPPROTO_ICMPV6,
+			discovery: layer == Ethernet,
+		}
 }
 
 // Assemble translates the filter to classic BPF for ports of a layer. Lists too
@@ -120,10 +127,10 @@ func assemble(layer Layer, four, six []bpf.Instruction) ([]bpf.RawInstruction, e
 	return raw, nil
 }
 
-// section is in the order of the questions: neighbour discovery, to one of ours, to
-// a network, from inside, about multicast groups. Any match ends it; a load beyond
-// the frame's end rejects the frame, and the first load makes sure that the addresses
-// are there.
+// section is in the order of the questions: neighbour discovery, to one of ours, ICMP
+// to one of the host's, to a network, from inside, about multicast groups. Any match
+// ends it; a load beyond the frame's end rejects the frame, and the first load makes
+// sure that the addresses are there.
 func (f Filter) section(family filterFamily) []bpf.Instruction {
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: family.destination + uint32(family.bits/8) - 4, Size: 4}}
 	if family.discovery {
@@ -135,8 +142,11 @@ func (f Filter) section(family filterFamily) []bpf.Instruction {
 			bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: ndLast, SkipTrue: 1},
 			bpf.RetConstant{Val: acceptLength})
 	}
-	if hosts := f.ours(family.bits); len(hosts) > 0 {
+	if hosts := hosts(f.Ours, family.bits); len(hosts) > 0 {
 		program = append(program, match(hosts, family.destination, family.bits)...)
+	}
+	if hosts := hosts(f.Errors, family.bits); len(hosts) > 0 {
+		program = append(program, family.errorsTo(hosts)...)
 	}
 	for _, side := range []struct {
 		list []netip.Prefix
@@ -162,6 +172,16 @@ func (f Filter) section(family filterFamily) []bpf.Instruction {
 			bpf.RetConstant{Val: acceptLength})
 	}
 	return append(program, bpf.RetConstant{Val: 0})
+}
+
+// errorsTo accepts ICMP to one of the addresses.
+func (family filterFamily) errorsTo(hosts [][]uint32) []bpf.Instruction {
+	to := match(hosts, family.destination, family.bits)
+	return append([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: family.protocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: family.icmp, SkipTrue: 1},
+		bpf.Jump{Skip: uint32(len(to))},
+	}, to...)
 }
 
 // match accepts when the first bits of the address at an offset are those of a
@@ -234,10 +254,10 @@ func appendMatch(program []bpf.Instruction, values []uint32) []bpf.Instruction {
 	return program
 }
 
-// ours are the addresses of a family as words, sorted, each once.
-func (f Filter) ours(bits int) [][]uint32 {
+// hosts are the addresses of a family as words, sorted, each once.
+func hosts(list []netip.Addr, bits int) [][]uint32 {
 	var keys [][]uint32
-	for _, addr := range f.Ours {
+	for _, addr := range list {
 		if addr = addr.Unmap(); addr.BitLen() == bits {
 			keys = append(keys, words(addr))
 		}

@@ -35,11 +35,14 @@ func admits(f iface.Filter, layer iface.Layer, frame []byte) bool {
 		version = int(frame[0] >> 4)
 	}
 	var source, destination netip.Addr
+	icmp := false
 	switch {
 	case version == 4 && len(packet) >= 20:
 		source, destination = netip.AddrFrom4([4]byte(packet[12:])), netip.AddrFrom4([4]byte(packet[16:]))
+		icmp = packet[9] == 1
 	case version == 6 && len(packet) >= 40:
 		source, destination = netip.AddrFrom16([16]byte(packet[8:])), netip.AddrFrom16([16]byte(packet[24:]))
+		icmp = packet[6] == 58
 		if layer == iface.Ethernet && packet[6] == 58 {
 			if len(packet) == 40 {
 				return false // ICMPv6 without a type
@@ -52,6 +55,7 @@ func admits(f iface.Filter, layer iface.Layer, frame []byte) bool {
 		return false
 	}
 	return slices.Contains(f.Ours, destination) ||
+		icmp && slices.Contains(f.Errors, destination) ||
 		slices.ContainsFunc(f.Networks, func(p netip.Prefix) bool { return p.Masked().Contains(destination) }) ||
 		slices.ContainsFunc(f.Inside, func(p netip.Prefix) bool { return p.Masked().Contains(source) })
 }
@@ -109,8 +113,12 @@ func address6(r *rand.Rand, spread uint32) netip.Addr {
 // near is an address of the filter, or one that differs from it in one bit, or
 // any of the range.
 func near(r *rand.Rand, f iface.Filter, bits int, spread uint32) netip.Addr {
-	if len(f.Ours) > 0 && r.IntN(2) == 0 {
-		if a := f.Ours[r.IntN(len(f.Ours))]; a.BitLen() == bits {
+	list := f.Ours
+	if len(f.Errors) > 0 && r.IntN(2) == 0 {
+		list = f.Errors
+	}
+	if len(list) > 0 && r.IntN(2) == 0 {
+		if a := list[r.IntN(len(list))]; a.BitLen() == bits {
 			raw := a.AsSlice()
 			raw[r.IntN(len(raw))] ^= byte(r.IntN(2)) << r.IntN(8)
 			a, _ = netip.AddrFromSlice(raw)
@@ -147,6 +155,7 @@ func randomFrame(r *rand.Rand, layer iface.Layer, f iface.Filter, spread uint32)
 			header[40] = byte(128 + r.IntN(12))
 		}
 	} else {
+		header[9] = byte(r.IntN(3))
 		copy(header[12:], near(r, f, 32, spread).AsSlice())
 		copy(header[16:], near(r, f, 32, spread).AsSlice())
 	}
@@ -179,6 +188,9 @@ func TestFilterAdmitsWhatItSays(t *testing.T) {
 				}
 				for range min(size, 5) {
 					f.Networks = append(f.Networks, netip.PrefixFrom(address(r, spread), 28+r.IntN(5)), netip.PrefixFrom(address6(r, spread), 90+r.IntN(39)))
+				}
+				for range min(size, 7) {
+					f.Errors = append(f.Errors, address(r, spread), address6(r, spread))
 				}
 				if size == 2 {
 					f.Inside, f.Networks = nil, nil

@@ -69,6 +69,12 @@ func (f *Forwarder) Outbox() []Generated {
 	return g
 }
 
+// Crowded reports whether the outbox is half full: what is in it should be sent
+// and a batch begun anew, before a packet that becomes many finds no room.
+func (f *Forwarder) Crowded() bool {
+	return len(f.outbox.list) > outboxPackets/2 || f.outbox.used > outboxBytes/2
+}
+
 // reply adds the answer to p that was built in the first n bytes of room: it
 // goes back to where p came from.
 func (f *Forwarder) reply(p *Packet, n int, o Offload, dst *conntrack.Addr) {

@@ -80,7 +80,10 @@ func (d *director) checkServer(k control.ServiceKey, s control.ServerSpec) error
 	if !d.rules.HasService(natKey(k)) {
 		return nat.ErrNotDefined
 	}
-	return config.CheckServer(k, s)
+	if err := config.CheckServer(k, s); err != nil {
+		return err
+	}
+	return d.checkMethod(s)
 }
 
 func (d *director) DeleteServer(ctx context.Context, k control.ServiceKey, a netip.AddrPort) error {

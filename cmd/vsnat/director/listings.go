@@ -177,7 +177,7 @@ func (d *director) Conns(ctx context.Context, q control.ConnQuery) (control.Conn
 func controlConn(c *nat.ConnInfo) control.Conn {
 	conn := control.Conn{
 		Proto: protoName(c.Proto), State: c.State.String(), Expires: control.Duration(c.Expires),
-		Client: c.Client, Virtual: c.Virtual, Server: c.Dest, Kind: "nat", Flags: []string{},
+		Client: c.Client, Virtual: c.Virtual, Server: c.Dest, Kind: c.Method.String(), Flags: []string{},
 	}
 	switch {
 	case c.SNAT:

@@ -40,9 +40,24 @@ func (d *director) servable(cfg *config.Config) error {
 			if err := d.checkPlace(v.Address.Addr()); err != nil {
 				return err
 			}
+			if err := d.checkMethod(v); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// checkMethod refuses direct routing where the host sends: by the destination of a
+// packet, which is ours.
+func (d *director) checkMethod(s control.ServerSpec) error {
+	if d.cfg.IO != config.IOTUN || s.Method != control.MethodRoute {
+		return nil
+	}
+	return hinted{
+		fmt.Errorf("server %s: direct routing can't be done with io: tun, where the host sends each packet to its destination", s.Address),
+		"use io: packet, or method: tunnel",
+	}
 }
 
 // checkPlace refuses a server that has an address of the host: what is sent

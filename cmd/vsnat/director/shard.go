@@ -166,6 +166,11 @@ func (s *shard) serve(p *port) {
 			s.forwarder.Begin(s.now)
 			for i := range s.frames[:n] {
 				s.judge(p, &s.frames[i])
+				if s.forwarder.Crowded() {
+					s.generated()
+					s.flush()
+					s.forwarder.Begin(s.now)
+				}
 			}
 			s.forwarder.Sweep(sweepPerBatch)
 			s.generated()

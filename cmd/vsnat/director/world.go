@@ -143,7 +143,7 @@ func (d *director) publish() error {
 			owned = append(owned, a.Addr)
 		}
 	}
-	w.filter = iface.Filter{Ours: ours, Networks: markedNetworks(d.rules), Inside: inside(d.rules)}
+	w.filter = iface.Filter{Ours: ours, Networks: markedNetworks(d.rules), Errors: d.rules.TunnelSources(), Inside: inside(d.rules)}
 	d.neighbours.SetOwned(owned)
 	announce := w.announce || slices.ContainsFunc(owned, func(a netip.Addr) bool { return !slices.Contains(w.owned, a) })
 	w.owned, w.announce = owned, false

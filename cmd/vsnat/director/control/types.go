@@ -140,7 +140,7 @@ type Conn struct {
 	Virtual netip.AddrPort `json:"virtual"`
 	Local   netip.AddrPort `json:"local,omitzero"` // full NAT only: what the server sees as its client
 	Server  netip.AddrPort `json:"server"`
-	Kind    string         `json:"kind"`  // nat, fullnat, snat, template or answers
+	Kind    string         `json:"kind"`  // nat, fullnat, route, tunnel, snat, template or answers
 	Flags   []string       `json:"flags"` // e.g. replied
 }
 
