@@ -150,7 +150,7 @@ func TestAdapterCalls(t *testing.T) {
 		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:8080":           "add server tcp 192.168.88.23:80 10.0.0.2:80 route weight 1 thresholds 0 0",
 		"ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2:80 -i":          "add server tcp 192.168.88.23:80 10.0.0.2:80 tunnel weight 1 thresholds 0 0",
 		"ipvsadm -a -f 1 -r 10.0.0.2 -g":                            "add server mark 1 10.0.0.2:0 route weight 1 thresholds 0 0",
-		"ipvsadm -a -r 10.0.0.2 -mt 192.168.88.23:80 -w0 -x=5 -y 3": "add server tcp 192.168.88.23:80 10.0.0.2:80 nat weight 0 thresholds 5 3",
+		"ipvsadm -a -r 10.0.0.2 -mt 192.168.88.23:80 -w0 -x=5 -y 3": "add server tcp 192.168.88.23:80 10.0.0.2:0 nat weight 0 thresholds 5 3",
 		"ipvsadm -e -t 192.168.88.23:80 -r 10.0.0.2:8080 -m":        "edit server tcp 192.168.88.23:80 10.0.0.2:8080 nat weight 1 thresholds 0 0",
 		"ipvsadm -d -t 192.168.88.23:80 -r 10.0.0.2":                "delete server tcp 192.168.88.23:80 10.0.0.2:80",
 		"ipvsadm -Z":                     "zero all",

@@ -95,6 +95,17 @@ func parseIPv4(s string) (netip.Addr, bool) {
 	return netip.AddrFrom4(addr), true
 }
 
+// parsePrefix reads a number as atoi(3) does: what follows it does not matter.
+func parsePrefix(s string) (int, bool) {
+	s = strings.TrimLeft(s, " \t\n\v\f\r")
+	end := 0
+	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || end == 0 && (s[end] == '-' || s[end] == '+')) {
+		end++
+	}
+	n, err := strconv.Atoi(s[:end])
+	return n, err == nil
+}
+
 // parseNumber reads a number as strtol(3) does, which allows blanks and a sign
 // before it.
 func parseNumber(s string, lowest, highest int64) (int64, bool) {

@@ -17,7 +17,8 @@
 // interface with everything the grammar can ask for. The adapter ([Adapt]) puts a
 // running vsnat behind it. The tests put a model of the kernel behind it and play
 // sessions with the real tool again (package recorded), byte for byte; those of
-// package director do the same with a director.
+// package director do the same with a director. The interop tests compare random
+// command lines and listings with the real tool.
 //
 // # Who refuses what
 //
@@ -40,8 +41,6 @@
 //
 //	words                are checked before the director is asked for, so that
 //	                     -h, -v and a wrong option work without one
-//	-r                   may stand before the service and still takes its port
-//	                     from it
 //	names                are looked up for at most a short time per command; then
 //	                     numbers are shown
 //	--stats              counts to the last packet, where the kernel shows what
@@ -51,6 +50,9 @@
 //	                     is another one at each start; here it is always the same
 //	-S                   saves thresholds too (-x, -y): the tool does not, but
 //	                     reads them
+//	flag-3               of sh and mh is listed and saved: the tool writes nothing
+//	                     in its place
+//	large numbers        of servers are shown whole, not modulo 2^32
 //	-R                   says which line failed, and how many did not; a line may
 //	                     begin with the word ipvsadm
 //	ipvsadm-restore      changes nothing if a line makes no sense, and a refused

@@ -27,10 +27,10 @@ func (p *parser) finish() error {
 	if len(rest) > 0 {
 		return wrong("unexpected argument %s", rest[0])
 	}
-	if err := p.given.check(p.Verb); err != nil {
+	if err := p.schedulerFlags(); err != nil {
 		return err
 	}
-	if err := p.dependent(); err != nil {
+	if err := p.given.check(p.Verb); err != nil {
 		return err
 	}
 	switch p.Verb {
@@ -46,61 +46,14 @@ func (p *parser) finish() error {
 	return nil
 }
 
-// dependent reads the words that need the service's protocol, port, family or
-// scheduler.
-func (p *parser) dependent() error {
-	if p.given.has(optNetmask) {
-		if err := p.netmask(); err != nil {
-			return err
-		}
-	}
-	if p.given.has(optSchedFlags) {
-		if err := p.schedulerFlags(); err != nil {
-			return err
-		}
-	}
-	if !p.given.has(optRealServer) {
-		return nil
-	}
-	p.Server.Addr, p.Server.Port = p.server.addr, p.Service.Port
-	if !p.server.withPort {
-		return nil
-	}
-	proto := p.Service.Proto
-	if p.Service.Mark != 0 {
-		proto = tcp // whose service names the tool uses for marks too
-	}
-	var ok bool
-	if p.Server.Port, ok = p.server.number(proto, p.names); !ok {
-		return wrong("illegal real server address[:port] specified")
-	}
-	return nil
-}
-
-func (p *parser) netmask() error {
-	if p.Service.ipv6() {
-		bits, ok := parseNumber(p.mask, 1, 128)
-		if !ok {
-			return wrong("illegal ipv6 netmask specified")
-		}
-		p.Service.MaskBits = int(bits)
-		return nil
-	}
-	mask, ok := parseHost(p.mask, p.names)
-	if !ok {
-		return wrong("illegal virtual server persistent mask specified")
-	}
-	p.Service.Mask = mask
-	return nil
-}
-
+// schedulerFlags reads the flags, now that the scheduler is known.
 func (p *parser) schedulerFlags() error {
 	for name := range strings.SplitSeq(p.flags, ",") {
 		flag, err := sched.ParseFlags(p.Service.Scheduler, name)
 		switch {
-		case err == nil && name != "":
+		case err == nil:
 			p.Service.Flags |= flag
-		case name != "" && slices.ContainsFunc(sched.Names(), func(s string) bool { _, err := sched.ParseFlags(s, name); return err == nil }):
+		case slices.ContainsFunc(sched.Names(), func(s string) bool { _, err := sched.ParseFlags(s, name); return err == nil }):
 			return wrong("incompatible scheduler flag `%s'", name)
 		default:
 			return wrong("invalid scheduler flag `%s'", name)
@@ -134,8 +87,8 @@ func (p *parser) finishServer() error {
 	if s.Forward != Tunnel && p.given.has(optTunType, optTunPort, optTunNoChecksum, optTunChecksum, optTunRemoteChecksum) {
 		return wrong("Tunnel options conflict with forward method")
 	}
-	if s.Tunnel.Type == GUE && s.Tunnel.Port == 0 {
-		return wrong("You need to supply the 'tun-port' option for the 'gue' tunnel type")
+	if s.Forward == Tunnel {
+		return p.given.checkTunnel(s.Tunnel.Type)
 	}
 	return nil
 }

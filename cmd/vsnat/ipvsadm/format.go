@@ -131,13 +131,15 @@ func tunnelText(s *Server) string {
 	case s.Forward != Tunnel:
 		return "n/a"
 	case s.Tunnel.Type == GUE:
-		return fmt.Sprintf("gue:%d:%s", s.Tunnel.Port, s.Tunnel.Checksum)
+		return fmt.Sprintf("gue:%d:%s", s.Tunnel.Port, checksumMarks[s.Tunnel.Checksum])
 	case s.Tunnel.Type == GRE:
-		return fmt.Sprintf("gre:%s", s.Tunnel.Checksum)
+		return "gre:" + checksumMarks[s.Tunnel.Checksum]
 	default:
 		return s.Tunnel.Type.String()
 	}
 }
+
+var checksumMarks = [...]string{NoChecksum: "-c", Checksum: "+c", RemoteChecksum: "r+c"}
 
 // counters ends a line with five numbers.
 func (p *printer) counters(c Counters) {

@@ -33,16 +33,16 @@ const (
 	optOnePacket
 	optEngine
 	optSchedFlags
-	optSyncMaxLen
 	optMcastGroup
 	optMcastPort
 	optMcastTTL
+	optSyncMaxLen
+	optTunInfo
 	optTunType
 	optTunPort
 	optTunNoChecksum
 	optTunChecksum
 	optTunRemoteChecksum
-	optTunInfo
 	numOptions
 
 	noOption // a word that may stand with every command, any number of times
@@ -88,16 +88,16 @@ var legal = [numOptions]legality{
 	optOnePacket:         {"ops", "oo------------"},
 	optEngine:            {"pe", "oo------------"},
 	optSchedFlags:        {"sched-flags", "oo------------"},
-	optSyncMaxLen:        {"sync-maxlen", "---------o----"},
 	optMcastGroup:        {"mcast-group", "---------o----"},
 	optMcastPort:         {"mcast-port", "---------o----"},
 	optMcastTTL:          {"mcast-ttl", "---------o----"},
+	optSyncMaxLen:        {"sync-maxlen", "---------o----"},
+	optTunInfo:           {"tun-info", "----o---------"},
 	optTunType:           {"tun-type", "-----o-o------"},
 	optTunPort:           {"tun-port", "-----o-o------"},
 	optTunNoChecksum:     {"tun-nocsum", "-----o-o------"},
 	optTunChecksum:       {"tun-csum", "-----o-o------"},
 	optTunRemoteChecksum: {"tun-remcsum", "-----o-o------"},
-	optTunInfo:           {"tun-info", "----o---------"},
 }
 
 // An optionSet is the options that were given.
@@ -129,9 +129,41 @@ func (s optionSet) check(v Verb) error {
 			exclusive |= 1 << id
 		}
 	}
-	if v == List && (s.has(optConnection, optTimeout, optDaemon) && s.has(optStats, optRate, optThresholds, optTunInfo) ||
+	if v == List && (s.has(optConnection, optTimeout, optDaemon) && s.has(optStats, optRate, optThresholds) ||
 		s.has(optTimeout, optDaemon) && s.has(optPersistentConn)) {
 		return wrong("options conflicts in the list command")
+	}
+	return nil
+}
+
+// tunnelLegal is the table of the options of a tunnel: of ipip, GUE and GRE, as
+// that of the verbs.
+var tunnelLegal = []struct {
+	id    optionID
+	types string
+}{
+	{optTunPort, "-+-"},
+	{optTunNoChecksum, "-11"},
+	{optTunChecksum, "-11"},
+	{optTunRemoteChecksum, "-1-"},
+}
+
+// checkTunnel compares what was given with that table.
+func (s optionSet) checkTunnel(t TunnelType) error {
+	first := ""
+	for _, row := range tunnelLegal {
+		name := legal[row.id].name
+		switch mark := row.types[t]; {
+		case mark == '+' && !s.has(row.id):
+			return wrong("You need to supply the '%s' option for the '%s' tunnel type", name, t)
+		case mark == '-' && s.has(row.id):
+			return wrong("Illegal '%s' option with the '%s' tunnel type", name, t)
+		case mark == '1' && s.has(row.id):
+			if first != "" {
+				return wrong("The option '%s' conflicts with the '%s' option in the '%s' tunnel type", name, first, t)
+			}
+			first = name
+		}
 	}
 	return nil
 }

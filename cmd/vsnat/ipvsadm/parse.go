@@ -5,6 +5,7 @@ package ipvsadm
 import (
 	"math"
 	"net/netip"
+	"strings"
 )
 
 // What the grammar fills in where nothing is said.
@@ -13,6 +14,7 @@ const (
 	defaultPersistence = 360 // seconds
 	defaultInterface   = "eth0"
 	longestTimeout     = 31 * 24 * 3600 // seconds
+	wholeAddress       = 128            // bits of an IPv6 mask that has each client by itself
 )
 
 // Parse understands a command line. Program is the name the tool was called by,
@@ -20,13 +22,13 @@ const (
 func Parse(program string, args []string, names Resolver) (*Command, error) {
 	p := parser{
 		Command: Command{
-			Service: Service{Mask: netip.AddrFrom4([4]byte{255, 255, 255, 255}), MaskBits: 128},
 			Server:  Server{Weight: 1},
 			Listing: Listing{View: PlainView},
 		},
 		scanner: scanner{args: args},
 		names:   names,
 	}
+	p.unmask()
 	if err := p.verb(program); err != nil {
 		return nil, err
 	}
@@ -58,10 +60,7 @@ type parser struct {
 	names   Resolver
 	given   optionSet
 
-	// Words whose meaning depends on others.
-	server endpoint
-	mask   string
-	flags  string
+	flags string // of the scheduler, which may come in a later word
 }
 
 // verb reads the first word, which must be a command.
@@ -80,6 +79,9 @@ func (p *parser) verb(program string) error {
 	case "backup":
 		p.Daemon.Role = Backup
 	default:
+		if w.verb == StopDaemon {
+			return wrong("illegal start_daemon specified")
+		}
 		return wrong("illegal %s parameter specified", w.long)
 	}
 	return nil
@@ -88,7 +90,7 @@ func (p *parser) verb(program string) error {
 // word reads any later word.
 func (p *parser) word(w *word, value string, given bool) error {
 	if w.verb != numVerbs {
-		return wrong("multiple commands specified")
+		return wrong("invalid option `%s'", p.scanner.args[p.scanner.next-1])
 	}
 	if w.id != noOption {
 		if p.given.has(w.id) {
@@ -104,7 +106,7 @@ func (p *parser) word(w *word, value string, given bool) error {
 	case optPersistent:
 		return p.persistence(value, given)
 	case optNetmask:
-		p.mask = value
+		return p.netmask(value)
 	case optEngine:
 		p.Service.Engine = value
 	case optOnePacket:
@@ -112,10 +114,7 @@ func (p *parser) word(w *word, value string, given bool) error {
 	case optSchedFlags:
 		p.flags = value
 	case optRealServer:
-		var ok bool
-		if p.server, ok = parseEndpoint(value, p.names); !ok {
-			return wrong("illegal real server address[:port] specified")
-		}
+		return p.server(value)
 	case optForwardingMethod:
 		p.Server.Forward = map[byte]Forward{'m': Masq, 'i': Tunnel, 'g': Route}[w.short]
 	case optWeight:
@@ -137,9 +136,10 @@ func (p *parser) word(w *word, value string, given bool) error {
 	case noOption:
 		if w.short == '6' {
 			if p.Service.Mark == 0 {
-				return wrong("-6 used before -f")
+				return wrong("-6 used before -f\n")
 			}
 			p.Service.MarkIPv6 = true
+			p.unmask()
 		}
 	default:
 		p.listing(w)
@@ -166,6 +166,51 @@ func (p *parser) service(w *word, value string) error {
 		return wrong("illegal virtual server address[:port] specified")
 	}
 	p.Service.Addr = e.addr
+	if e.addr.Is6() {
+		p.unmask()
+	}
+	return nil
+}
+
+// unmask has each client by itself: a mask before an IPv6 service is IPv4's.
+func (p *parser) unmask() {
+	p.Service.Mask, p.Service.MaskBits = netip.AddrFrom4([4]byte{255, 255, 255, 255}), wholeAddress
+}
+
+// netmask reads the mask of persistence, of the family that the service has so
+// far.
+func (p *parser) netmask(value string) error {
+	if p.Service.ipv6() {
+		bits, _ := parsePrefix(value)
+		if bits < 1 || bits > wholeAddress {
+			return wrong("illegal ipv6 netmask specified")
+		}
+		p.Service.MaskBits = bits
+		return nil
+	}
+	mask, ok := parseHost(value, p.names)
+	if !ok {
+		return wrong("illegal virtual server persistent mask specified")
+	}
+	p.Service.Mask = mask
+	return nil
+}
+
+// server reads a server. Without a port it has the service's, if that came first.
+func (p *parser) server(value string) error {
+	e, ok := parseEndpoint(value, p.names)
+	port := p.Service.Port
+	if ok && e.withPort {
+		proto := p.Service.Proto
+		if p.Service.Mark != 0 {
+			proto = tcp // whose service names the tool uses for marks too
+		}
+		port, ok = e.number(proto, p.names)
+	}
+	if !ok {
+		return wrong("illegal real server address[:port] specified")
+	}
+	p.Server.Addr, p.Server.Port = e.addr, port
 	return nil
 }
 
@@ -247,9 +292,15 @@ func (p *parser) daemon(w *word, value string) error {
 	case optMcastTTL:
 		return p.number(&d.TTL, value, 1, 255, "mcast-ttl")
 	case optMcastGroup:
-		addr, err := netip.ParseAddr(value)
-		if err != nil || !addr.IsMulticast() {
-			return wrong("illegal mcast-group specified")
+		addr, ok := parseIPv4(value)
+		family := "IPv4"
+		if strings.Contains(value, ":") {
+			family = "IPv6"
+			six, err := netip.ParseAddr(value)
+			addr, ok = six, err == nil && six.Zone() == ""
+		}
+		if !ok || !addr.IsMulticast() {
+			return wrong("invalid %s mcast-group `%s'", family, value)
 		}
 		d.Group = addr
 	default:
