@@ -111,7 +111,7 @@ func (f *Forwarder) answerOnce(p *Packet, h *parsed, c *conntrack.Conn) Verdict 
 	if v, ok := f.fits(p, h, &way); !ok {
 		return v
 	}
-	f.counted = counted{server: nobody}
+	f.count(c, conntrack.Outbound, len(p.Data))
 	return f.send(p, h, c, conntrack.Outbound, &way)
 }
 
