@@ -93,6 +93,18 @@ func TestNoAllocs(t *testing.T) {
 		{"datagram to a network", "udp 192.168.88.21:40000 > 203.0.113.6:8000 data=1272 udplen=1328 mf id={i}, frag 192.168.88.21 > 203.0.113.6 proto=17 off=1280 data=48 id={i}", "hold"},
 		{"beside a network", "tcp 192.168.88.21:{i} > 203.0.113.6:8001 S seq=1", "pass"},
 		{"IPv6 to a network", "tcp [2001:db8:88::21]:{i} > [2001:db8:113::6]:8000 S seq=1", expect},
+		{"new under a template", "tcp 192.168.88.21:{i} > 192.168.88.24:80 S seq=1", expect},
+		{"new template", "tcp 203.0.113.{j}:40000 > 192.168.88.24:80 S seq=1", expect},
+		{"one packet", "udp 192.168.88.21:{i} > 192.168.88.24:53 data=1", expect},
+		{"answer", "udp 10.0.0.4:5353 > 192.168.88.21:{i} data=1", expect},
+		{"answer in fragments", "udp 10.0.0.4:5353 > 192.168.88.21:40000 data=1272 udplen=1328 mf id={i}, frag 10.0.0.4 > 192.168.88.21 proto=17 off=1280 data=48 id={i}", "hold"},
+		{"IPv6 one packet", "udp [2001:db8:88::21]:{i} > [2001:db8:88::24]:53 data=1", expect},
+		{"IPv6 answer", "udp [fd00:10::4]:53 > [2001:db8:88::21]:{i} data=1", expect},
+		{"one packet to a server of two services", "udp 192.168.88.21:{i} > 192.168.88.25:53 data=1", expect},
+		{"again, of the other service", "udp 192.168.88.21:40000 > 192.168.88.26:53 data=1", expect},
+		{"answer by an entry", "udp 10.0.0.5:53 > 192.168.88.21:40000 data=1", expect},
+		{"one packet on one link", "udp 10.0.0.8:{i} > 192.168.88.24:53 data=1", expect},
+		{"error about one packet", "icmp 10.0.0.4 > 192.168.88.21 port-unreachable (udp 192.168.88.21:40000 > 10.0.0.4:5353 data=9)", expect},
 		{"IPv6 TCP in", "tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 PA seq=5001 ack=7001 data=100 ext=hop,dest", expect},
 		{"IPv6 TCP out", "tcp [fd00:10::3]:80 > [2001:db8:88::21]:40000 PA seq=7001 ack=5001 data=100", expect},
 		{"IPv6 new connection", "tcp [2001:db8:88::21]:{i} > [2001:db8:88::23]:80 S seq=1", expect},
@@ -116,7 +128,7 @@ func TestNoAllocs(t *testing.T) {
 			const runs = 100
 			var batches [runs + 1][]Packet
 			for i := range batches {
-				for _, text := range strings.Split(strings.ReplaceAll(test.packet, "{i}", fmt.Sprint(20000+i)), ", ") {
+				for _, text := range strings.Split(strings.NewReplacer("{i}", fmt.Sprint(20000+i), "{j}", fmt.Sprint(100+i)).Replace(test.packet), ", ") {
 					b, off := encodePacket(text)
 					p := Packet{Data: b, Offload: off, From: conntrack.LinkAddr{2, 0, 0, 0, 0, 9}}
 					if (b[0]>>4 == 4 && b[12] == 10 || b[0]>>4 == 6 && b[8] == 0xfd) && test.name != "spoofed" {
