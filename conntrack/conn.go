@@ -57,7 +57,7 @@ const (
 //	InputOnly  c→v goes to d      d answers v→c past us
 //
 // A *Conn from a [Table] points into its slab. The endpoints, Proto and the
-// flags SNAT, FullNAT and InputOnly are its key and must not be changed there; Deadline is set
+// flags SNAT, FullNAT, InputOnly, Template and OnePacket are its key and must not be changed there; Deadline is set
 // through [Table.SetDeadline]; all else is the caller's. It is valid until the
 // connection is removed, which any Insert or Sweep may do: never keep it past
 // the packet.

@@ -138,13 +138,18 @@ func (f *Forwarder) visitGone(slots int) {
 // reports false if that has to wait.
 func (f *Forwarder) endGone(c *conntrack.Conn) bool {
 	fate := f.snap.server[c.Server].fate
-	if fate == fateKeep || c.Flags&conntrack.Template != 0 && fate != fateExpire {
+	if fate == fateKeep || c.Flags&conntrack.OnePacket != 0 || c.Flags&conntrack.Template != 0 && fate != fateExpire {
 		return true
 	}
 	switch fate {
 	case fateExpire:
-		if c.Children() == 0 {
-			f.table.Remove(c, conntrack.ServerGone)
+		if c.Children() > 0 {
+			return true // it goes with the last of them, or in its time
+		}
+		t, server := f.table.Parent(c), c.Server
+		f.table.Remove(c, conntrack.ServerGone)
+		if t != nil && t.Flags&conntrack.Template != 0 && t.Server == server && t.Children() == 0 {
+			f.table.Remove(t, conntrack.ServerGone)
 		}
 		return true
 	case fateRepick:

@@ -146,7 +146,7 @@ func (r *Rules) publishOnce(s *snapshot) {
 		return false
 	}
 	for i, d := range r.servers.all {
-		if d == nil || d.service.deleted || !d.replies || !d.service.OnePacket || d.key.Port == 0 || d.anyPort() {
+		if d == nil || d.service.deleted || !d.replies || !d.service.OnePacket || d.Method != Masquerade || d.key.Port == 0 || d.anyPort() {
 			continue
 		}
 		at := netip.AddrPortFrom(d.Addr, d.Port)
