@@ -34,6 +34,7 @@ func TestFlood(t *testing.T) {
 	eachFamily(t, lab.Config{}, smallTable, func(t *testing.T, c *cluster) {
 		c.run("SYN from random sources", synFlood)
 		c.run("half datagrams", halfDatagrams)
+		c.run("control clients", controlClients)
 		c.run("table full", tableFull)
 	})
 }
@@ -149,6 +150,47 @@ func tableFull(t *testing.T, c *cluster) {
 		}
 		return err == nil
 	})
+}
+
+// controlClients open more connections to the control socket than the director has
+// descriptors, and say nothing: packets go on, and when they leave, or are let go,
+// the socket serves again.
+func controlClients(t *testing.T, c *cluster) {
+	l := c.startLoad(3)
+	var before unix.Rlimit
+	c.must(unix.Prlimit(c.director.PID(), unix.RLIMIT_NOFILE, nil, &before))
+	few := before
+	few.Cur = 64
+	c.must(unix.Prlimit(c.director.PID(), unix.RLIMIT_NOFILE, &few, nil))
+	defer func() { c.must(unix.Prlimit(c.director.PID(), unix.RLIMIT_NOFILE, &before, nil)) }()
+	var silent []net.Conn
+	defer func() {
+		for _, conn := range silent {
+			conn.Close()
+		}
+	}()
+	for range 1000 {
+		conn, err := net.Dial("unix", c.Socket())
+		if errors.Is(err, unix.EAGAIN) {
+			break // the director accepts no more for now
+		}
+		c.must(err)
+		silent = append(silent, conn)
+	}
+	if len(silent) < 64 {
+		t.Fatalf("only %d connections could be opened", len(silent))
+	}
+	l.more(20)
+	for _, conn := range silent {
+		conn.Close()
+	}
+	c.eventually("the control socket serves again", func() bool {
+		ctx, cancel := contextWithin(c, time.Second)
+		defer cancel()
+		_, err := c.control.Health(ctx)
+		return err == nil
+	})
+	l.end()
 }
 
 // TestForged has strangers speak for others.

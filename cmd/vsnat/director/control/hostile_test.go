@@ -35,21 +35,39 @@ func dial(t *testing.T, path string) net.Conn {
 	}
 }
 
+// manyConns are as many as a hostile client opens at once, or as many as this
+// process may, short of what the test itself needs.
+func manyConns(t *testing.T) int {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	const reserve = 3*control.MaxConns + 100
+	if limit.Cur < reserve+control.MaxConns {
+		t.Fatalf("only %d descriptors", limit.Cur)
+	}
+	return int(min(10_000, limit.Cur-reserve))
+}
+
 // However many clients begin a request and never end it, the next one is
 // served, and no more than MaxConns are kept.
 func TestHalfRequests(t *testing.T) {
 	path := serve(t, &controltest.Director{})
+	many := manyConns(t)
 	var silent []net.Conn
-	for range 300 {
+	for i := range many {
 		c := dial(t, path)
 		io.WriteString(c, "POST /v1/services HTTP/1.1\r\nHost: x\r\nContent-Le")
 		silent = append(silent, c)
-	}
-	if _, err := control.NewClient(path).Services(t.Context()); err != nil {
-		t.Fatal(err)
+		if i%1000 == 999 {
+			if _, err := control.NewClient(path).Services(t.Context()); err != nil {
+				t.Fatalf("after %d of them: %v", i+1, err)
+			}
+		}
 	}
 	// Of the silent ones, all but the last few were let go.
-	for i, c := range silent[:300-control.MaxConns] {
+	for i, c := range silent[:many-control.MaxConns] {
 		c.SetReadDeadline(time.Now().Add(10 * time.Second))
 		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("connection %d is still there: %v", i, err)
