@@ -89,6 +89,7 @@ type TUNHost struct {
 	undo   tunHostUndo
 	reaper *tunHostReaper // nil where none is wanted
 	rules  GuardRules
+	word   string // about the state file, for the operator
 }
 
 // TUNHostOptions say how the host is put back after a crash.
@@ -164,7 +165,8 @@ func (h *TUNHost) connect() error {
 // removeLeftovers uses the state file if it is of this namespace, and in any case
 // what can be recognised.
 func (h *TUNHost) removeLeftovers() error {
-	left, err := readTUNHostUndo(h.options.State)
+	left, word, err := readTUNHostUndo(h.options.State)
+	h.word = word
 	if err != nil {
 		return err
 	}
@@ -229,9 +231,13 @@ func (h *TUNHost) Apply(rules TUNHostRules) error {
 	return nil
 }
 
-// Limits lists what is not taken of the rules last applied, for the operator.
+// Limits lists what is not taken of the rules last applied, and what could not be
+// put back, for the operator.
 func (h *TUNHost) Limits() []string {
 	var limits []string
+	if h.word != "" {
+		limits = append(limits, h.word)
+	}
 	if len(sharedAddrs(h.rules))+len(h.rules.Marked) > 0 {
 		limits = append(limits, "fragmented datagrams to services and SNAT ports on addresses of the host, and to marked ports, stay with the host: a fragment has no port to route by; use an address the host does not have")
 	}

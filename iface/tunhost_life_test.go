@@ -236,6 +236,44 @@ func TestTUNHostIsAloneInItsNamespace(t *testing.T) {
 	}
 }
 
+// A state file that was cut is put aside and told of; rules are found without it.
+func TestTUNHostStateThatWasCut(t *testing.T) {
+	lab := newTUNLab(t)
+	standIn(t, lab)
+	before := lab.hostState(t)
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state.json")
+	h := openTUNHost(t, lab, iface.TUNHostOptions{State: state})
+	rules := lab.rules()
+	rules.Servers = []iface.GuardService{service(tcp, "10.0.0.2:80")}
+	lab.routeInto(t, h, rules)
+	whole, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.host.Do(h.Close); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"cut": whole[:len(whole)/2], "empty": {}, "no JSON": []byte("\x00\xff"), "of another form": []byte(`{"Settings":7}`)} {
+		if err := os.WriteFile(state, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h := openTUNHost(t, lab, iface.TUNHostOptions{State: state})
+		if l := h.Limits(); len(l) != 1 || !strings.Contains(l[0], state+".bad") {
+			t.Errorf("%s: the operator is told %q", name, l)
+		}
+		if kept, err := os.ReadFile(state + ".bad"); err != nil || string(kept) != string(text) {
+			t.Errorf("%s: put aside: %q, %v", name, kept, err)
+		}
+		if err := lab.host.Do(h.Close); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := lab.hostState(t); after != before {
+		t.Errorf("after all:\n%s\nbefore\n%s", after, before)
+	}
+}
+
 // tunHostChild and tunHostReaper tell runs of the test binary what they are.
 const (
 	tunHostChild  = "VSNAT_TEST_TUNHOST_CHILD" // its value is the state file

@@ -186,27 +186,32 @@ func (p tunHostProxy) remove(handle *netlink.Handle) error {
 }
 
 // readTUNHostUndo gives an empty one where there is no file, or one of another
-// namespace or run of the kernel.
-func readTUNHostUndo(path string) (tunHostUndo, error) {
+// namespace or run of the kernel. A file that says nothing is put aside, which the
+// word is about.
+func readTUNHostUndo(path string) (undo tunHostUndo, word string, err error) {
 	here := newTUNHostUndo()
 	if path == "" {
-		return here, nil
+		return here, "", nil
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return here, nil
+		return here, "", nil
 	}
 	if err != nil {
-		return here, err
+		return here, "", err
 	}
 	left := newTUNHostUndo()
-	if err := json.Unmarshal(b, &left); err != nil {
-		return here, fmt.Errorf("state file %s: %w\nhint: remove it; settings of the links may have to be put back by hand", path, err)
+	if bad := json.Unmarshal(b, &left); bad != nil {
+		aside := path + ".bad"
+		if err := os.Rename(path, aside); err != nil {
+			return here, "", err
+		}
+		return here, fmt.Sprintf("the state file %s could not be read and is %s now (%v): settings of links that an earlier process left may have to be put back by hand", path, aside, bad), nil
 	}
 	if left.Boot != here.Boot || left.Namespace != here.Namespace || here.Boot == "" || here.Namespace == "" {
-		return here, nil
+		return here, "", nil
 	}
-	return left, nil
+	return left, "", nil
 }
 
 // writeTUNHostUndo replaces the file as a whole.

@@ -13,6 +13,9 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsnat/vsnat/test/lab"
 )
@@ -186,4 +189,47 @@ func TestHostLate(t *testing.T) {
 		}
 		roundRobin(t, c)
 	})
+}
+
+// TestHostFirewall has a host that lets nothing in, out or through, and checks every
+// source strictly: the packets of the cluster never come to where that is asked.
+func TestHostFirewall(t *testing.T) {
+	inFamilies(t, func(t *testing.T, ipv6 bool) {
+		onPacket(t, lab.Config{IPv6: ipv6, Host: lab.HostVIPOnNIC}, nil, func(t *testing.T, c *cluster) {
+			c.must(c.Director.SetSysctl("net.ipv4.conf.all.rp_filter", "1"))
+			c.must(c.Director.Do(dropEverything))
+			ctx, cancel := contextWithin(c, settle)
+			defer cancel()
+			if _, err := c.Director.Dial(ctx, "tcp", at(c.Client, lab.WhoPort).String()); err == nil {
+				t.Fatal("the firewall let the host's own connection out")
+			}
+			roundRobin(t, c)
+			snatPeer(t, c, c.Client)
+		})
+	})
+}
+
+// dropEverything is a firewall of the network namespace that it is called in. What a
+// link needs to find its neighbours is let through.
+func dropEverything() error {
+	nft, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := nft.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "filter"})
+	policy := nftables.ChainPolicyDrop
+	for name, hook := range map[string]*nftables.ChainHook{
+		"input": nftables.ChainHookInput, "forward": nftables.ChainHookForward, "output": nftables.ChainHookOutput,
+	} {
+		chain := nft.AddChain(&nftables.Chain{
+			Name: name, Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: hook, Priority: nftables.ChainPriorityFilter, Policy: &policy,
+		})
+		nft.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		}})
+	}
+	return nft.Flush()
 }

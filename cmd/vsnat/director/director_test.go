@@ -214,6 +214,18 @@ func TestLinksChange(t *testing.T) {
 	must(t, netlink.LinkSetUp(lan))
 	waitFor(t, d, func() bool { return place("renamed") == at && d.world.ports[at].open != nil })
 
+	// As a port of a bridge a link carries no IP itself: the bridge does.
+	must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "dbridge"}}))
+	bridge, err := netlink.LinkByName("dbridge")
+	must(t, err)
+	must(t, netlink.LinkSetMaster(lan, bridge))
+	must(t, netlink.LinkSetUp(bridge))
+	waitFor(t, d, func() bool {
+		return d.world.ports[at].open == nil && !slices.Contains(d.world.served, "renamed") && slices.Contains(d.world.served, "dbridge")
+	})
+	must(t, netlink.LinkDel(bridge))
+	waitFor(t, d, func() bool { return slices.Contains(d.world.served, "renamed") && d.world.ports[at].open != nil })
+
 	must(t, netlink.LinkDel(lan))
 	waitFor(t, d, func() bool { return d.world.ports[at].open == nil })
 	other := ifacetest.NewNamespace(t)
