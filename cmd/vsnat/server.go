@@ -54,6 +54,8 @@ const serverArgs = serviceArgs + " SERVER[:PORT]"
 type serverFlags struct {
 	weight, upper, lower int
 	method               string
+	tunnel, checksum     string
+	port                 uint16
 }
 
 func (f *serverFlags) register(c *cobra.Command) {
@@ -62,6 +64,9 @@ func (f *serverFlags) register(c *cobra.Command) {
 	l.IntVar(&f.upper, "upper", 0, "connections from which on it gets no new ones; 0: no limit")
 	l.IntVar(&f.lower, "lower", 0, "connections below which it gets new ones again; 0: three quarters of upper")
 	l.StringVar(&f.method, "method", control.MethodNAT, "how packets get there: nat, route or tunnel")
+	l.StringVar(&f.tunnel, "tunnel", control.TunnelIPIP, "what they are wrapped in: ipip, gre or gue")
+	l.Uint16Var(&f.port, "tunnel-port", 0, "of a gue tunnel: the UDP port that the server listens at")
+	l.StringVar(&f.checksum, "tunnel-checksum", control.ChecksumNone, "of a gue or gre tunnel: nocsum, csum or remcsum")
 }
 
 func (f *serverFlags) fields() []field[control.ServerSpec] {
@@ -70,7 +75,18 @@ func (f *serverFlags) fields() []field[control.ServerSpec] {
 		{"upper", func(s *control.ServerSpec) { s.Upper = f.upper }},
 		{"lower", func(s *control.ServerSpec) { s.Lower = f.lower }},
 		{"method", func(s *control.ServerSpec) { s.Method = f.method }},
+		{"tunnel", func(s *control.ServerSpec) { s.Tunnel.Type = unless(f.tunnel, control.TunnelIPIP) }},
+		{"tunnel-port", func(s *control.ServerSpec) { s.Tunnel.Port = f.port }},
+		{"tunnel-checksum", func(s *control.ServerSpec) { s.Tunnel.Checksum = unless(f.checksum, control.ChecksumNone) }},
 	}
+}
+
+// unless is a word, or nothing if it is the one that goes without saying.
+func unless(word, standard string) string {
+	if word == standard {
+		return ""
+	}
+	return word
 }
 
 func newServerAddCommand(r *remote) *cobra.Command {
@@ -80,6 +96,7 @@ func newServerAddCommand(r *remote) *cobra.Command {
 		Short: "Add a server to a service",
 		Example: `  vsnat server add tcp 192.168.88.23:80 10.0.0.2
   vsnat server add tcp 192.168.88.23:80 10.0.0.3:8080 --weight 3
+  vsnat server add tcp 192.168.88.23:80 10.0.0.4 --method tunnel --tunnel gre
   vsnat server add mark 1 10.0.0.2`,
 		Args: cobra.ExactArgs(3),
 		RunE: func(c *cobra.Command, args []string) error {

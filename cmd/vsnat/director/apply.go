@@ -111,6 +111,14 @@ var methods = map[string]nat.Method{
 	control.MethodNAT: nat.Masquerade, control.MethodRoute: nat.DirectRoute, control.MethodTunnel: nat.Tunnel,
 }
 
+var tunnelTypes = map[string]nat.TunnelType{
+	control.TunnelIPIP: nat.IPIP, control.TunnelGUE: nat.GUE, control.TunnelGRE: nat.GRE,
+}
+
+var tunnelChecksums = map[string]nat.TunnelChecksum{
+	control.ChecksumNone: nat.TunnelNoChecksum, control.ChecksumAll: nat.TunnelWithChecksum, control.ChecksumRemote: nat.TunnelRemoteChecksum,
+}
+
 // wordOf is the word for a value of one of the tables above.
 func wordOf[T comparable](table map[string]T, value T) string {
 	for word, v := range table {
@@ -125,6 +133,7 @@ func natServer(s control.ServerSpec) nat.ServerSpec {
 	return nat.ServerSpec{
 		Addr: s.Address.Addr(), Port: s.Address.Port(), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
 		Method: methods[s.Method],
+		Tunnel: nat.TunnelSpec{Type: tunnelTypes[s.Tunnel.Type], Port: s.Tunnel.Port, Checksum: tunnelChecksums[s.Tunnel.Checksum]},
 	}
 }
 
@@ -249,10 +258,17 @@ func controlService(s nat.ServiceSpec) control.ServiceSpec {
 }
 
 func controlServer(s nat.ServerSpec) control.ServerSpec {
-	return control.ServerSpec{
+	spec := control.ServerSpec{
 		Address: netip.AddrPortFrom(s.Addr, s.Port), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
 		Method: wordOf(methods, s.Method),
 	}
+	if s.Tunnel != (nat.TunnelSpec{}) {
+		spec.Tunnel = control.Tunnel{Type: wordOf(tunnelTypes, s.Tunnel.Type), Port: s.Tunnel.Port}
+	}
+	if s.Tunnel.Checksum != nat.TunnelNoChecksum {
+		spec.Tunnel.Checksum = wordOf(tunnelChecksums, s.Tunnel.Checksum)
+	}
+	return spec
 }
 
 func controlSNAT(s nat.SNATSpec) control.SNATSpec {

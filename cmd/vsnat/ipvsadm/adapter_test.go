@@ -65,11 +65,18 @@ func (f *fakeControl) DeleteService(_ context.Context, k control.ServiceKey) err
 func (f *fakeControl) Flush(context.Context) error { return f.note("flush") }
 
 func (f *fakeControl) AddServer(_ context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return f.note("add server %s %s %s weight %d thresholds %d %d", k, s.Address, s.Method, s.Weight, s.Upper, s.Lower)
+	return f.note("add server %s %s %s weight %d thresholds %d %d", k, s.Address, methodText(s), s.Weight, s.Upper, s.Lower)
+}
+
+func methodText(s control.ServerSpec) string {
+	if s.Tunnel == (control.Tunnel{}) {
+		return s.Method
+	}
+	return fmt.Sprintf("%s %s:%d:%s", s.Method, s.Tunnel.Type, s.Tunnel.Port, s.Tunnel.Checksum)
 }
 
 func (f *fakeControl) EditServer(_ context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return f.note("edit server %s %s %s weight %d thresholds %d %d", k, s.Address, s.Method, s.Weight, s.Upper, s.Lower)
+	return f.note("edit server %s %s %s weight %d thresholds %d %d", k, s.Address, methodText(s), s.Weight, s.Upper, s.Lower)
 }
 
 func (f *fakeControl) DeleteServer(_ context.Context, k control.ServiceKey, a netip.AddrPort) error {
@@ -163,6 +170,29 @@ func TestAdapterCalls(t *testing.T) {
 		stdout, stderr, code := vsnatTool(f, command)
 		if stdout+stderr != "" || code != 0 || !slices.Equal(f.calls, []string{want}) {
 			t.Errorf("%s\n got %q, exit %d, %s%s\nwant %q", command, f.calls, code, stdout, stderr, want)
+		}
+	}
+}
+
+// TestAdapterTunnels: what the tool says of a tunnel reaches the director, and comes
+// back as it was said.
+func TestAdapterTunnels(t *testing.T) {
+	const add = "add server tcp 192.168.88.23:80 10.0.0.2:80 tunnel"
+	for options, want := range map[string]string{
+		"--tun-type gue --tun-port 6080 --tun-csum": add + " gue:6080:csum weight 1 thresholds 0 0",
+		"--tun-type gre --tun-csum":                 add + " gre:0:csum weight 1 thresholds 0 0",
+		"--tun-type ipip":                           add + " weight 1 thresholds 0 0",
+	} {
+		f := &fakeControl{}
+		vsnatTool(f, "ipvsadm -a -t 192.168.88.23:80 -r 10.0.0.2 -i "+options)
+		if !slices.Equal(f.calls, []string{want}) {
+			t.Errorf("%s: %q, want %q", options, f.calls, want)
+		}
+	}
+	for _, o := range []TunnelOptions{{}, {Type: GRE}, {Type: GRE, Checksum: Checksum}, {Type: GUE, Port: 6080, Checksum: RemoteChecksum}, {Type: GUE, Port: 1}} {
+		s := Server{Addr: netip.MustParseAddr("10.0.0.2"), Port: 80, Forward: Tunnel, Weight: 1, Tunnel: o}
+		if got := toolServer(wireServer(s)); got != s {
+			t.Errorf("%+v comes back as %+v", s, got)
 		}
 	}
 }

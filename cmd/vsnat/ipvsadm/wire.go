@@ -73,8 +73,26 @@ var wireMethods = [...]string{Route: control.MethodRoute, Tunnel: control.Method
 func wireServer(s Server) control.ServerSpec {
 	return control.ServerSpec{
 		Address: netip.AddrPortFrom(s.Addr, s.Port), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
-		Method: wireMethods[s.Forward],
+		Method: wireMethods[s.Forward], Tunnel: wireTunnel(s),
 	}
+}
+
+var (
+	wireTunnels   = [...]string{IPIP: "", GUE: control.TunnelGUE, GRE: control.TunnelGRE}
+	wireChecksums = [...]string{NoChecksum: "", Checksum: control.ChecksumAll, RemoteChecksum: control.ChecksumRemote}
+)
+
+// wireTunnel leaves out what has no meaning; the kernel keeps it, and does nothing
+// with it.
+func wireTunnel(s Server) (t control.Tunnel) {
+	if s.Forward != Tunnel || s.Tunnel.Type == IPIP {
+		return t
+	}
+	t.Type, t.Checksum = wireTunnels[s.Tunnel.Type], wireChecksums[s.Tunnel.Checksum]
+	if s.Tunnel.Type == GUE {
+		t.Port = s.Tunnel.Port
+	}
+	return t
 }
 
 func toolServer(spec control.ServerSpec) Server {
@@ -85,6 +103,16 @@ func toolServer(spec control.ServerSpec) Server {
 	for forward, method := range wireMethods {
 		if method == spec.Method {
 			s.Forward = Forward(forward)
+		}
+	}
+	for kind, word := range wireTunnels {
+		if word == spec.Tunnel.Type {
+			s.Tunnel.Type, s.Tunnel.Port = TunnelType(kind), spec.Tunnel.Port
+		}
+	}
+	for kind, word := range wireChecksums {
+		if word == spec.Tunnel.Checksum {
+			s.Tunnel.Checksum = TunnelChecksum(kind)
 		}
 	}
 	return s

@@ -144,6 +144,7 @@ func serverFaults(service control.ServiceKey, server control.ServerSpec) []fault
 		list = append(list, fault{"address", fmt.Sprintf("server %s has not the port of its service %s", server.Address, service),
 			"only method: nat can change it"})
 	}
+	list = append(list, tunnelFaults(server)...)
 	if server.Weight < 0 || server.Weight > control.MaxWeight {
 		list = append(list, fault{"weight", fmt.Sprintf("weight %d is out of range", server.Weight),
 			"a weight is 0 (no new connections) to 65535"})
@@ -161,6 +162,26 @@ func serverFaults(service control.ServiceKey, server control.ServerSpec) []fault
 	if server.Lower > server.Upper {
 		list = append(list, fault{"lower", fmt.Sprintf("lower threshold %d is above the upper threshold %d", server.Lower, server.Upper),
 			"a server is overloaded from upper on, and free again below lower"})
+	}
+	return list
+}
+
+func tunnelFaults(server control.ServerSpec) []fault {
+	t := server.Tunnel
+	list := wordFaults("tunnel", t.Type, control.TunnelIPIP, control.TunnelGRE, control.TunnelGUE)
+	list = append(list, wordFaults("tunnel-checksum", t.Checksum, control.ChecksumNone, control.ChecksumAll, control.ChecksumRemote)...)
+	if len(list) > 0 {
+		return list
+	}
+	switch {
+	case server.Method != control.MethodTunnel && t != control.Tunnel{}:
+		list = append(list, fault{"tunnel", "there is no tunnel to the server", "add method: tunnel"})
+	case t.Type == control.TunnelGUE && t.Port == 0:
+		list = append(list, fault{"tunnel", "a tunnel of type gue needs a port", "add tunnel-port: with the UDP port that the server listens at"})
+	case t.Type != control.TunnelGUE && t.Port != 0:
+		list = append(list, fault{"tunnel-port", "only a tunnel of type gue has a port", "add tunnel: gue, or leave the port out"})
+	case (t.Type == "" || t.Type == control.TunnelIPIP) && t.Checksum != "" && t.Checksum != control.ChecksumNone:
+		list = append(list, fault{"tunnel-checksum", "a tunnel of type ipip has no checksum", "use tunnel: gre or gue"})
 	}
 	return list
 }

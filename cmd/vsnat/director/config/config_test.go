@@ -129,6 +129,11 @@ func TestParseForms(t *testing.T) {
 		{"methods", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, method: route}, {address: 10.0.0.3, method: tunnel, weight: 1}]}]",
 			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    servers:\n      - address: 10.0.0.2:80\n        method: route\n" +
 				"      - address: 10.0.0.3:80\n        method: tunnel\n"},
+		{"tunnels", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, method: tunnel, tunnel: ipip}, " +
+			"{address: 10.0.0.3, method: tunnel, tunnel: gre, tunnel-checksum: nocsum}, {address: 10.0.0.4, tunnel-port: 6080, tunnel: gue, method: tunnel, tunnel-checksum: csum}]}]",
+			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    servers:\n      - address: 10.0.0.2:80\n        method: tunnel\n" +
+				"      - address: 10.0.0.3:80\n        method: tunnel\n        tunnel: gre\n" +
+				"      - address: 10.0.0.4:80\n        method: tunnel\n        tunnel: gue\n        tunnel-port: 6080\n        tunnel-checksum: csum\n"},
 		{"what a deleted server's connections do where nothing is said", "services: [{tcp: 192.0.2.1:80, on-server-down: reset}, {udp: 192.0.2.1:80, on-server-down: repick}]",
 			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n  - udp: 192.0.2.1:80\n    scheduler: wlc\n"},
 		{"compat", "compat: ipvs\nservices: [{tcp: 192.0.2.1:80}, {udp: 192.0.2.1:80, on-server-down: repick}]",

@@ -166,12 +166,15 @@ func (w *writer) service(s control.ServiceSpec, c Compat) {
 // server writes the short form when it says everything.
 func (w *writer) server(r control.ServerSpec) {
 	address := quote(r.Address.String())
-	if r.Weight == 1 && r.Upper == 0 && r.Lower == 0 && r.Method == control.MethodNAT {
+	if r == (control.ServerSpec{Address: r.Address, Weight: 1, Method: control.MethodNAT}) {
 		w.line("      - %s", address)
 		return
 	}
 	w.line("      - address: %s", address)
 	w.set("        method", r.Method, control.MethodNAT)
+	w.set("        tunnel", r.Tunnel.Type, "")
+	w.set("        tunnel-port", strconv.Itoa(int(r.Tunnel.Port)), "0")
+	w.set("        tunnel-checksum", r.Tunnel.Checksum, "")
 	w.set("        weight", strconv.Itoa(r.Weight), "1")
 	w.set("        upper", strconv.Itoa(r.Upper), "0")
 	w.set("        lower", strconv.Itoa(r.Lower), "0")

@@ -294,6 +294,11 @@ func randomService(r *rand.Rand, i int) Service {
 		case 1:
 			server.Method = pick(r, control.MethodRoute, control.MethodTunnel)
 			server.Address = netip.AddrPortFrom(server.Address.Addr(), s.Address.Port())
+			if server.Method == control.MethodTunnel {
+				server.Tunnel = pick(r, control.Tunnel{}, control.Tunnel{Type: control.TunnelGRE},
+					control.Tunnel{Type: control.TunnelGRE, Checksum: control.ChecksumAll},
+					control.Tunnel{Type: control.TunnelGUE, Port: 6080, Checksum: control.ChecksumRemote})
+			}
 		}
 		s.Servers = append(s.Servers, server)
 	}

@@ -134,6 +134,13 @@ func TestMistakes(t *testing.T) {
 		{"method", service + "    servers: [{address: 10.0.0.2, method: masq}]\n", "f:3:43: method can't be \"masq\""},
 		{"port with direct routing", service + "    servers: [{address: 10.0.0.2:8080, method: route}]\n", "f:3:25: server 10.0.0.2:8080 has not the port of its service tcp 192.0.2.1:80"},
 
+		{"kind of tunnel", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: vxlan}]\n", "f:3:59: tunnel can't be \"vxlan\""},
+		{"tunnel without method", service + "    servers: [{address: 10.0.0.2, tunnel: gre}]\n", "f:3:43: there is no tunnel to the server"},
+		{"gue without port", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: gue}]\n", "f:3:59: a tunnel of type gue needs a port"},
+		{"port of gre", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: gre, tunnel-port: 6080}]\n", "f:3:77: only a tunnel of type gue has a port"},
+		{"checksum of ipip", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel-checksum: csum}]\n", "f:3:68: a tunnel of type ipip has no checksum"},
+		{"checksum of a tunnel", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: gre, tunnel-checksum: crc}]\n", "f:3:81: tunnel-checksum can't be \"crc\""},
+
 		{"server without address", service + "    servers:\n      - weight: 3\n", "f:4:9: a server needs an address"},
 		{"server port", service + "    servers: [10.0.0.2:80, 10.0.0.3:99999]\n", "f:3:28: \"99999\" is not a port"},
 		{"server of another family", service + "    servers: ['[fd00::2]:80']\n", "f:3:15: server fd00::2 is not of the address family of its service tcp 192.0.2.1:80"},

@@ -153,7 +153,12 @@ type rawServer struct {
 	Weight  text `key:"weight"`
 	Upper   text `key:"upper"`
 	Lower   text `key:"lower"`
-	At      Position
+
+	Tunnel         text `key:"tunnel"`
+	TunnelPort     text `key:"tunnel-port"`
+	TunnelChecksum text `key:"tunnel-checksum"`
+
+	At Position
 }
 
 type rawSNAT struct {

@@ -145,11 +145,13 @@ func (p reader) servers(list []rawServer, s *located) {
 		p.number(raw.Upper, &server.Upper, 0, 1<<31-1)
 		p.number(raw.Lower, &server.Lower, 0, 1<<31-1)
 		word(p, raw.Method, "method", &server.Method, control.MethodNAT, control.MethodRoute, control.MethodTunnel)
+		p.tunnel(raw, &server.Tunnel)
 		if len(p.list) > known {
 			continue
 		}
 		p.faults(serverFaults(s.ServiceKey, server), map[string]text{
 			"address": raw.Address, "weight": raw.Weight, "upper": raw.Upper, "lower": raw.Lower,
+			"tunnel": raw.Tunnel, "tunnel-port": raw.TunnelPort, "tunnel-checksum": raw.TunnelChecksum,
 		}, raw.Address.at)
 		if first, twice := seen[endpoint]; twice {
 			p.add(raw.Address.at, "remove one of them; to give it more connections, raise its weight", "server %s is given twice, first in line %d", endpoint, first.Line)
@@ -158,6 +160,21 @@ func (p reader) servers(list []rawServer, s *located) {
 		seen[endpoint] = raw.Address.at
 		s.Servers = append(s.Servers, server)
 		s.servers = append(s.servers, raw.Address.at)
+	}
+}
+
+// tunnel leaves out what is the default.
+func (p reader) tunnel(raw *rawServer, into *control.Tunnel) {
+	word(p, raw.Tunnel, "tunnel", &into.Type, control.TunnelIPIP, control.TunnelGRE, control.TunnelGUE)
+	word(p, raw.TunnelChecksum, "tunnel-checksum", &into.Checksum, control.ChecksumNone, control.ChecksumAll, control.ChecksumRemote)
+	port := 0
+	p.number(raw.TunnelPort, &port, 1, 65535)
+	into.Port = uint16(port)
+	if into.Type == control.TunnelIPIP {
+		into.Type = ""
+	}
+	if into.Checksum == control.ChecksumNone {
+		into.Checksum = ""
 	}
 }
 

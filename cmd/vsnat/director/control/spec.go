@@ -185,6 +185,7 @@ type ServerSpec struct {
 	Upper   int            `json:"upper"`            // overloaded from this many connections on; 0: never
 	Lower   int            `json:"lower"`            // free again below this many; 0: three quarters of Upper
 	Method  string         `json:"method,omitempty"` // one of the Method words; "" means MethodNAT
+	Tunnel  Tunnel         `json:"tunnel,omitzero"`  // with MethodTunnel
 }
 
 // How packets get to a server.
@@ -192,6 +193,27 @@ const (
 	MethodNAT    = "nat"    // addresses are rewritten both ways (ipvsadm -m); the default
 	MethodRoute  = "route"  // packets are sent on as they are, answers go past the director (ipvsadm -g)
 	MethodTunnel = "tunnel" // packets are wrapped in IP, answers go past the director (ipvsadm -i)
+)
+
+// Tunnel is what stands around the packets for a server with MethodTunnel.
+type Tunnel struct {
+	Type     string `json:"type,omitempty"`     // one of the Tunnel words; "" means TunnelIPIP
+	Port     uint16 `json:"port,omitempty"`     // UDP port of the server, with TunnelGUE
+	Checksum string `json:"checksum,omitempty"` // one of the Checksum words, with TunnelGUE and TunnelGRE; "" means ChecksumNone
+}
+
+// Kinds of tunnels (ipvsadm --tun-type).
+const (
+	TunnelIPIP = "ipip" // an IP header and nothing else; the default
+	TunnelGRE  = "gre"
+	TunnelGUE  = "gue"
+)
+
+// What a tunnel covers with a checksum (ipvsadm --tun-nocsum and so on).
+const (
+	ChecksumNone   = "nocsum" // nothing; the default
+	ChecksumAll    = "csum"   // itself and the packet inside
+	ChecksumRemote = "remcsum"
 )
 
 // SNATSpec is one rule for connections that inside hosts open: source
