@@ -59,7 +59,8 @@ timer with the time-out that is set then. A server's counts move with the entry'
 state, and always are a recount of the tables.
 
 A SYN in TIME_WAIT or CLOSE, or to a server that is gone, begins a new connection
-at a server chosen anew, and is itself forwarded. The windows of both sides are
+at a server chosen anew, and is itself forwarded; on the entry of a connection under
+a template it goes on to the same server, as in IPVS. The windows of both sides are
 followed: a RST outside them changes nothing and goes no further; one inside that
 is not exact goes on, for its receiver to challenge (RFC 5961), and changes nothing
 in ESTABLISHED; a FIN outside goes on unbelieved. A SYN of the inside end in
@@ -100,6 +101,42 @@ is sent to them, and by whom:
 
 A deleted rule marks nothing any more. Its connections go on while something else
 makes their packets ours; to an address that is the host's again they end there.
+
+# Persistence
+
+With persistence a client's connections go to the server of its first one, whatever
+its weight and its thresholds, as long as its template lives. That is an entry which
+no packet finds (package conntrack), by protocol, client under the mask, virtual
+address and port; without the port for a service of all ports, and at port 21, where
+data connections come to others; by mark, for any protocol, for a service by mark.
+
+	life          what the service said when the template was made. It begins anew with
+	              each connection, and with no other packet
+	over, with    60 s more, and again; and 60 s is its life from then on
+	connections
+	ASSURED       from when a connection under it was established, or a datagram
+	              answered; until then NONE
+	not true any  its server is deleted, or has weight 0 with ExpireQuiescentTemplate:
+	more          it keeps its time but not its port, 65535, and another is made
+	counted       apart (ServerInfo.Persistent): by no scheduler, by no threshold
+
+An edit of a service changes no template. A service of all ports has what is for no
+other service of its address and protocol. The packet's port is the port at the server
+then, as it is where a server has none; so it is for a mark with persistence, whatever
+the server's. On an address that the host has such a service leaves the host no
+connections of that protocol from there; SNAT has ports of it all the same.
+
+# One-packet scheduling
+
+Each datagram is a connection of its own that is over at once: no entry is made, and
+the next goes where the scheduler says. Answers get the service's endpoint for their
+source. Most need no memory for that: their source tells, if it is a server of one
+service alone, and they go by the routes, uncounted as in IPVS. Where it does not tell,
+or the routes do not lead back, an entry for each client endpoint and server does, for
+answers only (see onepacket.go). Two services that one client endpoint asks at one
+server are answered for in the name of the last. What such a server sends from its port
+on its own account is taken for an answer too; an ICMP error from the client's side
+does not say which server it concerns, and is dropped.
 
 # SCTP
 
@@ -241,9 +278,12 @@ Everything is claimed at the start or with a snapshot:
 	                   service that has the helper
 
 A full table evicts the oldest half-open entry, then the oldest one-way one (UDP
-without an answer; TCP that is over). An entry heard from both sides is never
+without an answer; TCP that is over), then the template that has been without a
+connection for longest. An entry heard from both sides is never
 evicted: the new one is dropped as table-full. SYN and ACK with a forged source do
-not count as heard from both sides.
+not count as heard from both sides. A template that has served nobody goes with its
+last connection; so of a flood on a persistent service, which has a template for each
+packet, neither connections nor templates of true clients have to make room.
 
 # Where it differs from IPVS
 
@@ -254,6 +294,11 @@ not count as heard from both sides.
 	SYN to a deleted server    dropped                        scheduled anew and forwarded; dropped if set
 	same replies               mixed up                       another server, or reply-clash
 	hairpin                    times out                      full NAT
+	one-packet answers         leave with the server's        translated
+	                           address
+	flood, persistent service  a template for each, for all   gone with its connection when the table is full
+	                           of its life
+	port 0, host's address     what opens nothing passes      refused: the guard can't tell it from the service's
 	server without an entry    its address leaks              dropped, RST to the server
 	marks                      of netfilter, last rule counts of our rules, the first counts: a tap sees none
 	marked, from a server      to any destination             to a single address only: the rest could not come back
