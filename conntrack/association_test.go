@@ -5,6 +5,7 @@ package conntrack
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 var sctpShort = map[string]State{
@@ -74,6 +75,70 @@ func TestAssociations(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAssociationsGolden replays what the kernel's IPVS did: each line of
+// sctp-matrix.txt is a sequence of packets and the state and timer after it.
+func TestAssociationsGolden(t *testing.T) {
+	timeouts := DefaultTimeouts()
+	sloppy, only := false, false
+	lines := 0
+	for line := range strings.Lines(readFile(t, "testdata/sctp-matrix.txt")) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			sloppy, only = strings.HasSuffix(line, "sloppy_sctp=1"), strings.Contains(line, "(-g)")
+			continue
+		}
+		events, want, ok := strings.Cut(line, " : ")
+		if !ok {
+			t.Fatalf("no colon in %q", line)
+		}
+		lines++
+
+		state, open := replaySCTP(strings.Fields(events), sloppy, only)
+		if !open {
+			if want != "none" {
+				t.Errorf("%s: no entry, the kernel has %s", events, want)
+			}
+			continue
+		}
+		// Read within two seconds after the last packet.
+		name, left, _ := strings.Cut(want, " ")
+		if state.String() != name || left != clockFormat(timeouts[state]-time.Second) && left != clockFormat(timeouts[state]-2*time.Second) {
+			t.Errorf("%s: %s %v, the kernel has %s", events, state, timeouts[state], want)
+		}
+	}
+	if lines < 700 {
+		t.Errorf("only %d lines replayed", lines)
+	}
+}
+
+// replaySCTP runs events such as "iI" or "oCA". An INIT of the client on what is
+// closed begins a new entry.
+func replaySCTP(events []string, sloppy, only bool) (state State, open bool) {
+	chunks := map[string]Chunk{
+		"D": ChunkData, "I": ChunkInit, "IA": ChunkInitAck, "CE": ChunkCookieEcho, "CA": ChunkCookieAck, "S": ChunkShutdown,
+		"SA": ChunkShutdownAck, "SC": ChunkShutdownComplete, "ER": ChunkError, "AB": ChunkAbort,
+	}
+	for _, e := range events {
+		if !open && e != "iI" && !(sloppy && e[0] == 'i' && e != "iAB") {
+			continue
+		}
+		if e == "iI" && state == SCTPClosed {
+			state = None
+		}
+		open = true
+		d := Inbound
+		switch {
+		case e[0] == 'o':
+			d = Outbound
+		case only:
+			d = InboundOnly
+		}
+		state = state.NextChunk(d, chunks[e[1:]])
+	}
+
+	return state, open
 }
 
 // TestAssociationLife follows associations from end to end.

@@ -101,6 +101,73 @@ func minutes(d time.Duration) string {
 	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
+// TestRecordedAssociations does the same with SCTP, masqueraded and by direct
+// routing.
+func TestRecordedAssociations(t *testing.T) {
+	s := newScript(t, "sctp-matrix.txt")
+	s.max = 4096
+	s.step("service", "sctp 192.168.88.23:80 sched rr")
+	s.step("server", "10.0.0.2:8080")
+	s.step("service", "sctp 192.168.88.23:81 sched rr")
+	s.step("server", "10.0.0.2:81 method route")
+	file, err := os.ReadFile("../conntrack/testdata/sctp-matrix.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	virtual, n := "192.168.88.23:80", 0
+	for line := range strings.Lines(string(file)) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "#") {
+			if virtual = "192.168.88.23:80"; strings.Contains(line, "(-g)") {
+				virtual = "192.168.88.23:81"
+			}
+			s.step("set", "sloppy_sctp 0")
+			if strings.HasSuffix(line, "sloppy_sctp=1") {
+				s.step("set", "sloppy_sctp 1")
+			}
+			continue
+		}
+		events, want, _ := strings.Cut(line, " : ")
+		client := fmt.Sprintf("192.168.88.21:%d", 20000+n)
+		n++
+		for _, e := range strings.Fields(events) {
+			s.arrive("", chunkPacket(e, client, virtual))
+		}
+		// The recording was read a second later or two.
+		if got := shown(s, client); got != want && (got == "none" || aSecondLater(got) != want) {
+			t.Errorf("%s: %s, the kernel %s", events, got, want)
+		}
+	}
+	if n < 700 {
+		t.Errorf("only %d sequences", n)
+	}
+	s.made, s.verdict = nil, nil
+	recount(t, s.rules, s.f)
+}
+
+// aSecondLater is what is shown then.
+func aSecondLater(shown string) string {
+	var state string
+	var m, sec int
+	fmt.Sscanf(shown, "%s %d:%d", &state, &m, &sec)
+	return state + " " + minutes(time.Duration(m)*time.Minute+time.Duration(sec-1)*time.Second)
+}
+
+// chunkPacket is one of the events of the recording of SCTP.
+func chunkPacket(event, client, virtual string) string {
+	chunk := map[string]string{
+		"D": "DATA", "I": "INIT", "IA": "INIT-ACK", "CE": "COOKIE-ECHO", "CA": "COOKIE-ACK", "S": "SHUTDOWN",
+		"SA": "SHUTDOWN-ACK", "SC": "SHUTDOWN-COMPLETE", "ER": "ERROR", "AB": "ABORT",
+	}[event[1:]]
+	if chunk != "INIT" {
+		chunk += " tag=5"
+	}
+	if event[0] == 'o' {
+		return fmt.Sprintf("sctp 10.0.0.2:8080 > %s %s", client, chunk)
+	}
+	return fmt.Sprintf("sctp %s > %s %s", client, virtual, chunk)
+}
+
 // TestRecordedReuse sends a SYN on the tuple of a connection in each state: the
 // kernel with conn_reuse_mode 1 schedules it anew in TIME_WAIT and CLOSE, with
 // conn_reuse_mode 0 never.
