@@ -79,11 +79,14 @@ func (t *Table) loseChild(p *Conn) {
 // flood of first packets must not leave a template for each.
 func (t *Table) bereave(p *Conn, why Removal) {
 	t.loseChild(p)
-	if why != EvictedHalfOpen && why != EvictedOneWay || p.Flags&Template == 0 || p.Children() > 0 {
+	if why != EvictedHalfOpen && why != EvictedOneWay && why != Thinned || p.Flags&Template == 0 || p.Children() > 0 {
 		return
 	}
 	if k := p.place.class(); k < ClassTemplate {
-		t.Remove(p, evictions[k])
+		if why != Thinned {
+			why = evictions[k]
+		}
+		t.Remove(p, why)
 	}
 }
 

@@ -166,6 +166,37 @@ func TestOnePacket(t *testing.T) {
 	}
 }
 
+// TestTemplateGoesAlong: with its last connection if that makes room, and if nobody
+// was served.
+func TestTemplateGoesAlong(t *testing.T) {
+	for _, row := range []struct {
+		why    Removal
+		served bool
+		left   int
+	}{
+		{Thinned, false, 0}, {EvictedHalfOpen, false, 0}, {EvictedOneWay, false, 0},
+		{Expired, false, 1}, {Deleted, false, 1}, {ServerGone, false, 1}, {Thinned, true, 1},
+	} {
+		table := newTable(t, 4)
+		tpl := insert(t, table, templateOf("192.168.88.21:0", virtual, server))
+		var children []*Conn
+		for _, c := range []Conn{dnat(client, virtual, server), dnat("192.168.88.21:40001", virtual, server)} {
+			child, _ := table.InsertChild(&c, tpl, 0, time.Minute)
+			children = append(children, child)
+		}
+		if row.served {
+			table.SetClass(children[0], ClassHeld)
+		}
+		table.Remove(children[0], row.why)
+		if table.Len() != 2 {
+			t.Errorf("%s: %d left with one connection", row.why, table.Len())
+		}
+		if table.Remove(children[1], row.why); table.Len() != row.left {
+			t.Errorf("%s, served %v: %d left, want %d", row.why, row.served, table.Len(), row.left)
+		}
+	}
+}
+
 // TestFloodOfTemplates: a first packet from everywhere on a persistent service,
 // each with a template, beside clients that are answered. The table holds what it
 // must, and of the flood no template outlives its connection.

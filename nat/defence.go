@@ -117,11 +117,8 @@ func (f *Forwarder) thinOut(slots int) {
 // dispensable reports whether an entry is to be thinned out
 // (ip_vs_random_dropentry).
 func (f *Forwarder) dispensable(c *conntrack.Conn) bool {
-	if c.Server == conntrack.NoSlot || c.Children() > 0 {
-		return false
-	}
-	if c.Flags&conntrack.Template != 0 {
-		return c.State != conntrack.Assured
+	if c.Server == conntrack.NoSlot || c.Children() > 0 || c.Flags&(conntrack.Template|conntrack.OnePacket) != 0 {
+		return false // a template that has served nobody goes with its last connection
 	}
 	switch c.State {
 	case conntrack.SynRecv, conntrack.SynAck, conntrack.SCTPInit1, conntrack.SCTPInit:

@@ -128,7 +128,8 @@ func (a *adapter) Services() ([]ServiceEntry, error) {
 }
 
 // Conns leaves out what IPVS would not list: connections that inside hosts
-// opened through an SNAT rule.
+// opened through an SNAT rule, and what leads the answers of a service with
+// one-packet scheduling back.
 func (a *adapter) Conns(f func(Conn) error) error {
 	query := control.ConnQuery{Limit: control.MaxPage}
 	for {
@@ -142,7 +143,7 @@ func (a *adapter) Conns(f func(Conn) error) error {
 		}
 		for i := range page.Conns {
 			c := &page.Conns[i]
-			if c.Kind == "snat" {
+			if c.Kind == "snat" || c.Kind == "answers" {
 				continue
 			}
 			if err := f(toolConn(c)); err != nil {

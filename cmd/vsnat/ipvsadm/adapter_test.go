@@ -207,7 +207,7 @@ func TestAdapterListings(t *testing.T) {
 	}
 	f := &fakeControl{pages: []control.ConnPage{
 		{Conns: []control.Conn{conn("tcp", "ESTABLISHED", "nat", 899900*time.Millisecond)}, Next: "1"},
-		{Conns: []control.Conn{conn("icmp", "ICMP", "snat", time.Second), conn("udp", "UDP", "snat", time.Second)}, Next: "2"},
+		{Conns: []control.Conn{conn("icmp", "ICMP", "snat", time.Second), conn("udp", "UDP", "answers", time.Second)}, Next: "2"},
 		{Conns: []control.Conn{conn("udp", "UDP", "fullnat", -time.Second)}},
 	}}
 	for command, want := range map[string]string{

@@ -161,7 +161,7 @@ func procAddr(a netip.Addr) string {
 }
 
 // procConns writes a page at a time, which may be many. It leaves out connections
-// that inside hosts opened: IPVS has none.
+// that inside hosts opened, and what leads answers back: IPVS has none.
 func procConns(ctx context.Context, d Director, w io.Writer) error {
 	b := bytes.NewBufferString("Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n")
 	q := ConnQuery{Limit: MaxPage}
@@ -171,7 +171,7 @@ func procConns(ctx context.Context, d Director, w io.Writer) error {
 			return err
 		}
 		for i := range page.Conns {
-			if c := &page.Conns[i]; c.Kind != "snat" {
+			if c := &page.Conns[i]; c.Kind != "snat" && c.Kind != "answers" {
 				fmt.Fprintf(b, "%-3s %s %04X %s %04X %s %04X %-11s %7d\n", strings.ToUpper(c.Proto),
 					procAddr(c.Client.Addr()), c.Client.Port(), procAddr(c.Virtual.Addr()), c.Virtual.Port(),
 					procAddr(c.Server.Addr()), c.Server.Port(), c.State, max(c.Expires.Std(), 0)/time.Second)

@@ -82,7 +82,7 @@ func TestProcConnsAsRecorded(t *testing.T) {
 				Expires: control.Duration(time.Duration(seconds)*time.Second + 900*time.Millisecond),
 			})
 		}
-		d.Entries = append(d.Entries, control.Conn{Proto: control.TCP, Kind: "snat"})
+		d.Entries = append(d.Entries, control.Conn{Proto: control.TCP, Kind: "snat"}, control.Conn{Proto: control.UDP, Kind: "answers"})
 		if got := view(t, d, "ip_vs_conn"); got != s.Stdout {
 			t.Errorf("line %d\n--- got\n%s--- want\n%s", s.Line, got, s.Stdout)
 		}
