@@ -86,6 +86,11 @@ func (f *Forwarder) schedule(p *Packet, h *parsed, slot uint32) Verdict {
 	if f.defence.refuses() {
 		return drop(ReasonDropPacket)
 	}
+	if h.tuple.Src.Port == portFTPData {
+		// It is a server's, whose entry its control connection would have made;
+		// IPVS leaves it to the host (ip_vs_core.c, ip_vs_schedule).
+		return f.refuse(p, h, ReasonNoConn)
+	}
 	if f.clients.full(&h.tuple.Src.Addr) {
 		return drop(ReasonClientLimit)
 	}

@@ -26,6 +26,9 @@ import (
 // takes any for its data.
 const portFTP = 21
 
+// portFTPData is the port that active data connections come from.
+const portFTPData = 20
+
 // maxPersistence is the longest life of a template that ipvsadm accepts.
 const maxPersistence = 31 * 24 * time.Hour
 
