@@ -108,7 +108,7 @@ func (f *Forwarder) thinOut(slots int) {
 			return
 		}
 		if c := f.table.At(i); c != nil && f.dispensable(c) {
-			f.table.Remove(c, conntrack.Thinned)
+			f.removeWithTemplate(c, conntrack.Thinned)
 		}
 		f.defence.visit.done()
 	}

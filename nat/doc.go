@@ -55,8 +55,11 @@ outbox, 2,048 packets or 2 MiB a batch.
 The geometry is that of package conntrack: Client is outside, Virtual is ours, Dest
 is inside, whoever began. States and time-outs are those of IPVS; the state of an
 SNAT connection is that of its initiator, the inside host. Each packet restarts the
-timer with the time-out that is set then. A server's counts move with the entry's
-state, and always are a recount of the tables.
+timer with the time-out that is set then, of what is established with that of its
+service, if it has one ([ServiceSpec].Idle). A server's counts move with the entry's
+state, and always are a recount of the tables. What comes for a service counts, and
+moves its entry, even if it goes no further for its time to live or its size; what
+comes from a server counts if it goes on.
 
 A SYN in TIME_WAIT or CLOSE, or to a server that is gone, begins a new connection
 at a server chosen anew, and is itself forwarded; on the entry of a connection under
@@ -69,6 +72,47 @@ windows begin anew.
 
 Replies to a client go to the neighbour its packets come from. Another neighbour is
 believed if the segment is in the window and the routes lead to its port.
+
+# Ends
+
+The connections of a deleted server fare as its service said when it was deleted,
+alone or with its service ([ServiceSpec].OnServerDown; gone.go has the whole):
+
+	keep    the client's packets are dropped until the server is back. With
+	        ExpireNodestConn the entries go at once, in silence
+	reset   the entries go at once, and both ends are told; a UDP client by ICMP
+	repick  UDP and handshakes that nobody has answered go to another server with the
+	        client's next packet; all else as reset
+
+When the last service is deleted, packets of what was kept are met as if there were no
+entry, as IPVS does, which is out of the way then. A weight of 0 ends nothing.
+
+A connection that times out while it is open, in one direction at least, is told to
+both ends if [Settings].ResetOnExpiry is set. A RST of ours has the number that its
+receiver waits for, as far as was seen; who has missed something challenges it, and
+gets the right number then. At most 20,000 ends are told a second, by each Forwarder:
+of what times out beyond that nobody is told, which Stats count, and the connections
+of deleted servers wait for their turn. The table is visited in portions, between
+batches, so that neither holds up packets.
+
+A deleted SNAT rule leaves its connections: its address stays ours while a port of it
+is mapped ([Rules.LeavingSNATs]). Nothing begins by it, not even on the tuple of a
+connection that is over.
+
+# Settings
+
+[Settings] has those of IPVS under names that read like its own, and they mean what
+they mean there. A few need a word:
+
+	ConnReuseMode     not 0: a SYN on what is over is scheduled anew. Bit 1 is for direct
+	                  routing: also in FIN_WAIT, where the rest will not be seen
+	ExpireNodestConn  also: a SYN to a server of weight 0 is scheduled anew in any state
+	PMTUDisc          tunnels alone can cut what must not be cut
+	ScheduleICMP      the entry that an error opens lives 3 s, in state NONE
+	DropEntry,        1 and 2 look at the connection table, not at the memory of the
+	DropPacket,       host: when less than a sixteenth of it is free they are at work;
+	SecureTCP         see defence.go
+	ClientLimit       not of IPVS: how many connections to services a client may have
 
 # Services by mark
 
@@ -245,7 +289,7 @@ names, has right checksums outside and in the quoted IP header, and quotes for T
 a sequence number that may have been sent, for SCTP a tag in force. Outer and quoted addresses are exchanged
 and the quoted transport checksum is brought up to date. No error changes an entry.
 Own errors, resets and echo replies have a common limit of rate, [Settings].ICMPRate
-a second and a tenth of it at once.
+a second and a tenth of it at once. What is told of ends has one of its own.
 
 # IPv6
 
@@ -274,6 +318,7 @@ Everything is claimed at the start or with a snapshot:
 	                   256 addresses
 	fragments          some 4 MiB
 	outbox             2 MiB
+	client limit       24 bytes an entry and 4 to 8 for its bucket, with the first limit
 	FTP                700 bytes a control connection, 32,768 at most, with the first
 	                   service that has the helper
 
@@ -292,6 +337,13 @@ packet, neither connections nor templates of true clients have to make room.
 	FIN                        believed                       in the window only
 	null, xmas, SYN+FIN        move an entry, SYN+FIN opens   dropped: no TCP sends them
 	SYN to a deleted server    dropped                        scheduled anew and forwarded; dropped if set
+	end of a connection        in silence                     told to both ends, if set
+	timers                     up to 2 s late                 up to 0.3 s
+	memory is short            few free pages of the host     few free slots of the table
+	DropPacket 1, 2            in the end all                 at most every second: a full table makes room
+	DropEntry                  looks at random rows           at all rows in turn
+	NATICMPSend, deleted       its packet leaks               as of one that is there
+	server
 	same replies               mixed up                       another server, or reply-clash
 	hairpin                    times out                      full NAT
 	one-packet answers         leave with the server's        translated

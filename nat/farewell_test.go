@@ -14,7 +14,7 @@ import (
 func crowd(t *testing.T, n int, settings ...string) *script {
 	t.Helper()
 	s := newScript(t, "crowd")
-	s.max = n + 8
+	s.max = n + 400
 	for _, name := range settings {
 		s.set(name, 1)
 	}

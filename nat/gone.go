@@ -91,6 +91,15 @@ func (f *Forwarder) toGone(p *Packet, h *parsed, c *conntrack.Conn) Verdict {
 	return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
 }
 
+// removeWithTemplate removes an entry, and its template if that was for it alone.
+func (f *Forwarder) removeWithTemplate(c *conntrack.Conn, why conntrack.Removal) {
+	t := f.table.Parent(c)
+	f.table.Remove(c, why)
+	if t != nil && t.Flags&conntrack.Template != 0 && t.Children() == 0 {
+		f.table.Remove(t, why)
+	}
+}
+
 // unanswered tells whether all that was seen of a connection is the client's first
 // packet, which it will send again.
 func unanswered(c *conntrack.Conn) bool {
@@ -143,13 +152,8 @@ func (f *Forwarder) endGone(c *conntrack.Conn) bool {
 	}
 	switch fate {
 	case fateExpire:
-		if c.Children() > 0 {
-			return true // it goes with the last of them, or in its time
-		}
-		t, server := f.table.Parent(c), c.Server
-		f.table.Remove(c, conntrack.ServerGone)
-		if t != nil && t.Flags&conntrack.Template != 0 && t.Server == server && t.Children() == 0 {
-			f.table.Remove(t, conntrack.ServerGone)
+		if c.Children() == 0 { // else it goes with the last of them, or in its time
+			f.removeWithTemplate(c, conntrack.ServerGone)
 		}
 		return true
 	case fateRepick:

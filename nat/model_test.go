@@ -35,6 +35,8 @@ type model struct {
 	r     *rand.Rand
 	conns []*modelConn
 	gone  map[string]bool // dest endpoints of deleted servers
+	rests map[string]bool // those of weight 0
+	down  string          // what becomes of the connections of deleted servers
 	log   []string
 }
 
@@ -207,7 +209,7 @@ func (m *model) inbound() {
 	flags := m.flags(proto, true)
 	c := m.find(func(c *modelConn) bool { return c.proto == proto && c.client == client && c.virtual == virtual })
 	opens := proto == "udp" || flags == modelOpens[proto]
-	if c != nil && proto != "udp" && opens && (over(c.state) || m.gone[c.proto+c.dest]) {
+	if c != nil && opens && (over(c.state) || m.gone[c.proto+c.dest] || m.down == "expire" && m.rests[c.proto+c.dest]) && (proto != "udp" || m.down == "repick") {
 		m.remove(c)
 		c = nil
 	}
@@ -323,23 +325,49 @@ func (m *model) stranger() {
 func (m *model) edit() {
 	proto := m.anyProto()
 	dest := fmt.Sprintf("10.0.0.%d%s", 2+m.r.IntN(3), modelDests[proto])
-	weight := m.r.IntN(2) == 0
+	weight, value := m.r.IntN(2) == 0, max(0, m.r.IntN(4)-1)
 	for _, v := range []string{"192.168.88.23", "192.168.88.24"} {
 		m.s.step("of", proto+" "+v+modelPorts[proto])
 		switch {
 		case m.gone[proto+dest]:
 			m.s.step("server", dest)
 		case weight:
-			m.s.step("edit-server", fmt.Sprintf("%s weight %d", dest, m.r.IntN(3)))
+			m.s.step("edit-server", fmt.Sprintf("%s weight %d", dest, value))
 			continue
 		default:
 			m.s.step("delete-server", dest)
 		}
 	}
+	m.rests[proto+dest] = !m.gone[proto+dest] && weight && value == 0
 	if m.gone[proto+dest] || !weight {
 		m.gone[proto+dest] = !m.gone[proto+dest]
 	}
 	m.log = append(m.log, "edit "+proto+" "+dest)
+	if m.gone[proto+dest] && m.down != "keep" {
+		m.deleted(proto, dest)
+	}
+}
+
+// deleted ends what is to end at once with a server.
+func (m *model) deleted(proto, dest string) {
+	var live []*modelConn
+	for _, c := range m.conns {
+		ends := !over(c.state)
+		switch {
+		case c.proto != proto || c.dest != dest || c.snat:
+			ends = false
+		case m.down == "expire":
+			ends = true
+		case m.down == "repick" && proto == "udp":
+			ends = false
+		}
+		if !ends {
+			live = append(live, c)
+		}
+	}
+	m.conns = live
+	m.s.step("advance", "0s")
+	m.s.made, m.s.madeBy = nil, nil
 }
 
 func (m *model) advance() {
@@ -369,12 +397,18 @@ func (m *model) advance() {
 }
 
 func TestModel(t *testing.T) {
-	for seed := range uint64(6) {
-		s := newScript(t, fmt.Sprintf("seed %d", seed))
-		m := &model{t: t, s: s, r: rand.New(rand.NewPCG(seed, 1)), gone: map[string]bool{}}
+	for seed := range uint64(8) {
+		down := []string{"keep", "reset", "repick", "expire"}[seed%4]
+		s := newScript(t, fmt.Sprintf("seed %d, %s", seed, down))
+		m := &model{t: t, s: s, r: rand.New(rand.NewPCG(seed, 1)), gone: map[string]bool{}, rests: map[string]bool{}, down: down}
+		words := " on-server-down " + down
+		if down == "expire" {
+			words = ""
+			s.set("expire_nodest_conn", 1)
+		}
 		for _, v := range []string{"192.168.88.23", "192.168.88.24"} {
 			for _, proto := range modelProtos {
-				s.step("service", proto+" "+v+modelPorts[proto]+" sched "+map[string]string{"tcp": "wlc", "udp": "rr", "sctp": "wlc"}[proto])
+				s.step("service", proto+" "+v+modelPorts[proto]+" sched "+map[string]string{"tcp": "wlc", "udp": "rr", "sctp": "wlc"}[proto]+words)
 				for _, d := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"} {
 					s.step("server", d+modelDests[proto])
 				}
