@@ -337,7 +337,28 @@ func FuzzScriptPacket(f *testing.F) {
 // TestMutatedFrames sends 20,000 damaged packets of all kinds through one
 // Forwarder (row 20 of what must be survived).
 func TestMutatedFrames(t *testing.T) {
-	s := world(t)
+	t.Run("usual", func(t *testing.T) { mutatedFrames(t, world(t)) })
+	t.Run("all settings", func(t *testing.T) {
+		s := world(t)
+		for _, name := range []string{
+			"sloppy_tcp", "sloppy_sctp", "schedule_icmp", "nat_icmp_send", "reset_on_expiry", "expire_nodest_conn", "expire_quiescent_template",
+		} {
+			s.set(name, 1)
+		}
+		s.set("secure_tcp", 3)
+		s.set("drop_entry", 3)
+		s.set("drop_packet", 3)
+		s.set("client_limit", 100)
+		s.step("timeout", "ESTABLISHED 5s")
+		s.forwarder()
+		mutatedFrames(t, s)
+		if s.f.Stats().Farewells == 0 {
+			t.Error("nobody was told of an end")
+		}
+	})
+}
+
+func mutatedFrames(t *testing.T, s *script) {
 	defer s.f.Close()
 	seeds := scriptPackets(t)
 	r := rand.New(rand.NewPCG(20, 20))
@@ -376,6 +397,9 @@ func TestMutatedFrames(t *testing.T) {
 		judge(t, s.f, s.now, b, off, in)
 		if i%16 == 0 {
 			s.f.Sweep(64)
+			for _, g := range s.f.Outbox() { // who was told that its connection is over
+				leaves(t, &g.Packet, &g.Verdict, true)
+			}
 		}
 	}
 	recount(t, s.rules, s.f)
