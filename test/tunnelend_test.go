@@ -5,7 +5,6 @@ package test
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -170,16 +169,4 @@ func throughLinks(t *testing.T, n *lab.Node) func([]byte) error {
 		}
 		return err
 	}
-}
-
-// serverEntry is a server in a configuration.
-func serverEntry(server, method, kind string) string {
-	entry := fmt.Sprintf("      - {address: %q, method: %s", server, method)
-	switch kind {
-	case "gre":
-		entry += ", tunnel: gre"
-	case "gue":
-		entry += fmt.Sprintf(", tunnel: gue, tunnel-port: %d, tunnel-checksum: csum", guePort)
-	}
-	return entry + "}"
 }
