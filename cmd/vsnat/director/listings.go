@@ -32,7 +32,7 @@ func (d *director) Services(ctx context.Context) (list []control.Service, err er
 			}
 			for _, v := range s.Servers {
 				service.Servers = append(service.Servers, control.Server{
-					ServerSpec: controlServer(v.ServerSpec), Active: v.Active, Inactive: v.Inactive, Overloaded: v.Overloaded,
+					ServerSpec: controlServer(v.ServerSpec), Active: v.Active, Inactive: v.Inactive, Persistent: v.Persistent, Overloaded: v.Overloaded,
 					Stats: d.shown(v.Serial, at(stats.Servers, v.Slot)), Rate: d.rates.of(v.Serial),
 				})
 			}

@@ -87,7 +87,7 @@ func broadcast(p netip.Prefix) netip.Addr {
 		return netip.Addr{}
 	}
 	a := p.Addr().As4()
-	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|1<<(32-p.Bits())-1)
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|(1<<(32-p.Bits())-1))
 	return netip.AddrFrom4(a)
 }
 

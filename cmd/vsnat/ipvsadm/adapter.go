@@ -127,9 +127,7 @@ func (a *adapter) Services() ([]ServiceEntry, error) {
 	return entries, err
 }
 
-// Conns leaves out what IPVS would not list: connections that inside hosts
-// opened through an SNAT rule, and what leads the answers of a service with
-// one-packet scheduling back.
+// Conns leaves out what IPVS would not list.
 func (a *adapter) Conns(f func(Conn) error) error {
 	query := control.ConnQuery{Limit: control.MaxPage}
 	for {
@@ -143,7 +141,7 @@ func (a *adapter) Conns(f func(Conn) error) error {
 		}
 		for i := range page.Conns {
 			c := &page.Conns[i]
-			if c.Kind == "snat" || c.Kind == "answers" {
+			if !c.OfIPVS() {
 				continue
 			}
 			if err := f(toolConn(c)); err != nil {

@@ -101,7 +101,7 @@ func (f *fakeControl) Services(context.Context) ([]control.Service, error) {
 		Servers: []control.Server{
 			{
 				ServerSpec: control.ServerSpec{Address: netip.MustParseAddrPort("10.0.0.3:8080"), Weight: 2, Upper: 9, Lower: 7},
-				Active:     4, Inactive: 5, Stats: counters,
+				Active:     4, Inactive: 5, Persistent: 6, Stats: counters,
 			},
 			{ServerSpec: control.ServerSpec{Address: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1}},
 		},
@@ -225,6 +225,12 @@ func TestAdapterListings(t *testing.T) {
 			"TCP  192.168.88.23:80 rr\n" +
 			"  -> 10.0.0.3:8080                9          7          4          5         \n" +
 			"  -> 10.0.0.2:80                  0          0          0          0         \n",
+		"ipvsadm -Ln --persistent-conn -t 192.168.88.23:80": "" +
+			"Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn \n" +
+			"  -> RemoteAddress:Port\n" +
+			"TCP  192.168.88.23:80 rr\n" +
+			"  -> 10.0.0.2:80                  1         0           0          0         \n" +
+			"  -> 10.0.0.3:8080                2         6           4          5         \n",
 		"ipvsadm -Ln --stats -t 192.168.88.23:80": "" +
 			"Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n" +
 			"  -> RemoteAddress:Port\n" +

@@ -124,7 +124,7 @@ func toolEntry(s *control.Service) ServiceEntry {
 		server := &s.Servers[i]
 		e.Servers = append(e.Servers, ServerEntry{
 			Server: toolServer(server.ServerSpec),
-			Active: server.Active, Inactive: server.Inactive,
+			Active: server.Active, Inactive: server.Inactive, Persistent: server.Persistent,
 			Stats: Counters(server.Stats), Rate: Counters(server.Rate),
 		})
 	}

@@ -160,8 +160,12 @@ func procAddr(a netip.Addr) string {
 	return fmt.Sprintf("%X", a.AsSlice())
 }
 
-// procConns writes a page at a time, which may be many. It leaves out connections
-// that inside hosts opened, and what leads answers back: IPVS has none.
+// OfIPVS reports whether IPVS has such a connection as well: it has none that
+// inside hosts opened, and none for the answers to datagrams of one-packet
+// scheduling.
+func (c *Conn) OfIPVS() bool { return c.Kind != "snat" && c.Kind != "answers" }
+
+// procConns writes a page at a time, which may be many.
 func procConns(ctx context.Context, d Director, w io.Writer) error {
 	b := bytes.NewBufferString("Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n")
 	q := ConnQuery{Limit: MaxPage}
@@ -171,7 +175,7 @@ func procConns(ctx context.Context, d Director, w io.Writer) error {
 			return err
 		}
 		for i := range page.Conns {
-			if c := &page.Conns[i]; c.Kind != "snat" && c.Kind != "answers" {
+			if c := &page.Conns[i]; c.OfIPVS() {
 				fmt.Fprintf(b, "%-3s %s %04X %s %04X %s %04X %-11s %7d\n", strings.ToUpper(c.Proto),
 					procAddr(c.Client.Addr()), c.Client.Port(), procAddr(c.Virtual.Addr()), c.Virtual.Port(),
 					procAddr(c.Server.Addr()), c.Server.Port(), c.State, max(c.Expires.Std(), 0)/time.Second)

@@ -95,6 +95,7 @@ type Server struct {
 	ServerSpec
 	Active     int      `json:"active"`     // ActiveConn: established
 	Inactive   int      `json:"inactive"`   // InActConn: every other one
+	Persistent int      `json:"persistent"` // PersistConn: clients that stay with it
 	Overloaded bool     `json:"overloaded"` // Upper was reached
 	Stats      Counters `json:"stats"`
 	Rate       Counters `json:"rate"`
