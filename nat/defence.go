@@ -117,10 +117,10 @@ func (f *Forwarder) thinOut(slots int) {
 // dispensable reports whether an entry is to be thinned out
 // (ip_vs_random_dropentry).
 func (f *Forwarder) dispensable(c *conntrack.Conn) bool {
-	if c.Server == conntrack.NoSlot || c.Children() > 0 || c.Flags&(conntrack.Template|conntrack.OnePacket) != 0 {
-		return false // a template that has served nobody goes with its last connection
+	if c.Server == conntrack.NoSlot || c.Children() > 0 {
+		return false
 	}
-	switch c.State {
+	switch c.State { // no template's: one that has served nobody goes with its last connection
 	case conntrack.SynRecv, conntrack.SynAck, conntrack.SCTPInit1, conntrack.SCTPInit:
 		return true
 	case conntrack.Established, conntrack.UDP, conntrack.SCTPEstablished:
