@@ -450,7 +450,6 @@ func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 	}
 	if c.Server != conntrack.NoSlot {
 		switch s := f.snap.server[c.Server].server; {
-		case c.Flags&conntrack.OnePacket != 0:
 		case c.Flags&conntrack.Template != 0:
 			s.TemplateClosed()
 		case c.State.Active():

@@ -147,7 +147,7 @@ func (f *Forwarder) visitGone(slots int) {
 // reports false if that has to wait.
 func (f *Forwarder) endGone(c *conntrack.Conn) bool {
 	fate := f.snap.server[c.Server].fate
-	if fate == fateKeep || c.Flags&conntrack.OnePacket != 0 || c.Flags&conntrack.Template != 0 && fate != fateExpire {
+	if fate == fateKeep || c.Flags&conntrack.Template != 0 && fate != fateExpire {
 		return true
 	}
 	switch fate {

@@ -31,8 +31,8 @@ import (
 // in, w being the way there. straight says that the routes lead back to the client
 // the way it came. It reports a clash if the answers would be ambiguous.
 func (f *Forwarder) scheduleOnce(p *Packet, h *parsed, service uint32, t *conntrack.Conn, w *way, straight bool) (v Verdict, clash bool) {
-	c, svc := &f.spec, &f.snap.service[service]
-	s := &f.snap.server[c.Server]
+	c, svc, server := &f.spec, &f.snap.service[service], f.spec.Server
+	s := &f.snap.server[server]
 	if c.Flags&conntrack.InputOnly == 0 && (c.Flags&conntrack.FullNAT != 0 || !straight || !s.once) {
 		if r := f.expectAnswers(c); r != ReasonNone {
 			return drop(r), r == ReasonClash
@@ -40,7 +40,7 @@ func (f *Forwarder) scheduleOnce(p *Packet, h *parsed, service uint32, t *conntr
 	}
 	if svc.persist.life > 0 {
 		if t == nil {
-			if t = f.newTemplate(svc, c.Server); t == nil {
+			if t = f.newTemplate(svc, server); t == nil {
 				return drop(ReasonTableFull), false
 			}
 		}
@@ -48,18 +48,20 @@ func (f *Forwarder) scheduleOnce(p *Packet, h *parsed, service uint32, t *conntr
 	}
 	s.server.ConnOpened()
 	s.server.ConnClosedInactive()
-	f.counters.opened(service, c.Server)
+	f.counters.opened(service, server)
 	if h.kind == kindICMPError {
 		return f.passOn(p, &f.parsed, c, conntrack.Inbound), false
 	}
-	f.counted = counted{server: c.Server, dir: conntrack.Inbound}
-	f.add(c.Server, conntrack.Inbound, 1, len(p.Data))
+	f.counted = counted{server: server, dir: conntrack.Inbound}
+	f.add(server, conntrack.Inbound, 1, len(p.Data))
 	return f.send(p, h, c, conntrack.Inbound, w), false
 }
 
-// expectAnswers has the answers to a datagram find their way back by an entry.
+// expectAnswers has the answers to a datagram find their way back by an entry. It
+// is none of the server's, which may be forgotten meanwhile.
 func (f *Forwarder) expectAnswers(c *conntrack.Conn) Reason {
 	c.Flags |= conntrack.OnePacket
+	c.Server = conntrack.NoSlot
 	life := f.life(c, conntrack.UDP)
 	n, outcome := f.table.Insert(c, f.now, time.Duration(life))
 	switch {
@@ -68,7 +70,7 @@ func (f *Forwarder) expectAnswers(c *conntrack.Conn) Reason {
 	case outcome == conntrack.Clash && n != nil && n.Flags&conntrack.OnePacket != 0:
 		// The last service that the client asked is the one that is answered for.
 		f.giveBack(c)
-		n.Virtual, n.Server = c.Virtual, c.Server
+		n.Virtual = c.Virtual
 		n.Hop, n.HopPort, n.InsidePort = c.Hop, c.HopPort, c.InsidePort
 		f.table.SetDeadline(n, f.now+life)
 		return ReasonNone

@@ -5,6 +5,7 @@ package nat
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,5 +137,38 @@ func TestTemplateListed(t *testing.T) {
 	}
 	if n := len(s.f.Conns(ConnQuery{Client: netip.MustParsePrefix("192.168.88.21/32"), SNAT: SelectServices}).Conns); n != 2 {
 		t.Errorf("%d entries of the client", n)
+	}
+}
+
+// TestAnswersOutliveServer: an entry that leads answers back refers to no server, so
+// that one which is deleted and forgotten may still answer.
+func TestAnswersOutliveServer(t *testing.T) {
+	s := newScript(t, "answers")
+	for _, line := range []string{
+		"service udp 192.168.88.23:53 sched rr one-packet", "server 10.0.0.2:53",
+		"service udp 192.168.88.24:53 sched rr one-packet", "server 10.0.0.2:53",
+	} {
+		word, rest, _ := strings.Cut(line, " ")
+		s.step(word, rest)
+	}
+	s.arrive("", "udp 192.168.88.21:40000 > 192.168.88.23:53 data=1")
+	s.verdictIs(Forward, ReasonNone)
+	s.step("delete-service", "udp 192.168.88.23:53")
+	s.step("delete-service", "udp 192.168.88.24:53")
+	for range trashTicks {
+		s.rules.Tick()
+	}
+	if len(s.rules.trash) != 0 {
+		t.Fatalf("%d servers are remembered", len(s.rules.trash))
+	}
+	s.step("own", "192.168.88.23/32")
+	s.arrive("", "udp 10.0.0.2:53 > 192.168.88.21:40000 data=2")
+	s.verdictIs(Forward, ReasonNone)
+	if got := decodePacket(s.packet.Data, s.packet.Offload); !strings.HasPrefix(got, "udp 192.168.88.23:53 > 192.168.88.21:40000") {
+		t.Error(got)
+	}
+	s.step("advance", "301s")
+	if n := s.f.Stats().Conns; n != 0 {
+		t.Errorf("%d entries are left", n)
 	}
 }

@@ -229,7 +229,6 @@ func recount(t *testing.T, r *Rules, forwarders ...*Forwarder) {
 			if c := f.table.At(i); c != nil && c.Server != conntrack.NoSlot {
 				n := want[c.Server]
 				switch {
-				case c.Flags&conntrack.OnePacket != 0:
 				case c.Flags&conntrack.Template != 0:
 					n.templates++
 				case c.State.Active():
