@@ -118,15 +118,21 @@ func tracerouteOut(t *testing.T, c *cluster) {
 // probe sends one packet of the client to a port of the VIP.
 func (c *cluster) probe(w *wire, proto string, from uint16, to int, ttl uint8) {
 	c.t.Helper()
-	src, dst := c.Client.Addr, c.Config.VIP()
+	c.probeTo(w, proto, from, c.virtual(to), ttl)
+}
+
+// probeTo is probe to any endpoint by way of the director.
+func (c *cluster) probeTo(w *wire, proto string, from uint16, to netip.AddrPort, ttl uint8) {
+	c.t.Helper()
+	src, dst := c.Client.Addr, to.Addr()
 	ether := ethernet(w.mac, c.nextHopMAC(), src)
 	if proto == "tcp" {
 		w.send(frame(c.t, ether, ipHeader(src, dst, layers.IPProtocolTCP, ttl),
-			&layers.TCP{SrcPort: layers.TCPPort(from), DstPort: layers.TCPPort(to), Seq: 1000, SYN: true, Window: 60_000}))
+			&layers.TCP{SrcPort: layers.TCPPort(from), DstPort: layers.TCPPort(to.Port()), Seq: 1000, SYN: true, Window: 60_000}))
 		return
 	}
 	w.send(frame(c.t, ether, ipHeader(src, dst, layers.IPProtocolUDP, ttl),
-		&layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to)}, gopacket.Payload("probe")))
+		&layers.UDP{SrcPort: layers.UDPPort(from), DstPort: layers.UDPPort(to.Port())}, gopacket.Payload("probe")))
 }
 
 // nextHopMAC is where frames of the client to the VIP go.
