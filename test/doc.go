@@ -36,6 +36,7 @@
 //	snat        connections of the inside hosts; hairpin
 //	host        addresses of ours on the host: one answer to each packet
 //	edit        services, servers and configuration changed under load
+//	mark        services by mark, and a network that is routed to the director
 //	endings     connections of deleted servers, of a deleted rule, and idle ones; a port used again
 //	kill        the ends of a director, and what the host looks like after it
 //	flood       exhaustion: SYN flood, half datagrams, full table, forgeries

@@ -20,7 +20,7 @@ import (
 )
 
 // TestMarks has both web ports of the VIP, each of which has a service of its own,
-// as one service by mark: the classic use of marks.
+// as one service by mark: the classic use of marks (FAULTS 115).
 func TestMarks(t *testing.T) {
 	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostVIPOnNIC, lab.HostBare} {
 		t.Run(fmt.Sprintf("VIP %v", host), func(t *testing.T) {
