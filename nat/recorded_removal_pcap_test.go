@@ -77,6 +77,27 @@ func TestRecordedRemovalCaptures(t *testing.T) {
 	}
 }
 
+// TestRecordedServerDown: a client whose server does not answer ARP is not given
+// another one (removal-108.pcap), and hears nothing until it is told.
+func TestRecordedServerDown(t *testing.T) {
+	r := &removalReplay{t: t}
+	r.begin("108", []string{"10.0.0.9"}, 0)
+	list := readCapture(t, "removal-108.pcap", 0)
+	if len(list) != 3 {
+		t.Fatalf("%d packets", len(list))
+	}
+	for i, p := range list {
+		in := bytes.Clone(p.data)
+		v := r.forward(in, 0)
+		if v.Action != Forward || [4]byte(in[16:20]) != [4]byte{10, 0, 0, 9} || len(r.s.f.Outbox()) != 0 {
+			t.Fatalf("SYN %d: %s %s to %v", i+1, v.Action, v.Reason, in[16:20])
+		}
+	}
+	if n := r.s.f.Stats().Conns; n != 1 {
+		t.Errorf("%d entries", n)
+	}
+}
+
 func (r *removalReplay) forward(b []byte, port uint16) Verdict {
 	r.s.now = r.s.now.Add(time.Millisecond)
 	r.s.f.Begin(r.s.now)

@@ -4,6 +4,7 @@ package nat
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -248,4 +249,64 @@ func recount(t *testing.T, r *Rules, forwarders ...*Forwarder) {
 			t.Fatalf("server %s: counted %+v, the table has %+v", d.sched.Addr, got, want[uint32(slot)])
 		}
 	}
+}
+
+// TestEverySequence sends every sequence of six segments that begins with a SYN, with
+// numbers that both ends would take: the windows must not keep an entry from any state
+// that the kernel's table leads to.
+func TestEverySequence(t *testing.T) {
+	for name, table := range map[string]conntrack.TCPTable{"usual": conntrack.UsualTCP, "secure": conntrack.SecureTCP} {
+		t.Run(name, func(t *testing.T) {
+			s := newScript(t, name)
+			s.set("secure_tcp", 3*int(table))
+			s.step("service", "tcp 192.168.88.23:80 sched rr")
+			s.step("server", "10.0.0.2:8080")
+			f := s.forwarder()
+			defer f.Close()
+			const client = "192.168.88.21:40000"
+			tuple := conntrack.Tuple{Src: endpoint(client), Dst: endpoint("192.168.88.23:80"), Proto: ProtoTCP}
+			packets := map[string][]byte{}
+			events := []string{"iS", "iF", "iA", "iR", "oS", "oF", "oA", "oR"}
+			for _, e := range events {
+				packets[e], _ = encodePacket(segment(e, client, "192.168.88.23:80", "10.0.0.2:8080"))
+			}
+			for n := range 1 << 15 {
+				want, sequence := conntrack.None, "iS"
+				for i := range 6 {
+					e := "iS"
+					if i > 0 {
+						e = events[n>>(3*(i-1))&7]
+						sequence += " " + e
+					}
+					d, event := eventOf(e)
+					if e == "iS" && over(want) {
+						want = conntrack.None // another connection
+					}
+					want = table.Next(want, d, event)
+					s.f.Begin(s.now)
+					f.Forward(&Packet{Data: bytes.Clone(packets[e]), In: uint16(d)})
+					if c, _ := f.table.Lookup(&tuple, conntrack.DstOurs); c == nil || c.State != want {
+						t.Fatalf("%s: %v, the table %s", sequence, c, want)
+					}
+				}
+				c, _ := f.table.Lookup(&tuple, conntrack.DstOurs)
+				f.table.Remove(c, conntrack.Deleted)
+			}
+			recount(t, s.rules, f)
+		})
+	}
+}
+
+// eventOf is one of the events of the recordings for the state machine.
+func eventOf(e string) (conntrack.Direction, conntrack.Event) {
+	d := conntrack.Inbound
+	if e[0] == 'o' {
+		d = conntrack.Outbound
+	}
+	return d, map[byte]conntrack.Event{'S': conntrack.SYN, 'F': conntrack.FIN, 'A': conntrack.ACK, 'R': conntrack.RST}[e[1]]
+}
+
+func endpoint(s string) conntrack.Endpoint {
+	a := netip.MustParseAddrPort(s)
+	return conntrack.Endpoint{Addr: conntrack.AddrFrom(a.Addr()), Port: a.Port()}
 }

@@ -523,7 +523,10 @@ func (s *script) set(name string, n int) {
 		"schedule_icmp": &v.ScheduleICMP, "expire_quiescent_template": &v.ExpireQuiescentTemplate,
 		"reset_on_expiry": &v.ResetOnExpiry, "hold_gone_syn": &v.HoldGoneSYN, "pmtu_disc": &v.PMTUDisc,
 	}
+	seconds := map[string]*time.Duration{"lblc_expiration": &v.LBLCExpiration, "lblcr_expiration": &v.LBLCRExpiration}
 	switch {
+	case seconds[name] != nil:
+		*seconds[name] = time.Duration(n) * time.Second
 	case numbers[name] != nil:
 		*numbers[name] = n
 	case flags[name] != nil:
