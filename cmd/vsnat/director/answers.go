@@ -56,7 +56,7 @@ func (d *director) Flush(ctx context.Context) error {
 }
 
 func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return d.change(ctx, "add server "+s.Address.String()+" of "+k.String(), func() error {
+	return d.change(ctx, "add server "+s.Address.String()+" of "+k.String()+by(s), func() error {
 		if err := d.checkServer(k, s); err != nil {
 			return err
 		}
@@ -68,12 +68,21 @@ func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s contro
 }
 
 func (d *director) EditServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return d.change(ctx, "edit server "+s.Address.String()+" of "+k.String()+": weight "+strconv.Itoa(s.Weight), func() error {
+	return d.change(ctx, "edit server "+s.Address.String()+" of "+k.String()+": weight "+strconv.Itoa(s.Weight)+by(s), func() error {
 		if err := d.checkServer(k, s); err != nil {
 			return err
 		}
 		return d.rules.EditServer(natKey(k), natServer(s))
 	})
+}
+
+// by says how packets get to a server, if it is not the way that people who give
+// none may think of.
+func by(s control.ServerSpec) string {
+	if s.Method == "" || s.Method == control.MethodNAT {
+		return ""
+	}
+	return " by " + s.Method
 }
 
 func (d *director) checkServer(k control.ServiceKey, s control.ServerSpec) error {
