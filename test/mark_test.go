@@ -142,6 +142,43 @@ func marksChange(t *testing.T, c *cluster) {
 	l.end()
 }
 
+// TestMarkByLink has rules that name a link: one that packets do not come by, one
+// that they do, and that one when it is gone and made again.
+func TestMarkByLink(t *testing.T) {
+	configure := func(c *lab.Cluster, io string) string {
+		return withMarks(c, io, fmt.Sprintf("to: %q, proto: tcp, ports: 80, interface: eth1", c.Config.VIP()))
+	}
+	eachFamily(t, lab.Config{}, configure, func(t *testing.T, c *cluster) {
+		if c.io == "tun" {
+			health, err := c.control.Health(c.ctx)
+			c.must(err)
+			if len(health.Problems) != 1 || !strings.Contains(health.Problems[0], "by eth1: matches nothing") {
+				t.Errorf("the problems are %q", health.Problems)
+			}
+			return
+		}
+		before := c.requests(80)
+		c.mustGet(c.Client, 80)
+		if got := c.requests(80); got != before+1 {
+			t.Errorf("with a rule for eth1 the service of the address was asked %d times, want once", got-before)
+		}
+		c.vsnat("mark", "add", "1", "--to", c.Config.VIP().String(), "--proto", "tcp", "--ports", "80", "--interface", "eth0")
+		c.mustGet(c.Client, 80)
+		old := c.link("eth0")
+		c.must(c.Director.DeleteLink("eth0"))
+		c.eventually("the director sees it gone", func() bool { return c.link("eth0").Name == "" })
+		c.must(c.RestoreLink(c.Director, "eth0"))
+		c.eventually("the director serves the new one", func() bool {
+			l := c.link("eth0")
+			return l.Serving && l.Index != old.Index
+		})
+		c.mustGet(c.Client, 80)
+		if got := c.requests(80); got != before+1 {
+			t.Errorf("with a rule for eth0 the service of the address was asked %d times", got-before-1)
+		}
+	})
+}
+
 // TestMarkedNetwork has a network routed to the director, of which one port is a
 // service's: the host has none of its addresses, forwards nothing or everything,
 // or has all of them.
