@@ -179,6 +179,7 @@ type Neighbours struct {
 	portList  []int
 	owned     map[netip.Addr]*ownedAddress
 	ownedList []netip.Addr
+	shared    []netip.Addr
 	// Of owned IPv6 addresses.
 	possessions map[neighbourKey]*possession
 	claiming    bool               // some of them are not held

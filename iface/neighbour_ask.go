@@ -5,7 +5,10 @@ package iface
 // What Neighbours says of its own accord: questions to one station or to all,
 // from which address, and announcements.
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // askOne asks the station that had the address, by unicast.
 func (n *Neighbours) askOne(now Time, e *neighbour, send SendFunc) {
@@ -56,10 +59,11 @@ func (n *Neighbours) request(e *neighbour, to, target [6]byte, from netip.Addr, 
 // does: one of the port in the network of the target; without one, the owned
 // address that shares the longest prefix with the target (it is ours alone, so
 // that nobody's cache is spoilt by it); without any, 0.0.0.0, the probe of RFC
-// 5227, which every host answers.
+// 5227, which every host answers. Never one that is shared: who has it as well takes
+// the question for a forgery of its own, and is silent.
 func (n *Neighbours) sender(p NeighbourPort, target netip.Addr) netip.Addr {
 	for _, a := range p.Addrs {
-		if a.Addr().Is4() && a.Contains(target) {
+		if a.Addr().Is4() && a.Contains(target) && !slices.Contains(n.shared, a.Addr()) {
 			return a.Addr()
 		}
 	}
@@ -74,7 +78,7 @@ func (n *Neighbours) sender(p NeighbourPort, target netip.Addr) netip.Addr {
 func (n *Neighbours) nearestOwned(p NeighbourPort, target netip.Addr) netip.Addr {
 	best, length := netip.Addr{}, -1
 	for _, a := range n.ownedList {
-		if a.BitLen() != target.BitLen() || !n.holds(p.Port, a) {
+		if a.BitLen() != target.BitLen() || !n.holds(p.Port, a) || slices.Contains(n.shared, a) {
 			continue
 		}
 		if shared := sharedBits(a, target); shared > length {

@@ -5,7 +5,10 @@ package iface
 // What Neighbours says and understands of neighbour discovery: the answers to
 // frames that were received, then the questions of its own.
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // inputND takes a frame of neighbour discovery. What routers say is not ours: the
 // host follows them, and we follow the host's routes.
@@ -101,7 +104,7 @@ func (n *Neighbours) solicit(e *neighbour, to [6]byte, destination netip.Addr, s
 // have: a question from :: would tell the target that somebody takes its address.
 func (n *Neighbours) sender6(p NeighbourPort, target netip.Addr) netip.Addr {
 	for _, a := range p.Addrs {
-		if a.Addr().Is6() && a.Contains(target) && n.holds(p.Port, a.Addr()) {
+		if a.Addr().Is6() && a.Contains(target) && n.holds(p.Port, a.Addr()) && !slices.Contains(n.shared, a.Addr()) {
 			return a.Addr()
 		}
 	}

@@ -73,3 +73,26 @@ func TestAnnounce(t *testing.T) {
 		t.Errorf("of no network: %s", w.takes())
 	}
 }
+
+// TestSharedIsNotAskedFrom: a server that has a virtual address too is silent to
+// questions from it.
+func TestSharedIsNotAskedFrom(t *testing.T) {
+	w := newWire(t)
+	port := NeighbourPort{Port: 1, MAC: station(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("2001:db8::1/64")}}
+	w.n.SetPorts([]NeighbourPort{port})
+	w.n.SetOwned([]netip.Addr{netip.MustParseAddr("10.0.0.100")})
+	w.resolve("10.0.0.3", "..x")
+	w.want("not shared", w.takes(), "1>all who has 10.0.0.3 tell 10.0.0.1")
+	w.n.SetShared([]netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("2001:db8::1")})
+	w.resolve("10.0.0.4", "..x")
+	w.want("the host's is shared", w.takes(), "1>all who has 10.0.0.4 tell 10.0.0.100")
+	w.n.SetShared([]netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("2001:db8::1")})
+	w.resolve("10.0.0.5", "..x")
+	w.want("both are", w.takes(), "1>all who has 10.0.0.5 tell 0.0.0.0")
+	w.heard(ARPReply, 5, "10.0.0.5", 1, "0.0.0.0")
+	w.want("the probe's answer", w.lookup("10.0.0.5"), "5")
+	w.takes()
+	if got := w.n.sender6(port, netip.MustParseAddr("2001:db8::2")); got != linkLocal(port.MAC) {
+		t.Errorf("an IPv6 question is from %s", got)
+	}
+}

@@ -124,6 +124,17 @@ func (n *Neighbours) SetOwned(addrs []netip.Addr) {
 	}
 }
 
+// SetShared replaces the addresses of ours or of the host's that stations on the links
+// have too, and keep to themselves: the virtual ones of servers that answer past us.
+func (n *Neighbours) SetShared(addrs []netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.shared = nil
+	for _, a := range addrs {
+		n.shared = append(n.shared, a.Unmap())
+	}
+}
+
 // NeighbourStats are totals since the start, and what there is now.
 type NeighbourStats struct {
 	Entries, Queued, QueuedBytes int

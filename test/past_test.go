@@ -70,6 +70,33 @@ func TestDirectRouting(t *testing.T) {
 	})
 }
 
+// TestDirectRoutingFromVIPAlone has the servers in the VIP's network, where the
+// director has no other address: it must not ask for them in the name of the VIP.
+func TestDirectRoutingFromVIPAlone(t *testing.T) {
+	near := func(c *lab.Cluster, io string) string {
+		text := pastUs(t, "method: route")(c, io)
+		for i, n := range c.Servers {
+			text = strings.ReplaceAll(text, fmt.Sprintf("%q", n.Addr.String()+":80"), fmt.Sprintf("\"192.168.88.%d:80\"", 101+i))
+		}
+		return text
+	}
+	for _, host := range []lab.HostAddresses{lab.HostVIPOnNIC, lab.HostBare} {
+		t.Run("VIP "+host.String(), func(t *testing.T) {
+			onPacket(t, lab.Config{OneArm: true, Host: host}, near, func(t *testing.T, c *cluster) {
+				first := c.capture(c.Servers[2], "eth0")
+				roundRobin(t, c)
+				asked := first.seen(func(p gopacket.Packet) bool {
+					arp, ok := p.Layer(layers.LayerTypeARP).(*layers.ARP)
+					return ok && net.IP(arp.SourceProtAddress).Equal(c.Config.VIP().AsSlice()) && !net.IP(arp.DstProtAddress).Equal(c.Config.VIP().AsSlice())
+				})
+				if len(asked) > 0 {
+					t.Errorf("asked in the name of the VIP:\n%v", asked[0])
+				}
+			})
+		})
+	}
+}
+
 func directRouting(t *testing.T, c *cluster) {
 	c.run("half-close by the client", halfCloseByClient)
 	c.run("a thousand connections", thousandConnections)

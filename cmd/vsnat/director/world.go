@@ -144,6 +144,7 @@ func (d *director) publish() error {
 		}
 	}
 	w.filter = iface.Filter{Ours: ours, Networks: markedNetworks(d.rules), Errors: d.rules.TunnelSources(), Inside: inside(d.rules)}
+	d.neighbours.SetShared(shared(d.rules))
 	d.neighbours.SetOwned(owned)
 	announce := w.announce || slices.ContainsFunc(owned, func(a netip.Addr) bool { return !slices.Contains(w.owned, a) })
 	w.owned, w.announce = owned, false
@@ -209,6 +210,24 @@ func inside(r *nat.Rules) []netip.Prefix {
 	for _, v := range r.Leaving() {
 		if v.Replies {
 			host(v.Addr)
+		}
+	}
+	return list
+}
+
+// shared lists the virtual addresses that servers have too, since they answer past us.
+func shared(r *nat.Rules) []netip.Addr {
+	past := func(v nat.ServerInfo) bool { return v.Method != nat.Masquerade }
+	var list []netip.Addr
+	for _, s := range r.Services() {
+		if !slices.ContainsFunc(s.Servers, past) {
+			continue
+		}
+		list = append(list, s.Addr)
+		for _, m := range r.Marks() {
+			if s.Mark != 0 && m.Mark == s.Mark && m.To.IsSingleIP() {
+				list = append(list, m.To.Addr())
+			}
 		}
 	}
 	return list
