@@ -8,9 +8,10 @@ code.
 
 # Goals and limits
 
-It does what IPVS does with masquerading (VS/NAT), and what netfilter does for the
-real servers' own traffic (SNAT), on TCP, UDP, SCTP and ICMP echo, with the ICMP errors
-about them, in IPv4 and in IPv6, one family on both sides. It never repairs a damaged packet, never lets a private address of a
+It does what IPVS does with masquerading, direct routing and tunnels (VS/NAT, VS/DR,
+VS/TUN), and what netfilter does for the real servers' own traffic (SNAT), on TCP, UDP,
+SCTP and ICMP echo, with the ICMP errors about them, in IPv4 and in IPv6, one family on
+both sides but for tunnels. It never repairs a damaged packet, never lets a private address of a
 real server out, never writes outside the bytes it was lent (what becomes longer
 leaves from the outbox), and never allocates, locks or asks for the
 time while it forwards. What it drops, it drops for a [Reason], and counts.
@@ -45,10 +46,12 @@ that the snapshot does not have yet is passed over for one that it has.
 	            scheduler, insert. From a network with a SNAT rule: port, insert.
 	            Else the host's.
 	send        addresses, ports, TTL, checksums; where to
+	wrap, cut   what goes through a tunnel, or is too large: in the outbox then
 
 The outcome is a [Verdict]: Forward, Pass (the host has it), Drop, or Hold (kept or
 answered). What the Forwarder says itself, and fragments it let go, is in the
-outbox, 2,048 packets or 2 MiB a batch.
+outbox, 2,048 packets or 2 MiB a batch; who forwards on when it is [Forwarder.Crowded]
+may find no room.
 
 # Entries
 
@@ -72,6 +75,48 @@ windows begin anew.
 
 Replies to a client go to the neighbour its packets come from. Another neighbour is
 believed if the segment is in the window and the routes lead to its port.
+
+# Direct routing and tunnels
+
+A server's [Method] may be DirectRoute or Tunnel. It has the virtual address itself,
+without telling its link (on lo; arp_ignore and arp_announce), and answers the client
+past us; only the way in is ours. Its port is that of the service, whoever comes to a
+service by mark at whatever port, since nothing is rewritten:
+
+	DirectRoute  the packet goes on as it came, one hop older, to the server's link
+	             address. The server has to be on a link; behind a gateway it is up to
+	             that one, as with IPVS
+	Tunnel       the packet goes on inside another one, to the server's own address:
+	             behind an IP header alone, or with GRE or GUE in between ([TunnelSpec]),
+	             either family in either
+
+	outer        from the route's preferred address, else one of that link, else of any;
+	source       never that of a service, which the server would take for its own
+	outer header time to live and type of service are the packet's, congestion
+	             experienced before is not told twice (RFC 3168), DF as inside unless
+	             PMTUDisc is off; no options, no flow label
+	room         that of the way less the outer headers: the packet inside is answered
+	             with frag-needed. Where it may be cut, or PMTUDisc is off, the outer one
+	             is; and where IPv6 would get less than 1,280 bytes
+	super-packet segmented before it is wrapped, an open checksum computed: nobody after
+	             us could say what is left to be done inside
+	errors about answered to the client, as about the packet inside, as far as that is
+	the outer    quoted; an MTU is remembered for ten minutes for the server's address,
+	packet       at least 552 bytes, since many routers quote too little
+
+An ICMP error about an answer comes to the virtual address; it goes the way of the
+connection, and the server knows what to do with it. Of the answers nothing is seen:
+
+	states     the third column of IPVS's tables: the client's FIN leads to FIN_WAIT
+	windows    the client's own numbers have to do. A RST or FIN that is not near them is
+	           believed in no way, but goes on: the server knows its window
+	replies    clash with nothing. What such a server sends from its own address is no
+	           business of ours, unless it has masqueraded before
+	hairpin    is none: a client on the servers' link gets its answer
+	full table the client's ACK makes an entry held; UDP never is
+
+How a connection is forwarded is settled when it begins; an edit of the server is for
+those to come. Behind a port without link addresses there is no direct routing.
 
 # Ends
 
@@ -317,7 +362,7 @@ Everything is claimed at the start or with a snapshot:
 	port mappings      40 bytes a row, at most one row an entry; 64 KiB an address,
 	                   256 addresses
 	fragments          some 4 MiB
-	outbox             2 MiB
+	outbox             2 MiB, and 64 KiB to segment in
 	client limit       24 bytes an entry and 4 to 8 for its bucket, with the first limit
 	FTP                700 bytes a control connection, 32,768 at most, with the first
 	                   service that has the helper
@@ -326,7 +371,7 @@ A full table evicts the oldest half-open entry, then the oldest one-way one (UDP
 without an answer; TCP that is over), then the template that has been without a
 connection for longest. An entry heard from both sides is never
 evicted: the new one is dropped as table-full. SYN and ACK with a forged source do
-not count as heard from both sides. A template that has served nobody goes with its
+not count as heard from both sides, but where only one side is heard at all. A template that has served nobody goes with its
 last connection; so of a flood on a persistent service, which has a template for each
 packet, neither connections nor templates of true clients have to make room.
 
@@ -375,6 +420,15 @@ packet, neither connections nor templates of true clients have to make room.
 	227 nobody asked for       left as it is                  its address is replaced, nothing expected
 	data port below 1024       expected                       not expected: other services are there
 	passive port that is taken two share it, one wins         another one
+	tunnel, from where         any address of that link       none of a service: the server has it too
+	tunnel, client's fragments put together, wrapped, cut     wrapped each for itself: as they came
+	tunnel, super-packet that  cut                            answered, without DF too: TCP can send smaller ones
+	is too big
+	tunnel for IPv6 on a link  dropped                        cut outside: every link of IPv6 has 1,280 bytes
+	with too little room
+	ICMPv6 about a tunnel      for the host                   answered to the client, as in IPv4
+	remcsum (GUE)              leaves an open checksum to     computes it: there is none to leave
+	                           the server
 	table full                 grows to the end of memory     fixed, evicts what is not held
 	inside source outside      translated                     dropped as spoofed
 	no server                  ICMP                           the same, RST or ABORT if set

@@ -251,7 +251,7 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 				f.table.Remove(c, conntrack.Deleted)
 				return f.first(p, h, f.snap.own.find(&h.tuple.Dst.Addr))
 			}
-			if sideOf(c, dir) == conntrack.Inbound && over(c.State) {
+			if sideOf(c, dir) != conntrack.Outbound && over(c.State) {
 				f.reopen(c)
 			}
 		}
@@ -403,7 +403,7 @@ func (f *Forwarder) life(c *conntrack.Conn, s conntrack.State) conntrack.Time {
 // setState moves an entry to a state, restarts its timer, keeps the server's
 // counts, and says how dear the entry is when the table is full: one is held
 // from when both sides have been heard, since a SYN and an ACK can be forged,
-// until it is over.
+// until it is over. Where the server is never heard, the client's ACK has to do.
 func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 	if next != c.State {
 		if was, is := c.State.Active(), next.Active(); was != is && c.Server != conntrack.NoSlot {

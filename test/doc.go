@@ -34,6 +34,8 @@
 //	udp, icmp   datagrams, fragments, ping, traceroute, errors
 //	sctp        associations of pion/sctp over raw sockets: no kernel of ours has SCTP
 //	snat        connections of the inside hosts; hairpin
+//	past        direct routing: servers that have the VIP and answer past the director
+//	tunnel      the same through tunnels, which the tests unwrap for the servers
 //	host        addresses of ours on the host: one answer to each packet
 //	edit        services, servers and configuration changed under load
 //	mark        services by mark, and a network that is routed to the director
