@@ -144,7 +144,7 @@ func (f *Forwarder) Stats() Stats {
 	s := Stats{
 		Passed: k.verdicts[Pass], Forwarded: k.verdicts[Forward], Dropped: k.verdicts[Drop], Held: k.verdicts[Hold],
 		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat, Retired: k.retired,
-		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.defence.Defence(),
+		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.Defence(),
 		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), Bytes: f.Bytes(),
 	}
 	for i := range k.services {

@@ -52,8 +52,9 @@ type Defence struct {
 	DropRate                         int // one of so many first packets is dropped; 0: none
 }
 
-// Defence returns what is in force.
-func (d *defence) Defence() Defence {
+// Defence returns what is in force. It is to be called between batches.
+func (f *Forwarder) Defence() Defence {
+	d := &f.defence
 	return Defence{
 		DropEntry: d.thin, DropPacket: d.rate != 0, DropRate: d.rate,
 		SecureTCP: d.tables[0] == conntrack.SecureTCP,

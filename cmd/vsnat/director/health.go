@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
@@ -46,6 +47,8 @@ func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 		for r, n := range s.Removals {
 			out.Events["conns-"+conntrack.Removal(r).String()] = n
 		}
+		out.Events["conns-expired-open"] = s.ExpiredOpen
+		out.Events["ends-told"] = s.Farewells
 		n := d.neighbours.Stats()
 		out.Events["arp-requests"] = n.Requests
 		out.Events["arp-replies"] = n.Replies
@@ -77,12 +80,34 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 			h.Problems = append(h.Problems, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
 				t.Addr, conntrack.LinkAddr(t.MAC), d.world.ports[t.Port].name))
 		}
+		var defence nat.Defence
+		d.shard.do(func() { defence = d.shard.forwarder.Defence() })
+		h.Problems = append(h.Problems, defenceProblems(defence, d.cfg)...)
 		if len(h.Problems) > 0 {
 			h.Status = "degraded"
 		}
 		return nil
 	})
 	return h, err
+}
+
+// defenceProblems tells of defences that are at work because the connection table is
+// nearly full. Those that always are were asked for.
+func defenceProblems(defence nat.Defence, cfg *config.Config) (list []string) {
+	for _, f := range []struct {
+		setting string
+		works   bool
+		what    string
+	}{
+		{"drop_entry", defence.DropEntry, "connections that are hardly used are removed"},
+		{"drop_packet", defence.DropPacket, fmt.Sprintf("one of %d new connections is dropped", defence.DropRate)},
+		{"secure_tcp", defence.SecureTCP, "TCP is established when the server says so"},
+	} {
+		if f.works && cfg.Setting(f.setting) != 3 {
+			list = append(list, fmt.Sprintf("the connection table is nearly full: %s (%s)", f.what, f.setting))
+		}
+	}
+	return list
 }
 
 // Links implements control.Director.
