@@ -208,7 +208,7 @@ func TestAdapterListings(t *testing.T) {
 	f := &fakeControl{pages: []control.ConnPage{
 		{Conns: []control.Conn{conn("tcp", "ESTABLISHED", "nat", 899900*time.Millisecond)}, Next: "1"},
 		{Conns: []control.Conn{conn("icmp", "ICMP", "snat", time.Second), conn("udp", "UDP", "answers", time.Second)}, Next: "2"},
-		{Conns: []control.Conn{conn("udp", "UDP", "fullnat", -time.Second)}},
+		{Conns: []control.Conn{conn("udp", "UDP", "fullnat", -time.Second), conn("tcp", "TIME_WAIT", "nat", 2*time.Minute)}},
 	}}
 	for command, want := range map[string]string{
 		"ipvsadm -Ln": "" +
@@ -241,7 +241,8 @@ func TestAdapterListings(t *testing.T) {
 			"IPVS connection entries\n" +
 			"pro expire state       source             virtual            destination\n" +
 			"TCP 14:59  ESTABLISHED 192.168.88.21:40000 192.168.88.23:80   10.0.0.2:8080\n" +
-			"UDP 00:00  UDP         192.168.88.21:40000 192.168.88.23:80   10.0.0.2:8080\n",
+			"UDP 00:00  UDP         192.168.88.21:40000 192.168.88.23:80   10.0.0.2:8080\n" +
+			"TCP 01:59  TIME_WAIT   192.168.88.21:40000 192.168.88.23:80   10.0.0.2:8080\n",
 		"ipvsadm -Sn": "" +
 			"-A -t 192.168.88.23:80 -s rr\n" +
 			"-a -t 192.168.88.23:80 -r 10.0.0.2:80 -m -w 1\n" +

@@ -143,7 +143,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// Without a director there is a message, and help works all the same.
+// FAULTS 130: without a director there is a message, and help works all the same.
 func TestNoDirector(t *testing.T) {
 	try := func(err error, args ...string) (string, string, int) {
 		var out, errs bytes.Buffer

@@ -133,7 +133,7 @@ func toolEntry(s *control.Service) ServiceEntry {
 
 func toolConn(c *control.Conn) Conn {
 	return Conn{
-		Proto: strings.ToUpper(c.Proto), State: c.State, Expires: c.Expires.Std(),
+		Proto: strings.ToUpper(c.Proto), State: c.State, Expires: time.Duration(c.Left()) * time.Second,
 		Client: c.Client, Virtual: c.Virtual, Server: c.Server,
 	}
 }

@@ -165,6 +165,10 @@ func procAddr(a netip.Addr) string {
 // scheduling.
 func (c *Conn) OfIPVS() bool { return c.Kind != "snat" && c.Kind != "answers" }
 
+// Left is how many seconds IPVS would show that are left. Since its clock has moved
+// on before anybody looks, it never shows the whole of a time that was just set.
+func (c *Conn) Left() int { return int(max(c.Expires.Std()-1, 0) / time.Second) }
+
 // procConns writes a page at a time, which may be many.
 func procConns(ctx context.Context, d Director, w io.Writer) error {
 	b := bytes.NewBufferString("Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n")
@@ -178,7 +182,7 @@ func procConns(ctx context.Context, d Director, w io.Writer) error {
 			if c := &page.Conns[i]; c.OfIPVS() {
 				fmt.Fprintf(b, "%-3s %s %04X %s %04X %s %04X %-11s %7d\n", strings.ToUpper(c.Proto),
 					procAddr(c.Client.Addr()), c.Client.Port(), procAddr(c.Virtual.Addr()), c.Virtual.Port(),
-					procAddr(c.Server.Addr()), c.Server.Port(), c.State, max(c.Expires.Std(), 0)/time.Second)
+					procAddr(c.Server.Addr()), c.Server.Port(), c.State, c.Left())
 			}
 		}
 		if _, err := b.WriteTo(w); err != nil || page.Next == "" {
