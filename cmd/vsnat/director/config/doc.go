@@ -8,7 +8,7 @@
 //
 //	bytes  → tree     syntax.go    UTF-8, size, depth, the part of YAML we use
 //	tree   → raw      raw.go       keys: unknown, twice, of the wrong kind
-//	raw    → Config   parse.go, services.go, text.go, check.go
+//	raw    → Config   parse.go, services.go, marks.go, settings.go, text.go, check.go
 //
 // The raw layer keeps every scalar as the text that stands in the file,
 // together with its line and column; so each problem, also one that needs two
@@ -16,6 +16,9 @@
 // ([Problem]), and all problems of a file are told at once ([Error]).
 // What a service, a server or an SNAT rule must be is judged on typed values
 // (check.go), so that the control socket refuses exactly what the file does.
+//
+// Settings of IPVS go by the names of its sysctls (settings.go). Whose defaults hold
+// for them and for what a service does not say is one key, compat.
 //
 // The way back is [Marshal]: the canonical file, in which only what differs
 // from a default is written; Parse(Marshal(c)) equals c. [Diff] lists the

@@ -13,6 +13,9 @@
 // plain values with no behaviour of the data plane in them; openapi.yaml
 // describes the paths and is served at /v1/openapi.yaml.
 //
+// Scripts that read /proc/net/ip_vs and its like find the same text, in the kernel's
+// words, under /v1/proc ([Proc]).
+//
 // # Who may speak
 //
 // The socket is the permission. Its file has mode 0600, or the configured
