@@ -45,7 +45,8 @@
 // is the business of the guard. The classic BPF program built from [Filter]
 // decides which frames are copied for us. It is in place before the socket is
 // bound to its link, so no other frame is ever delivered. Our own transmissions
-// are not looped back (PACKET_IGNORE_OUTGOING).
+// are not looped back (PACKET_IGNORE_OUTGOING). Networks that mark rules are about
+// are read whole, although most of what goes to them may be the host's to forward.
 //
 //	link → Filter → Queue.Read → (the shard translates in place) → Queue.Write → link
 //	                  ↑                                              │

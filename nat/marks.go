@@ -35,7 +35,25 @@ func (r *Rules) AddMark(m MarkRule) error {
 			return fmt.Errorf("%w: what it matches gets mark %d", ErrMarkExists, mark)
 		}
 	}
+	if m.To.IsSingleIP() {
+		for _, d := range r.servers.all {
+			if d != nil && !d.gone && d.Addr == m.To.Addr() {
+				return fmt.Errorf("%w: destination %s is the address of a server", ErrInvalid, m.To.Addr())
+			}
+		}
+	}
 	r.marks = append(r.marks, m)
+	return nil
+}
+
+// notMarked refuses an address of ours for a server, which would be taken for a
+// forger of it.
+func (r *Rules) notMarked(server netip.Addr) error {
+	for _, m := range r.marks {
+		if m.To.IsSingleIP() && m.To.Addr() == server {
+			return fmt.Errorf("%w: server %s is the destination of a rule: %s", ErrInvalid, server, m)
+		}
+	}
 	return nil
 }
 

@@ -109,6 +109,19 @@ func TestMarkServices(t *testing.T) {
 	if err := r.DelServer(four, a("10.0.0.2"), 0); err != nil {
 		t.Error(err)
 	}
+
+	// An address of ours is no server's, whichever comes first.
+	if err := r.AddMark(parseMark(t, "mark 1 to 10.0.0.2/32")); !errors.Is(err, ErrInvalid) {
+		t.Error("a rule to a server:", err)
+	}
+	for _, m := range []string{"mark 1 to 10.0.0.0/24", "mark 2 to 10.0.0.3/32"} {
+		if err := r.AddMark(parseMark(t, m)); err != nil {
+			t.Error(m, err)
+		}
+	}
+	if err := r.AddServer(four, ServerSpec{Addr: a("10.0.0.3"), Weight: 1}); !errors.Is(err, ErrInvalid) {
+		t.Error("a server that a rule is to:", err)
+	}
 }
 
 // What rules make ours, keep from being handed out, and say about servers.

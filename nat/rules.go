@@ -243,7 +243,7 @@ func (r *Rules) DelService(k ServiceKey) error {
 	return nil
 }
 
-// Clear deletes all services. SNAT rules stay, as iptables' do on ipvsadm -C.
+// Clear deletes all services. SNAT and mark rules stay, as iptables' do on ipvsadm -C.
 func (r *Rules) Clear() {
 	for k := range r.byKey {
 		_ = r.DelService(k) // it is there
@@ -280,6 +280,9 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 	}
 	if spec.Addr == s.Addr && spec.Port == s.Port {
 		return fmt.Errorf("%w: server %s is the virtual service itself", ErrInvalid, netip.AddrPortFrom(spec.Addr, spec.Port))
+	}
+	if err := r.notMarked(spec.Addr); err != nil {
+		return err
 	}
 	addr := netip.AddrPortFrom(spec.Addr, spec.Port)
 	d := r.trash[serverKey{k, addr}]

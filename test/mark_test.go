@@ -27,6 +27,7 @@ func TestMarks(t *testing.T) {
 			eachFamily(t, lab.Config{Host: host, Forward: true}, markSite, func(t *testing.T, c *cluster) {
 				c.run("two ports in turn", twoPortsInTurn)
 				c.run("one answer", oneAnswer)
+				c.run("an address of its own", markedAlone)
 				c.run("before the address", markBeforeAddress)
 				c.run("persistent", marksPersistent)
 				c.run("rules change under load", marksChange)
@@ -77,6 +78,22 @@ func twoPortsInTurn(t *testing.T, c *cluster) {
 	if got := c.ipvsadm("-L", "-n"); !strings.Contains(got, "FWM  1 ") || !strings.Contains(got, netip.AddrPortFrom(c.Servers[0].Addr, 0).String()+" ") {
 		t.Errorf("ipvsadm lists\n%s", got)
 	}
+}
+
+// markedAlone makes an address the director's by a rule alone: it is found, pinged
+// and served.
+func markedAlone(t *testing.T, c *cluster) {
+	addr := netip.MustParseAddr("192.168.88.99")
+	if c.Config.IPv6 {
+		addr = netip.MustParseAddr("2001:db8:88::99")
+	}
+	c.vsnat("mark", "add", "1", "--to", addr.String(), "--proto", "tcp", "--ports", "80")
+	page, err := c.Client.Get(c.ctx, fmt.Sprintf("http://%v/", netip.AddrPortFrom(addr, 80)))
+	if err != nil || !strings.Contains(page, "this is real server") {
+		t.Errorf("%q, %v", page, err)
+	}
+	c.mustPing(c.Client, addr, 4, 56)
+	c.vsnat("mark", "del", "1", "--to", addr.String(), "--proto", "tcp", "--ports", "80")
 }
 
 // rule gives or takes the mark of a port of the VIP.
