@@ -433,7 +433,7 @@ packet, neither connections nor templates of true clients have to make room.
 	inside source outside      translated                     dropped as spoofed
 	no server                  ICMP                           the same, RST or ABORT if set
 
-An edit that sets a threshold below the number of connections overloads a server
-with its next connection, as in IPVS; replies of a deleted server go on, too.
+As in IPVS, an edit that sets a threshold below the number of connections overloads
+a server at once, and replies of a deleted server go on.
 */
 package nat

@@ -83,14 +83,28 @@ func (s *Server) SetWeight(w int) { s.weight.Store(int32(min(max(w, 0), 1<<31-1)
 // quarters of upper. An upper of 0 means no limit. The caller sees to it that
 // lower is not above upper.
 //
-// The flag does not follow a changed threshold at once: it is cleared here if
-// upper is 0 or was raised, and otherwise decided by the next connection that
-// opens or closes (Linux ip_vs_ctl.c, __ip_vs_update_dest).
+// A change of either decides the flag anew, by the connections that there are:
+// at upper or above it is set, and below what clears it it is cleared (Linux
+// ip_vs_ctl.c, __ip_vs_update_dest, as of 6.1.187; older kernels leave that to the
+// next connection).
 func (s *Server) SetThresholds(upper, lower int) {
 	u, l := uint64(uint32(max(upper, 0))), uint64(uint32(max(lower, 0)))
-	old := s.thresholds.Swap(u<<32 | l)
-	if u == 0 || u > old>>32 {
-		s.conns.And(^uint64(overloadFlag))
+	t := u<<32 | l
+	if s.thresholds.Swap(t) == t {
+		return
+	}
+	for {
+		old := s.conns.Load()
+		w := old
+		switch n := total(w); {
+		case u != 0 && n >= u:
+			w |= overloadFlag
+		case u == 0 || relieved(n, t):
+			w &^= overloadFlag
+		}
+		if s.conns.CompareAndSwap(old, w) {
+			return
+		}
 	}
 }
 
@@ -101,12 +115,10 @@ func (s *Server) Thresholds() (upper, lower int) {
 }
 
 // ConnOpened counts a new connection, as inactive.
-func (s *Server) ConnOpened() { s.opened(oneInactive) }
-
-func (s *Server) opened(one uint64) {
+func (s *Server) ConnOpened() {
 	for {
 		old := s.conns.Load()
-		w := old + one
+		w := old + oneInactive
 		if upper := s.thresholds.Load() >> 32; upper != 0 && total(w) >= upper {
 			w |= overloadFlag
 		}
@@ -141,19 +153,12 @@ func (s *Server) closed(one uint64) {
 	}
 }
 
-// TemplateOpened counts a new persistence template. It is no connection and no
-// load; yet with it, as with a connection, the overload flag is decided anew
-// (Linux ip_vs_conn.c, ip_vs_bind_dest).
-func (s *Server) TemplateOpened() {
-	s.templates.Add(1)
-	s.opened(0)
-}
+// TemplateOpened counts a new persistence template, which is no connection and no
+// load.
+func (s *Server) TemplateOpened() { s.templates.Add(1) }
 
 // TemplateClosed forgets a template.
-func (s *Server) TemplateClosed() {
-	s.templates.Add(-1)
-	s.closed(0)
-}
+func (s *Server) TemplateClosed() { s.templates.Add(-1) }
 
 // Templates returns the number of persistence templates.
 func (s *Server) Templates() int { return int(s.templates.Load()) }
