@@ -94,7 +94,13 @@ func (f *Forwarder) answer(h *parsed, n int) []byte {
 	if !h.mayAnswer() {
 		return nil
 	}
-	if !f.limit.allow(f.now) {
+	return f.reserve(&f.limit, n)
+}
+
+// reserve is room for a packet of our own of n bytes, which it charges a limit for.
+// nil, and a reason that was counted, if there can be none.
+func (f *Forwarder) reserve(l *limiter, n int) []byte {
+	if !l.allow(f.now) {
 		f.counters.suppressed[ReasonRateLimit]++
 		return nil
 	}
@@ -224,13 +230,8 @@ func (f *Forwarder) Unreachable(data []byte, port uint16) {
 	if h.parse(&p) != ReasonNone || !h.mayAnswer() || f.serverUnreachable(&p, h) {
 		return
 	}
-	if !f.limit.allow(f.now) {
-		f.counters.suppressed[ReasonRateLimit]++
-		return
-	}
-	b := f.outbox.room(maxErrorLen)
+	b := f.reserve(&f.limit, maxErrorLen)
 	if b == nil {
-		f.counters.suppressed[ReasonOutboxFull]++
 		return
 	}
 	// It comes from the host that cannot be reached, as far as the look-up is

@@ -66,7 +66,7 @@ func (f *Forwarder) tellEnd(c *conntrack.Conn, sender conntrack.Direction) {
 	if way.port == NoPort {
 		return
 	}
-	b := f.farewell(maxErrorLen)
+	b := f.reserve(&f.farewells, maxErrorLen)
 	if b == nil {
 		return
 	}
@@ -127,7 +127,7 @@ func (f *Forwarder) refuseClient(c *conntrack.Conn) {
 	if way.port == NoPort {
 		return
 	}
-	b := f.farewell(maxErrorLen)
+	b := f.reserve(&f.farewells, maxErrorLen)
 	if b == nil {
 		return
 	}
@@ -135,19 +135,6 @@ func (f *Forwarder) refuseClient(c *conntrack.Conn) {
 	n := buildICMPError(b, unreachable(icmpPortUnreachable), &c.Virtual.Addr, f.nextID(), &about)
 	f.outbox.put(n, Packet{In: c.InsidePort}, way.verdict())
 	f.counters.farewells++
-}
-
-// farewell reserves room for a packet of n bytes, and charges it.
-func (f *Forwarder) farewell(n int) []byte {
-	if !f.farewells.allow(f.now) {
-		f.counters.suppressed[ReasonRateLimit]++
-		return nil
-	}
-	b := f.outbox.room(n)
-	if b == nil {
-		f.counters.suppressed[ReasonOutboxFull]++
-	}
-	return b
 }
 
 // buildDatagram writes an empty datagram from src to dst and returns it. b holds

@@ -133,13 +133,8 @@ func (f *Forwarder) tellClient(c *conntrack.Conn, e icmpError, about []byte, in 
 	if w.port == NoPort {
 		return
 	}
-	if !f.limit.allow(f.now) {
-		f.counters.suppressed[ReasonRateLimit]++
-		return
-	}
-	b := f.outbox.room(maxErrorLen)
+	b := f.reserve(&f.limit, maxErrorLen)
 	if b == nil {
-		f.counters.suppressed[ReasonOutboxFull]++
 		return
 	}
 	n := buildICMPError(b, e, &c.Virtual.Addr, f.nextID(), &Packet{Data: about})
