@@ -298,8 +298,9 @@ Each byte is read once and in order, so a segment before its turn is dropped, as
 helper, for TCP to send it again. So is one that ends within the endpoint of a reply:
 it comes again with the rest, if not now then when its sender has the rest to send,
 and no part of a private address leaves. After AUTH TLS (234) nothing is read any
-more; with persistence a service at port 21 takes data connections to the server of
-their client all the same. Super-packets are read like others. A translated reply
+more. A persistent service at port 21, with the helper or without, takes what comes to
+port 20 and from 1024 on for data, too, to the server of its client; of an address
+that the host has, ports that the host does not use. Super-packets are read like others. A translated reply
 that does not fit the way out any more is answered with frag-needed for what it lacks.
 
 For a client on the servers' link PORT and EPRT are rewritten too. Not followed are
@@ -420,6 +421,8 @@ packet, neither connections nor templates of true clients have to make room.
 	227 nobody asked for       left as it is                  its address is replaced, nothing expected
 	data port below 1024       expected                       not expected: other services are there
 	passive port that is taken two share it, one wins         another one
+	FTP without persistence    hides a service of all ports   does not
+	client port 20             never scheduled                as any other
 	tunnel, from where         any address of that link       none of a service: the server has it too
 	tunnel, client's fragments put together, wrapped, cut     wrapped each for itself: as they came
 	tunnel, super-packet that  cut                            answered, without DF too: TCP can send smaller ones

@@ -59,6 +59,7 @@ func (r *Rules) Publish() {
 			persist: newPersistence(v.Persistence, v.Addr.Is4()), onePacket: v.OnePacket, helper: v.Helper,
 		}
 		s.helpers = s.helpers || v.Helper != NoHelper
+		s.ftpData = s.ftpData || v.takesFTPData()
 		s.anyPort = s.anyPort || v.Port == 0 && v.Mark == 0
 		for _, d := range v.servers {
 			e.servers = append(e.servers, d.slot)

@@ -40,9 +40,7 @@ func (r *Rules) ServerPorts() []ServerPorts {
 			}
 			list = append(list, ServerPorts{Proto: proto, Addr: d.Addr, Min: lo, Max: hi})
 		}
-		if port, ok := ftpDataPort(d.Port); ok && d.helps() {
-			list = append(list, ServerPorts{Proto: ProtoTCP, Addr: d.Addr, Min: port, Max: port})
-		}
+		list = d.addFTPData(list)
 		if d.key.Mark == 0 {
 			add(d.key.Proto, 1, 65535)
 			continue

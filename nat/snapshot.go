@@ -36,6 +36,7 @@ type snapshot struct {
 	departed  uint64   // servers that were ever deleted, if one of them left something to do
 	idle      bool     // there is no service
 	helpers   bool     // some service has one
+	ftpData   bool     // some service takes data connections of FTP that nobody has announced
 	inside    []prefix // networks whose packets are ours to translate or to refuse
 }
 
@@ -259,11 +260,14 @@ func (t *serviceTable) find(k *serviceKey) int32 {
 }
 
 // serviceOf returns the slot of the service that a packet is for, or -1: that of
-// its destination and port, else that of its destination and all ports
-// (ip_vs_service_find).
+// its destination and port, else that of FTP there, if it may be for data, else that
+// of its destination and all ports (ip_vs_service_find).
 func (s *snapshot) serviceOf(t *conntrack.Tuple) int32 {
 	k := serviceKey{t.Dst, t.Proto}
 	slot := s.services.find(&k)
+	if slot < 0 && s.ftpData {
+		slot = s.ftpDataService(t)
+	}
 	if slot < 0 && s.anyPort {
 		k.Port = 0
 		slot = s.services.find(&k)
