@@ -77,6 +77,34 @@ func TestFTPControlsRunOut(t *testing.T) {
 	}
 }
 
+// A row is for who has been heard, and answered: what a forged source can say alone
+// claims none. What is expected makes room before any connection that was answered.
+func TestFTPCostsNothingEarly(t *testing.T) {
+	s := newScript(t, "early")
+	for _, line := range []string{"service tcp 192.168.88.23:21 helper ftp", "server 10.0.0.2:21"} {
+		word, rest, _ := strings.Cut(line, " ")
+		s.step(word, rest)
+	}
+	f := &ftpSession{script: s}
+	for i, packet := range []string{
+		"tcp 192.168.88.21:30110 > 192.168.88.23:21 S seq=1000",
+		"tcp 10.0.0.2:21 > 192.168.88.21:30110 SA seq=5000 ack=1001",
+		"tcp 10.0.0.2:21 > 192.168.88.21:30110 PA seq=5001 ack=1001 \"220 ready\\r\\n\"",
+		"tcp 192.168.88.21:30110 > 192.168.88.23:21 A seq=1001 ack=5001",
+		"tcp 192.168.88.21:30110 > 192.168.88.23:21 PA seq=1001 ack=5001 \"PASV\\r\\n\"",
+	} {
+		if f.passes(packet) == "" || s.f.ftp.fresh != 1 {
+			t.Fatalf("packet %d: %d rows", i+1, s.f.ftp.fresh-1)
+		}
+	}
+	defer s.f.Close()
+	f.passes("tcp 10.0.0.2:21 > 192.168.88.21:30110 PA seq=5012 ack=1007 \"331 who?\\r\\n\"")
+	f.passes("tcp 192.168.88.21:30110 > 192.168.88.23:21 PA seq=1007 ack=5022 \"PORT 192,168,88,21,23,113\\r\\n\"")
+	if n := s.f.table.Counts()[conntrack.ClassOneWay]; s.f.ftp.fresh != 2 || n != 1 {
+		t.Errorf("%d rows, %d entries that may be evicted", s.f.ftp.fresh-1, n)
+	}
+}
+
 // When the table is full of connections that are held, what would lead to a data
 // connection waits too.
 func TestFTPTableFull(t *testing.T) {
@@ -199,5 +227,35 @@ func TestNoAllocsFTP(t *testing.T) {
 	}
 	if s.f.ftp.find(s.f.table.Slot(s.f.table.At(0))).streams[conntrack.Outbound].edits.before == 0 {
 		t.Error("nothing was edited")
+	}
+}
+
+// BenchmarkFTP is what a control connection costs once it was edited: an
+// acknowledgement that is renumbered, a command that was read before, a reply that
+// becomes longer.
+func BenchmarkFTP(b *testing.B) {
+	s := newFTPSession(&testing.T{}, "ftp", "192.168.88.21:30110")
+	defer s.f.Close()
+	s.says("server", "220 ready\r\n")
+	s.says("client", "PASV\r\n")
+	s.says("server", "227 Entering Passive Mode (10,0,0,2,19,137).\r\n")
+	for _, row := range []struct{ name, packet string }{
+		{"acknowledgement", "tcp 192.168.88.21:30110 > 192.168.88.23:21 A seq=1007 ack=5063"},
+		{"command", `tcp 192.168.88.21:30110 > 192.168.88.23:21 PA seq=1001 ack=5012 "PASV\r\n"`},
+		{"reply", `tcp 10.0.0.2:21 > 192.168.88.21:30110 PA seq=5012 ack=1007 "227 Entering Passive Mode (10,0,0,2,19,137).\r\n"`},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			data, _ := encodePacket(row.packet)
+			var buffer [256]byte
+			b.ReportAllocs()
+			for b.Loop() {
+				p := Packet{Data: buffer[:copy(buffer[:], data)], From: conntrack.LinkAddr{2, 0, 0, 0, 0, 9}}
+				if data[12] == 10 {
+					p.In = 1
+				}
+				s.f.outbox.reset()
+				s.f.Forward(&p)
+			}
+		})
 	}
 }
