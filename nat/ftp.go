@@ -24,14 +24,13 @@ import "github.com/vsnat/vsnat/conntrack"
 // passive reply: it comes again with the rest, and a private address never leaves.
 
 // helps reports whether a new connection of a service is to be helped: one to the
-// service's own port, or to that of FTP if the service has all, and whose packets
-// pass us both ways.
+// service's own port, or to that of FTP if the service has all.
 func (v *serviceEntry) helps(c *conntrack.Conn) bool {
 	port := v.key.Port
 	if port == 0 {
 		port = portFTP
 	}
-	return v.helper == HelperFTP && c.Proto == ProtoTCP && c.Virtual.Port == port && c.Flags&conntrack.InputOnly == 0
+	return v.helper == HelperFTP && c.Proto == ProtoTCP && c.Virtual.Port == port
 }
 
 // helpFTP takes a segment of a control connection through the helper, which may
