@@ -29,6 +29,7 @@ type counters struct {
 	suppressed             [NumReasons]uint64 // answers that were not given
 	removals               [conntrack.NumRemovals]uint64
 	expiredOpen, farewells uint64
+	refusedOnHost          uint64
 	snat                   Counters
 	retired                Counters // of services that are deleted
 	services               []slotCounters
@@ -158,3 +159,8 @@ func (f *Forwarder) Stats() Stats {
 	}
 	return s
 }
+
+// RefusedOnHost is how many packets were refused on an address that the host has
+// too, because a port of SNAT is there and nothing of the host was known of: a socket
+// may have been opened since. It costs nothing, unlike Stats.
+func (f *Forwarder) RefusedOnHost() uint64 { return f.counters.refusedOnHost }

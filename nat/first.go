@@ -78,6 +78,9 @@ func (f *Forwarder) noService(p *Packet, h *parsed, own int32) Verdict {
 	if h.kind == kindTCP && h.illegalFlags() {
 		return drop(ReasonTCPFlags)
 	}
+	if f.snap.own.entries[own].onHost {
+		f.counters.refusedOnHost++
+	}
 	return f.refuse(p, h, ReasonNoService)
 }
 

@@ -80,8 +80,10 @@ func (d *director) tick(n int, now time.Time) {
 	if n%sampleEvery == 0 {
 		d.sample()
 	}
-	if n%auditEvery == 0 {
+	if n%auditEvery == 0 || d.world.hostAsked {
 		d.refreshHost()
+	}
+	if n%auditEvery == 0 {
 		d.auditPorts()
 	}
 }

@@ -50,7 +50,8 @@
 //	                        accepted are they made, and then published as one
 //	the host                hostChanged, follow: ports, routes, addresses,
 //	                        neighbours; then publish
-//	the host's sockets      refreshHost every 5 s, if an address is shared
+//	the host's sockets      refreshHost every 5 s, if an address is shared; within a
+//	                        second when a packet is refused that may be for one
 //	a port that failed      portLost; follow with the next tick
 //	time                    tick: deleted servers, announcements, estimator
 //

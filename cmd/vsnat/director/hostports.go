@@ -52,8 +52,21 @@ func sharesAddress(own []nat.OwnAddress) bool {
 	return slices.ContainsFunc(own, func(a nat.OwnAddress) bool { return a.OnHost })
 }
 
+// hostAsked is called by the shard when it refused what may be for a socket of the
+// host that was opened a moment ago. The host is asked once a second at most.
+func (d *director) hostAsked() {
+	d.tell(func() {
+		if time.Since(d.world.hostRead) >= tickEvery {
+			d.refreshHost()
+		} else {
+			d.world.hostAsked = true // by the next tick
+		}
+	})
+}
+
 // refreshHost follows the host's sockets, where it shares an address with us.
 func (d *director) refreshHost() {
+	d.world.hostAsked = false
 	if !sharesAddress(d.rules.Ours()) {
 		return
 	}

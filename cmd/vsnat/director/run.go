@@ -156,7 +156,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 		_ = forwarder.Close() // the first error is the one to tell
 		return nil, err
 	}
-	d.shard = s
+	d.shard, s.refused = s, d.hostAsked
 	go s.run()
 
 	d.world.topology, err = d.watcher.Read()

@@ -56,6 +56,7 @@ type shard struct {
 	poller     *iface.Poller
 	start      time.Time
 	lost       func(p *port, err error) // a port was closed because it failed; does not wait
+	refused    func()                   // a packet was refused that may be for the host; does not wait
 
 	mail    chan func()
 	exited  chan struct{}
@@ -71,6 +72,7 @@ type shard struct {
 
 	packets, sent uint64
 	ignored       uint64 // frames that are not for us
+	refusals      uint64 // what was told of them
 	unsent        [nat.NumReasons]uint64
 	failed        iface.FailedFunc
 	sendNow       iface.SendFunc
@@ -87,6 +89,7 @@ func newShard(f *nat.Forwarder, n *iface.Neighbours, lost func(*port, error)) (*
 	}
 	s.sendNow = s.sendFrame
 	s.failed = s.silent
+	s.refused = func() {}
 	return s, nil
 }
 
@@ -256,6 +259,10 @@ func (s *shard) idle() {
 	s.forwarder.Sweep(sweepPerTick)
 	s.generated()
 	s.flush()
+	if n := s.forwarder.RefusedOnHost(); n != s.refusals {
+		s.refusals = n
+		s.refused()
+	}
 }
 
 // setPort puts a port in place of the one with its index, if any.

@@ -18,13 +18,14 @@ import (
 // alone what did not change.
 
 type world struct {
-	topology iface.Topology
-	ports    [nat.MaxPorts]servedPort
-	host     nat.HostAddresses
-	hostRead time.Time // of host's sockets
-	filter   iface.Filter
-	owned    []netip.Addr
-	served   []string // names of the links that are served
+	topology  iface.Topology
+	ports     [nat.MaxPorts]servedPort
+	host      nat.HostAddresses
+	hostRead  time.Time // of host's sockets
+	hostAsked bool      // somebody asks for a port that may be one of them by now
+	filter    iface.Filter
+	owned     []netip.Addr
+	served    []string // names of the links that are served
 
 	announce   bool      // something asked for announcements; publish makes them
 	announceAt time.Time // when they are made once more, or zero
