@@ -35,13 +35,6 @@ func (r *Rules) AddMark(m MarkRule) error {
 			return fmt.Errorf("%w: what it matches gets mark %d", ErrMarkExists, mark)
 		}
 	}
-	if m.To.IsSingleIP() {
-		for _, d := range r.servers.all {
-			if d != nil && !d.gone && d.Addr == m.To.Addr() {
-				return fmt.Errorf("%w: destination %s is the address of a server", ErrInvalid, m.To.Addr())
-			}
-		}
-	}
 	r.marks = append(r.marks, m)
 	return nil
 }

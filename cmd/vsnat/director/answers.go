@@ -115,7 +115,12 @@ func (d *director) AddMark(ctx context.Context, m control.MarkSpec) error {
 	if err := config.CheckMark(m); err != nil {
 		return err
 	}
-	return d.change(ctx, "add "+m.String(), func() error { return d.rules.AddMark(natMark(m)) })
+	return d.change(ctx, "add "+m.String(), func() error {
+		if err := d.checkApart(m); err != nil {
+			return err
+		}
+		return d.rules.AddMark(natMark(m))
+	})
 }
 
 func (d *director) DeleteMark(ctx context.Context, m control.MarkSpec) error {

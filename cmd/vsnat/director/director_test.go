@@ -453,6 +453,9 @@ func TestChangesRefused(t *testing.T) {
 		"snat twice":         d.AddSNAT(t.Context(), control.SNATSpec{From: netip.MustParsePrefix("10.0.0.0/24"), To: netip.MustParseAddr("192.168.88.23")}),
 		"no snat":            d.DeleteSNAT(t.Context(), netip.MustParsePrefix("10.0.1.0/24")),
 		"timeout":            d.SetTimeouts(t.Context(), control.Timeouts{UDP: -1}),
+		"mark of a server":   d.AddMark(t.Context(), control.MarkSpec{Mark: 1, To: netip.MustParsePrefix("10.0.0.2/32")}),
+		"mark of two kinds":  d.AddMark(t.Context(), control.MarkSpec{Mark: 1, From: netip.MustParsePrefix("10.0.0.0/8"), To: netip.MustParsePrefix("fd00::/8")}),
+		"no mark":            d.DeleteMark(t.Context(), control.MarkSpec{Mark: 1}),
 	} {
 		var refused *control.Error
 		if !errors.As(err, &refused) {

@@ -91,6 +91,20 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
+// checkApart refuses a rule that would make the address of a server ours: its
+// packets would be taken for a forger's. A reload does not ask, since the server
+// may be about to leave.
+func (d *director) checkApart(m control.MarkSpec) error {
+	for _, s := range d.rules.Services() {
+		for _, v := range s.Servers {
+			if m.To.IsSingleIP() && m.To.Addr() == v.Addr {
+				return hinted{fmt.Errorf("%s is the address of a server of %s", v.Addr, controlKey(s.ServiceKey)), "give the virtual address, or a network"}
+			}
+		}
+	}
+	return nil
+}
+
 // refused turns an error of the rules into one of the control protocol.
 func refused(err error) error {
 	if err == nil {

@@ -13,8 +13,10 @@ import (
 
 // Rules that give packets a mark: from the file, and what each must be.
 
-func (p reader) marks(list []rawMark) []control.MarkSpec {
-	var out []control.MarkSpec
+// marks returns the rules, and the addresses that they make the director's with
+// the place of the first one that does.
+func (p reader) marks(list []rawMark) (out []control.MarkSpec, single map[netip.Addr]Position) {
+	single = make(map[netip.Addr]Position)
 	var places []Position
 	for i := range list {
 		raw := &list[i]
@@ -36,9 +38,12 @@ func (p reader) marks(list []rawMark) []control.MarkSpec {
 				break
 			}
 		}
+		if _, known := single[m.To.Addr()]; m.To.IsSingleIP() && !known {
+			single[m.To.Addr()] = raw.At
+		}
 		out, places = append(out, m), append(places, raw.At)
 	}
-	return out
+	return out, single
 }
 
 // mark reads the texts of one rule.

@@ -164,6 +164,7 @@ func TestMistakes(t *testing.T) {
 		{"SNAT overlap", "snat:\n- {from: 10.0.0.0/24, to: 192.0.2.1}\n- {from: 10.0.0.7, to: 192.0.2.2}", "f:3:10: the source network 10.0.0.7/32 overlaps 10.0.0.0/24 in line 2"},
 		{"SNAT multicast", "snat: [{from: 224.0.0.0/4, to: 192.0.2.1}]", "f:1:15: 224.0.0.0/4 is not a network of unicast hosts"},
 
+		{"mark rule to a server", "services: [{tcp: 192.0.2.1:80, servers: [10.0.0.2]}]\nmarks: [{mark: 1, to: 10.0.0.2}]", "f:1:42: server 10.0.0.2 is the address that the rule in line 2 makes the director's"},
 		{"mark rule without a mark", "marks: [{proto: tcp}]", "f:1:9: a rule needs the mark that it gives"},
 		{"mark rule of mark 0", "marks: [{mark: 0}]", "f:1:16: \"0\" is not a mark"},
 		{"mark rule protocol", "marks: [{mark: 1, proto: icmp}]", "f:1:26: proto can't be \"icmp\""},

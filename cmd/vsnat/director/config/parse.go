@@ -66,12 +66,13 @@ func (p reader) config(raw *rawFile) *Config {
 
 	services := p.services(raw.Services, c.Compat)
 	rules := p.snat(raw.SNAT)
-	p.cross(services, c.Addresses)
+	var marked map[netip.Addr]Position
+	c.Marks, marked = p.marks(raw.Marks)
+	p.cross(services, c.Addresses, marked)
 	for _, s := range services {
 		c.Services = append(c.Services, s.Service)
 	}
 	c.SNAT = rules
-	c.Marks = p.marks(raw.Marks)
 	return c
 }
 

@@ -240,8 +240,9 @@ func (p reader) faults(list []fault, keys map[string]text, other Position) {
 }
 
 // cross checks what only shows when all services are known: a real server
-// can't have an address that the director answers for.
-func (p reader) cross(services []located, addresses []netip.Prefix) {
+// can't have an address that the director answers for. marked are those that rules
+// make the director's.
+func (p reader) cross(services []located, addresses []netip.Prefix, marked map[netip.Addr]Position) {
 	virtual := make(map[netip.Addr]Position, len(services))
 	for _, s := range services {
 		if !s.ByMark() {
@@ -260,6 +261,8 @@ func (p reader) cross(services []located, addresses []netip.Prefix) {
 			case addr == s.Address.Addr(): // told by serverFaults
 			case isVirtual:
 				p.add(s.servers[i], "give the address of the real server", "server %s is the address of the service in line %d", addr, at.Line)
+			case marked[addr].Line > 0:
+				p.add(s.servers[i], "give the address of the real server", "server %s is the address that the rule in line %d makes the director's", addr, marked[addr].Line)
 			case own[addr]:
 				p.add(s.servers[i], "give the address of the real server", "server %s is an address of the director (addresses)", addr)
 			}
