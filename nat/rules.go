@@ -227,8 +227,8 @@ func (r *Rules) options(spec ServiceSpec) sched.Options {
 	return o
 }
 
-// DelService deletes a service with its servers. Connections that are there
-// stay in the table until they time out, and their packets are dropped.
+// DelService deletes a service with its servers. Its connections fare as those of
+// each server that is deleted; see DelServer.
 func (r *Rules) DelService(k ServiceKey) error {
 	s := r.byKey[k]
 	if s == nil {
@@ -334,9 +334,10 @@ func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
 	return nil
 }
 
-// DelServer deletes a server. Packets of its connections are dropped silently
-// from then on; if the server is added again, they go on (ip_vs_ctl.c,
-// __ip_vs_del_dest and the trash list).
+// DelServer deletes a server. What becomes of its connections its service says with
+// OnServerDown. Where they are kept their packets are dropped silently from then on;
+// if the server is added again, they go on (ip_vs_ctl.c, __ip_vs_del_dest and the
+// trash list).
 func (r *Rules) DelServer(k ServiceKey, addr netip.Addr, port uint16) error {
 	s := r.byKey[k]
 	if s == nil {
