@@ -100,12 +100,7 @@ func TestDirectRoutingFromVIPAlone(t *testing.T) {
 func directRouting(t *testing.T, c *cluster) {
 	c.run("half-close by the client", halfCloseByClient)
 	c.run("a thousand connections", thousandConnections)
-	c.run("download", func(t *testing.T, c *cluster) {
-		c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), pastSize))
-	})
-	c.run("upload", func(t *testing.T, c *cluster) {
-		c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), pastSize))
-	})
+	transfersPastUs(c)
 	c.run("datagrams", datagramsPastUs)
 	c.run("answers come from the server itself", answersFromServer)
 	c.run("an end by the client", endByClient)
@@ -114,6 +109,20 @@ func directRouting(t *testing.T, c *cluster) {
 	c.run("listings", func(t *testing.T, c *cluster) {
 		c.wantForward("Route")
 		c.wantNothingOut()
+	})
+}
+
+// transfersPastUs moves many bytes both ways, and wants the director to have had room
+// for all of it.
+func transfersPastUs(c *cluster) {
+	c.run("download", func(t *testing.T, c *cluster) {
+		c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), pastSize))
+	})
+	c.run("upload", func(t *testing.T, c *cluster) {
+		c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), pastSize))
+		if n := c.drops()["outbox-full"]; n != 0 {
+			t.Errorf("%d packets found no room", n)
+		}
 	})
 }
 

@@ -23,12 +23,7 @@ func TestTunnel(t *testing.T) {
 				eachIO(t, lab.Config{OneArm: true, IPv6: ipv6}, tunnelled(t, "ipip", open), func(t *testing.T, c *cluster) {
 					c.run("round robin", roundRobin)
 					c.run("half-close by the client", halfCloseByClient)
-					c.run("download", func(t *testing.T, c *cluster) {
-						c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), pastSize))
-					})
-					c.run("upload", func(t *testing.T, c *cluster) {
-						c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), pastSize))
-					})
+					transfersPastUs(c)
 					c.run("datagrams", datagramsPastUs)
 					c.run("an end by the client", endByClient)
 					c.run("room for the client's segments", roomInTunnel)
