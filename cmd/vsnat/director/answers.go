@@ -3,101 +3,22 @@
 package director
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
-	"github.com/vsnat/vsnat/nat"
 )
 
 // The control socket: changes. They run in decide; see listings.go and health.go
 // for what is only read.
 var _ control.Director = (*director)(nil)
 
-// Whether a service is there is said first, as the kernel does.
-
-func (d *director) AddService(ctx context.Context, s control.ServiceSpec) error {
-	return d.change(ctx, "add service "+s.ServiceKey.String(), func() error {
-		if d.rules.HasService(natKey(s.ServiceKey)) {
-			return nat.ErrServiceExists
-		}
-		if err := config.CheckService(s); err != nil {
-			return err
-		}
-		s.OnServerDown = cmp.Or(s.OnServerDown, d.cfg.Compat.ServerDown(s.Proto))
-		return d.rules.AddService(natService(s))
-	})
-}
-
-func (d *director) EditService(ctx context.Context, s control.ServiceSpec) error {
-	return d.change(ctx, "edit service "+s.ServiceKey.String(), func() error {
-		if !d.rules.HasService(natKey(s.ServiceKey)) {
-			return nat.ErrNoService
-		}
-		if err := config.CheckService(s); err != nil {
-			return err
-		}
-		s.OnServerDown = cmp.Or(s.OnServerDown, d.cfg.Compat.ServerDown(s.Proto))
-		return d.rules.EditService(natService(s))
-	})
-}
-
-func (d *director) DeleteService(ctx context.Context, k control.ServiceKey) error {
-	return d.change(ctx, "delete service "+k.String(), func() error { return d.rules.DelService(natKey(k)) })
-}
-
+// Flush implements control.Director.
 func (d *director) Flush(ctx context.Context) error {
 	return d.change(ctx, "delete all services", func() error { d.rules.Clear(); return nil })
-}
-
-func (d *director) AddServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return d.change(ctx, "add server "+s.Address.String()+" of "+k.String()+by(s), func() error {
-		if err := d.checkServer(k, s); err != nil {
-			return err
-		}
-		if err := d.checkPlace(s.Address.Addr()); err != nil {
-			return err
-		}
-		return d.rules.AddServer(natKey(k), natServer(s))
-	})
-}
-
-func (d *director) EditServer(ctx context.Context, k control.ServiceKey, s control.ServerSpec) error {
-	return d.change(ctx, "edit server "+s.Address.String()+" of "+k.String()+": weight "+strconv.Itoa(s.Weight)+by(s), func() error {
-		if err := d.checkServer(k, s); err != nil {
-			return err
-		}
-		return d.rules.EditServer(natKey(k), natServer(s))
-	})
-}
-
-// by says how packets get to a server, if it is not the way that people who give
-// none may think of.
-func by(s control.ServerSpec) string {
-	if s.Method == "" || s.Method == control.MethodNAT {
-		return ""
-	}
-	return " by " + s.Method
-}
-
-func (d *director) checkServer(k control.ServiceKey, s control.ServerSpec) error {
-	if !d.rules.HasService(natKey(k)) {
-		return nat.ErrNotDefined
-	}
-	if err := config.CheckServer(k, s); err != nil {
-		return err
-	}
-	return d.checkMethod(s)
-}
-
-func (d *director) DeleteServer(ctx context.Context, k control.ServiceKey, a netip.AddrPort) error {
-	return d.change(ctx, "delete server "+a.String()+" of "+k.String(),
-		func() error { return d.rules.DelServer(natKey(k), a.Addr(), a.Port()) })
 }
 
 func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {

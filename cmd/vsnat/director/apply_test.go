@@ -131,6 +131,41 @@ func TestSettingsThere(t *testing.T) {
 	}
 }
 
+// Changes are made in turn; one that is refused leaves the others.
+func TestChangesTogether(t *testing.T) {
+	d, _ := startDirector(t, small)
+	key := control.ServiceKey{Proto: control.UDP, Address: netip.MustParseAddrPort("192.168.88.23:53")}
+	spec := control.ServiceSpec{ServiceKey: key, Scheduler: "rr"}
+	server := control.ServerSpec{Address: netip.MustParseAddrPort("10.0.0.2:53"), Weight: 1}
+	results, err := d.Changes(t.Context(), []control.Change{
+		{Op: control.OpAddServer, Service: spec, Server: server}, // not defined
+		{Op: control.OpAddService, Service: spec},
+		{Op: control.OpAddService, Service: control.ServiceSpec{ServiceKey: key, Scheduler: "none"}}, // exists: said before the scheduler is looked at
+		{Op: control.OpAddServer, Service: spec, Server: server},
+		{Op: control.OpEditService, Service: control.ServiceSpec{ServiceKey: key, Scheduler: "none"}},
+		{Op: control.OpEditServer, Service: spec, Server: control.ServerSpec{Address: server.Address, Weight: 3}},
+		{Op: "anything"},
+	})
+	must(t, err)
+	var codes []control.Code
+	for _, e := range results {
+		code := control.Code("")
+		if e != nil {
+			code = e.Code
+		}
+		codes = append(codes, code)
+	}
+	want := []control.Code{control.CodeNotDefined, "", control.CodeServiceExists, "", control.CodeNoScheduler, "", control.CodeInvalid}
+	if !slices.Equal(codes, want) {
+		t.Errorf("got  %q\nwant %q", codes, want)
+	}
+	services, err := d.Services(t.Context())
+	must(t, err)
+	if s := services[1]; s.ServiceKey != key || s.OnServerDown != control.ServerDownRepick || len(s.Servers) != 1 || s.Servers[0].Weight != 3 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // A setting that is set is read back, saved, and put back by a reload.
 func TestSetSettings(t *testing.T) {
 	d, _ := startDirector(t, small)

@@ -48,8 +48,8 @@ func (a *adapter) Info() (Info, error) {
 }
 
 func (a *adapter) AddService(s Service) error {
-	if s.Engine != "" {
-		return noEngine(s)
+	if err := checkEngine(s); err != nil {
+		return err
 	}
 	return a.call(func(ctx context.Context) error {
 		spec := control.ServiceSpec{ServiceKey: wireKey(s.ServiceKey)}
@@ -60,8 +60,8 @@ func (a *adapter) AddService(s Service) error {
 
 // EditService keeps what the grammar has no word for.
 func (a *adapter) EditService(s Service) error {
-	if s.Engine != "" {
-		return noEngine(s)
+	if err := checkEngine(s); err != nil {
+		return err
 	}
 	return a.call(func(ctx context.Context) error {
 		services, err := a.d.Services(ctx)
@@ -79,9 +79,12 @@ func (a *adapter) EditService(s Service) error {
 	})
 }
 
-// noEngine is what a kernel without the engine's module says.
-func noEngine(s Service) error {
-	if s.Engine == "sip" {
+// checkEngine says of a persistence engine what a kernel without its module says.
+func checkEngine(s Service) error {
+	switch s.Engine {
+	case "":
+		return nil
+	case "sip":
 		return &Error{Text: ErrNoScheduler.Text, Hint: "vsnat has no persistence engines: leave out --pe"}
 	}
 	return ErrNoScheduler
@@ -102,7 +105,12 @@ func (a *adapter) EditServer(key ServiceKey, s Server) error {
 }
 
 func (a *adapter) server(key ServiceKey, s Server, do func(context.Context, control.ServiceKey, control.ServerSpec) error) error {
-	err := a.call(func(ctx context.Context) error { return do(ctx, wireKey(key), wireServer(s)) })
+	return serverError(s, a.call(func(ctx context.Context) error { return do(ctx, wireKey(key), wireServer(s)) }))
+}
+
+// serverError finds the kernel's own text for thresholds that contradict each
+// other.
+func serverError(s Server, err error) error {
 	if s.Lower > s.Upper && errors.Is(err, ErrInvalid) {
 		return ErrRange
 	}
@@ -111,6 +119,52 @@ func (a *adapter) server(key ServiceKey, s Server, do func(context.Context, cont
 
 func (a *adapter) DeleteServer(key ServiceKey, addr netip.AddrPort) error {
 	return a.call(func(ctx context.Context) error { return a.d.DeleteServer(ctx, wireKey(key), addr) })
+}
+
+// Changes implements Batcher. What an edit of a service keeps, it reads first.
+func (a *adapter) Changes(list []*Command) ([]error, error) {
+	errs := make([]error, len(list))
+	var wire []control.Change
+	var at []int // of wire's changes in list
+	for i, c := range list {
+		key := wireKey(c.Service.ServiceKey)
+		change := control.Change{Service: control.ServiceSpec{ServiceKey: key}, Server: wireServer(c.Server)}
+		switch c.Verb {
+		case AddService:
+			if errs[i] = checkEngine(c.Service); errs[i] != nil {
+				continue
+			}
+			change.Op, change.Server = control.OpAddService, control.ServerSpec{}
+			setService(&change.Service, c.Service)
+		case AddServer:
+			change.Op = control.OpAddServer
+		case EditServer:
+			change.Op = control.OpEditServer
+		case DeleteServer:
+			change.Op, change.Server = control.OpDeleteServer, control.ServerSpec{Address: change.Server.Address}
+		case DeleteService:
+			change.Op, change.Server = control.OpDeleteService, control.ServerSpec{}
+		}
+		wire, at = append(wire, change), append(at, i)
+	}
+	for len(wire) > 0 { // within the time of one call each
+		n := min(len(wire), control.MaxChanges)
+		var results []*control.Error
+		err := a.call(func(ctx context.Context) (err error) {
+			results, err = a.d.Changes(ctx, wire[:n])
+			return err
+		})
+		if err != nil {
+			return errs, err
+		}
+		for i, e := range results {
+			if e != nil {
+				errs[at[i]] = serverError(list[at[i]].Server, translateRefusal(e))
+			}
+		}
+		wire, at = wire[n:], at[n:]
+	}
+	return errs, nil
 }
 
 func (a *adapter) Services() ([]ServiceEntry, error) {

@@ -25,6 +25,8 @@ type fakeControl struct {
 	control.Director // what the tool never calls
 	calls            []string
 	err              error // answers every call
+	broken           error // answers Changes
+	batches          []int // how many changes came at once
 	pages            []control.ConnPage
 }
 
@@ -82,6 +84,20 @@ func (f *fakeControl) EditServer(_ context.Context, k control.ServiceKey, s cont
 func (f *fakeControl) DeleteServer(_ context.Context, k control.ServiceKey, a netip.AddrPort) error {
 	return f.note("delete server %s %s", k, a)
 }
+
+func (f *fakeControl) Changes(ctx context.Context, list []control.Change) (results []*control.Error, err error) {
+	f.batches = append(f.batches, len(list))
+	for _, c := range list {
+		if c.Server.Address == refusedServer {
+			results = append(results, control.Refusal(control.Refuse(control.CodeInvalid, "m", "h")))
+			continue
+		}
+		results = append(results, control.Refusal(c.Make(ctx, f)))
+	}
+	return results, f.broken
+}
+
+var refusedServer = netip.MustParseAddrPort("10.9.9.9:80")
 
 func (f *fakeControl) Zero(_ context.Context, k control.ServiceKey) error {
 	if k.IsZero() {
@@ -271,6 +287,44 @@ func TestAdapterRefusals(t *testing.T) {
 		if stdout != "" || stderr != want || code != 255 || len(f.calls) > 0 {
 			t.Errorf("%s: exit %d, called %q\n--- got\n%s%s--- want\n%s", command, code, f.calls, stdout, stderr, want)
 		}
+	}
+}
+
+// A restore makes its changes many at once, in the order of its lines, and what is
+// refused is told by its line.
+func TestAdapterRestore(t *testing.T) {
+	var lines strings.Builder
+	lines.WriteString("-A -t 192.168.88.24:80 -s rr\n-A -u 192.168.88.24:53 --pe none\n-a -t 192.168.88.24:80 -r 10.9.9.9:80 -m\n")
+	lines.WriteString("-E -t 192.168.88.23:80 -s lc\n-a -t 192.168.88.24:80 -r 10.9.9.9:80 -m -x 1 -y 2\n\n")
+	for range 1500 {
+		lines.WriteString("-d -t 192.168.88.24:80 -r 10.0.0.2\n")
+	}
+	lines.WriteString("-D -t 192.168.88.24:80\n")
+	f := &fakeControl{}
+	var out, errs bytes.Buffer
+	code := Run([]string{"ipvsadm", "-R"}, strings.NewReader(lines.String()), &out, &errs, testNames{}, func() (Director, error) {
+		return Adapt(context.Background(), f), nil
+	})
+	const want = "Scheduler or persistence engine not found\nhint: that is line 2 of the input\n" +
+		"Invalid operation.  Possibly wrong module version, address not unicast, ...\nhint: m; h\nhint: that is line 3 of the input\n" +
+		"Numerical result out of range\nhint: that is line 5 of the input\nhint: 1503 of 1506 lines that were read are in force\n"
+	if errs.String() != want || out.Len() > 0 || code != 0 {
+		t.Errorf("exit %d, %s%s", code, out.String(), errs.String())
+	}
+	if !slices.Equal(f.batches, []int{2, 1000, 502}) {
+		t.Errorf("batches of %v", f.batches)
+	}
+	if n := len(f.calls); n != 1503 || f.calls[0] != "add tcp 192.168.88.24:80 rr" || f.calls[1] != "edit tcp 192.168.88.23:80 lc reset" ||
+		f.calls[2] != "delete server tcp 192.168.88.24:80 10.0.0.2:80" || f.calls[n-1] != "delete tcp 192.168.88.24:80" {
+		t.Errorf("%d calls, the first %q", n, f.calls[:3])
+	}
+
+	f.broken = control.Refuse(control.CodeUnavailable, "gone", "")
+	code = Run([]string{"ipvsadm", "-R"}, strings.NewReader(lines.String()), &out, &errs, testNames{}, func() (Director, error) {
+		return Adapt(context.Background(), f), nil
+	})
+	if code != 2 || !strings.Contains(errs.String(), "Can't initialize ipvs: gone\n") {
+		t.Errorf("exit %d, %s", code, errs.String())
 	}
 }
 

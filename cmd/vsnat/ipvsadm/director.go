@@ -41,6 +41,15 @@ type Director interface {
 	StopDaemon(Daemon) error
 }
 
+// A Batcher is a Director that makes many changes of services and servers at once,
+// as a restore has them.
+type Batcher interface {
+	// Changes makes them one after the other, and goes on after one that is
+	// refused: each has its error, or nil. On an error of its own some may have
+	// been made.
+	Changes([]*Command) ([]error, error)
+}
+
 // Info describes the director itself.
 type Info struct {
 	Version [3]int // of IPVS, whose behaviour it has

@@ -14,6 +14,20 @@ import (
 // longestLine is what a line of a restore may have, in bytes.
 const longestLine = 64 << 10
 
+// A restoring is a restore under way. Changes wait until there are many, or
+// something else comes: each by itself would have the director do all its work
+// anew.
+type restoring struct {
+	*session
+	waiting       []*Command
+	numbers       []int // of the lines that wait
+	last          error // of the line before this one
+	applied, read int
+}
+
+// mostWaiting is how many changes wait at the most.
+const mostWaiting = 1000
+
 // restore runs the command lines of the input. As with the tool, a line that the
 // director refuses is reported and the next one is read, while one that makes no
 // sense ends it all; and the result is the last line's. Beyond the tool, what
@@ -23,34 +37,100 @@ func (s *session) restore() error {
 		return tryHelp(s.program)
 	}
 	s.restoring = true
-	var last error
-	applied, read := 0, 0
-	err := eachLine(s.stdin, func(number int, args []string, err error) error {
-		read++
-		if last != nil {
-			s.report(last)
-		}
-		if last = err; err == nil {
-			last = s.line(args)
-		}
-		if last == nil {
-			applied++
-			return nil
-		}
-		last = &lineError{last, number}
-		if fatal(last) {
-			return last
-		}
-		s.failed = true
-		return nil
-	})
+	r := &restoring{session: s}
+	err := eachLine(s.stdin, r.line)
+	if flushed := r.flush(); flushed != nil {
+		err = flushed
+	}
 	if err == nil {
-		err = last
+		err = r.last
 	}
 	if s.failed || err != nil {
-		s.after = fmt.Sprintf("%d of %d lines that were read are in force", applied, read)
+		s.after = fmt.Sprintf("%d of %d lines that were read are in force", r.applied, r.read)
 	}
 	return err
+}
+
+// line takes one line up; its error ends the restore.
+func (r *restoring) line(number int, args []string, err error) error {
+	var c *Command
+	if err == nil {
+		c, err = Parse(r.program, args, r.names)
+	}
+	if err == nil && c.changes() {
+		r.waiting, r.numbers = append(r.waiting, c), append(r.numbers, number)
+		if len(r.waiting) < mostWaiting {
+			return nil
+		}
+		return r.flush()
+	}
+	if flushed := r.flush(); flushed != nil {
+		return flushed
+	}
+	if err == nil {
+		err = r.run(c)
+	}
+	return r.result(number, err)
+}
+
+// changes reports whether a command may wait with others.
+func (c *Command) changes() bool {
+	switch c.Verb {
+	case AddService, DeleteService, AddServer, EditServer, DeleteServer:
+		return true
+	}
+	return false
+}
+
+// flush makes the changes that wait.
+func (r *restoring) flush() error {
+	list, numbers := r.waiting, r.numbers
+	r.waiting, r.numbers = nil, nil
+	if len(list) == 0 {
+		return nil
+	}
+	d, err := r.director()
+	if err != nil {
+		return r.result(numbers[0], err)
+	}
+	b, ok := d.(Batcher)
+	if !ok {
+		for i, c := range list {
+			if err := r.result(numbers[i], r.do(c, d)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	errs, err := b.Changes(list)
+	if err != nil {
+		r.read += len(list)
+		return &lineError{err, numbers[0]}
+	}
+	for i := range list {
+		if err := r.result(numbers[i], errs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// result takes note of what came of a line; its error ends the restore.
+func (r *restoring) result(number int, err error) error {
+	r.read++
+	if r.last != nil {
+		r.report(r.last)
+	}
+	if r.last = nil; err == nil {
+		r.applied++
+		return nil
+	}
+	r.last = &lineError{err, number}
+	if fatal(err) {
+		return r.last
+	}
+	r.failed = true
+	return nil
 }
 
 // understood reports whether all lines of the input make sense, before any is

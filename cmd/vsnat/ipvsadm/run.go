@@ -32,6 +32,10 @@ func (s *session) line(args []string) error {
 	if err != nil {
 		return err
 	}
+	return s.run(c)
+}
+
+func (s *session) run(c *Command) error {
 	switch c.Verb {
 	case Help:
 		printHelp(s.stdout)

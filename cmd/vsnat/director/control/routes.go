@@ -48,6 +48,7 @@ func routes() []route {
 		{"POST", service + "/servers", addServer},
 		{"PUT", service + "/servers/{server}", editServer},
 		{"DELETE", service + "/servers/{server}", deleteServer},
+		{"POST", "/v1/changes", changes},
 		{"GET", "/v1/snat", func(d Director, r request) (any, error) { return listed(d.SNAT(r.Context())) }},
 		{"POST", "/v1/snat", addSNAT},
 		{"DELETE", "/v1/snat/{from}", deleteSNAT},

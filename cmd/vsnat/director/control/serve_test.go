@@ -151,6 +151,43 @@ func TestClientIsDirector(t *testing.T) {
 	same("nothing", services, err, []control.Service{})
 }
 
+// Many changes cross in few requests, each with its result.
+func TestChanges(t *testing.T) {
+	d := &controltest.Director{}
+	path := serve(t, d)
+	c, ctx := control.NewClient(path), t.Context()
+	web := control.ServiceSpec{ServiceKey: service("192.0.2.1:80"), Scheduler: "rr"}
+	list := []control.Change{{Op: control.OpAddService, Service: web}, {Op: control.OpAddService, Service: web}, {Op: "none", Service: web}}
+	for i := range 2 * control.MaxChanges {
+		list = append(list, control.Change{Op: control.OpAddServer, Service: control.ServiceSpec{ServiceKey: web.ServiceKey},
+			Server: control.ServerSpec{Address: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), uint16(i+1)), Weight: i}})
+	}
+	first := list[3]
+	first.Server.Weight = 7
+	list = append(list, control.Change{Op: control.OpEditServer, Service: first.Service, Server: first.Server},
+		control.Change{Op: control.OpDeleteServer, Service: first.Service, Server: control.ServerSpec{Address: list[4].Server.Address}})
+	results, err := c.Changes(ctx, list)
+	if err != nil || len(results) != len(list) {
+		t.Fatalf("%d results, %v", len(results), err)
+	}
+	for i, e := range results {
+		want := map[int]control.Code{1: control.CodeServiceExists, 2: control.CodeInvalid}[i]
+		if e != nil && e.Code != want || e == nil && want != "" {
+			t.Errorf("change %d: %+v", i, e)
+		}
+	}
+	services, err := c.Services(ctx)
+	if err != nil || len(services) != 1 || len(services[0].Servers) != 2*control.MaxChanges-1 {
+		t.Fatalf("%v", err)
+	}
+	if last := services[0].Servers[2*control.MaxChanges-2]; last.Weight != 7 {
+		t.Errorf("%+v", last)
+	}
+	if status, _ := raw(t, path, "POST", "/v1/changes", "["+strings.Repeat(`{"op":"flush"},`, control.MaxChanges)+`{"op":"flush"}]`); status != 413 {
+		t.Errorf("status %d", status)
+	}
+}
+
 // A number may stand for the text of a setting.
 func TestSettingNumbers(t *testing.T) {
 	d := &controltest.Director{Set: []control.Setting{{Name: "a"}, {Name: "b"}}}
@@ -346,7 +383,7 @@ func TestSchemas(t *testing.T) {
 	}
 	for name, v := range map[string]any{
 		"Error": control.Error{}, "ServiceKey": control.ServiceKey{}, "ServiceSpec": control.ServiceSpec{},
-		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "MarkSpec": control.MarkSpec{}, "Timeouts": control.Timeouts{},
+		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "MarkSpec": control.MarkSpec{}, "Change": control.Change{}, "Timeouts": control.Timeouts{},
 	} {
 		if got := slices.Sorted(maps.Keys(doc.Components.Schemas[name].Properties)); !slices.Equal(got, fields(reflect.TypeOf(v))) {
 			t.Errorf("%s is described with %q, and has %q", name, got, fields(reflect.TypeOf(v)))

@@ -176,15 +176,11 @@ func encode(v any) (payload, error) {
 func reply(w http.ResponseWriter, out payload, err error) {
 	status := http.StatusOK
 	if err != nil {
-		e := new(Error)
-		if !errors.As(err, &e) {
-			e = &Error{Code: CodeInternal}
-		}
+		e := Refusal(err)
 		if status = codes[e.Code].status; status == 0 {
 			status = http.StatusInternalServerError
 		}
-		// The text of a wrapped error says more than that of the one inside.
-		out, _ = encode(Error{e.Code, err.Error(), e.Hint})
+		out, _ = encode(e)
 	}
 	w.Header().Set("Content-Type", out.kind)
 	w.WriteHeader(status)

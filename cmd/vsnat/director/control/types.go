@@ -29,6 +29,11 @@ type Director interface {
 	EditServer(context.Context, ServiceKey, ServerSpec) error // replaces all but the address
 	DeleteServer(context.Context, ServiceKey, netip.AddrPort) error
 
+	// Changes makes changes one after the other, which are in force together when
+	// it returns. One that is refused changes nothing, and the next is made; each
+	// has its result, nil if it was made. On error some may have been made.
+	Changes(context.Context, []Change) ([]*Error, error)
+
 	AddSNAT(context.Context, SNATSpec) error
 	DeleteSNAT(ctx context.Context, from netip.Prefix) error
 

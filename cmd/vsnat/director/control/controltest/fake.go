@@ -182,6 +182,15 @@ func (d *Director) DeleteServer(ctx context.Context, k control.ServiceKey, a net
 	return nil
 }
 
+// Changes implements control.Director.
+func (d *Director) Changes(ctx context.Context, list []control.Change) ([]*control.Error, error) {
+	var results []*control.Error
+	for _, c := range list {
+		results = append(results, control.Refusal(c.Make(ctx, d)))
+	}
+	return results, nil
+}
+
 // AddSNAT implements control.Director.
 func (d *Director) AddSNAT(ctx context.Context, spec control.SNATSpec) error {
 	defer d.lock(ctx, "AddSNAT")()
