@@ -67,6 +67,7 @@ import (
 // those of the host that rules at 20 take ICMPv6 of, with
 // net.ipv6.conf.all.proxy_ndp: with these the kernel keeps neighbour discovery
 // that is sent to an address alone to itself, although it routes the rest to us.
+// Owned IPv6 addresses of other stations are not claimed, if Claim is called.
 //
 // A link that did not forward before forwards what we write and what goes to us,
 // and nothing else: the rule at 70 says so.
@@ -90,6 +91,7 @@ type TUNHost struct {
 	reaper *tunHostReaper // nil where none is wanted
 	rules  GuardRules
 	word   string // about the state file, for the operator
+	claims map[tunHostProxy]*tunHostClaim
 }
 
 // TUNHostOptions say how the host is put back after a crash.

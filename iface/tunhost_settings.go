@@ -223,6 +223,7 @@ func (h *TUNHost) applyProxies(rules TUNHostRules) error {
 			want = append(want, tunHostProxy{Link: link, Addr: addr})
 		}
 	}
+	want = h.claim(want, rules.Owned)
 	var errs []error
 	before := h.undo.Proxies
 	for _, p := range before {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -433,6 +434,68 @@ func TestTUNHostLeavesNeighbourDiscovery(t *testing.T) {
 		if state != netlink.NUD_REACHABLE {
 			t.Errorf("%s was asked, and is in state %#x", addr, state)
 		}
+	}
+}
+
+// What another station has is not claimed, until it has it no more.
+func TestTUNHostLeavesWhatAnotherHas(t *testing.T) {
+	lab := newTUNLab(t)
+	standIn(t, lab)
+	plan := hostPlans["IPv6"]
+	lab.address(t, lab.client, "eth0", plan.owned+"/64")
+	h := openTUNHost(t, lab, iface.TUNHostOptions{})
+	rules := lab.rules()
+	rules.Owned = addresses(plan.owned, hostPlans["IPv4"].owned)
+	lab.routeInto(t, h, rules)
+	now := time.Now()
+	claim := func(later time.Duration) {
+		t.Helper()
+		now = now.Add(later)
+		if err := lab.host.Do(func() error { return h.Claim(now) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proxied := func() (links int) {
+		list, err := lab.host.Handle.NeighProxyList(0, netlink.FAMILY_V6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range list {
+			if n.IP.Equal(net.ParseIP(plan.owned)) {
+				links++
+			}
+		}
+		return links
+	}
+	if n := proxied(); n != 2 {
+		t.Fatalf("answered for on %d links at first", n)
+	}
+	claim(0)
+	for end := time.Now().Add(10 * time.Second); len(h.Taken()) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		claim(time.Nanosecond)
+	}
+	client, err := lab.client.Handle.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := h.Taken()
+	if len(taken) != 1 || taken[0].Link != "pub" || taken[0].Addr.String() != plan.owned || !slices.Equal(taken[0].MAC[:], client.Attrs().HardwareAddr) {
+		t.Fatalf("taken %v", taken)
+	}
+	claim(2 * time.Second)
+	lab.routeInto(t, h, rules) // changes nothing about it
+	if n := proxied(); n != 1 {
+		t.Errorf("answered for on %d links, want the other alone", n)
+	}
+
+	addr, _ := netlink.ParseAddr(plan.owned + "/64")
+	if err := lab.client.Handle.AddrDel(client, addr); err != nil {
+		t.Fatal(err)
+	}
+	claim(20 * time.Second)
+	claim(2 * time.Second)
+	if n, taken := proxied(), h.Taken(); n != 2 || len(taken) != 0 {
+		t.Errorf("answered for on %d links, taken %v", n, taken)
 	}
 }
 

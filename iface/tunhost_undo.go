@@ -50,6 +50,10 @@ type tunHostProxy struct {
 	Addr netip.Addr
 }
 
+func compareProxy(a, b tunHostProxy) int {
+	return cmp.Or(cmp.Compare(a.Link, b.Link), a.Addr.Compare(b.Addr))
+}
+
 // newTUNHostUndo is for the namespace of the calling thread. Where boot or namespace
 // cannot be read the file is not believed later.
 func newTUNHostUndo() tunHostUndo {

@@ -332,11 +332,20 @@ func TestNeighbours(t *testing.T) {
 // TestAddressInUse has another station with the VIP when the director starts: it
 // says so, and leaves the address to it.
 func TestAddressInUse(t *testing.T) {
-	c := &cluster{Cluster: lab.Start(t, lab.Config{Clients: 2, IPv6: true}), t: t, ctx: testContext(t), io: "packet"}
-	other := c.Clients[1]
-	c.must(other.AddAddr("eth0", netip.PrefixFrom(c.Config.VIP(), 64)))
-	c.must(other.ServeHTTP(80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "another") })))
-	c.start(site(c.Cluster, "packet"))
+	configure := func(c *lab.Cluster, io string) string {
+		other := c.Clients[1]
+		if err := other.AddAddr("eth0", netip.PrefixFrom(c.Config.VIP(), 64)); err != nil {
+			t.Error(err)
+		}
+		if err := other.ServeHTTP(80, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "another") })); err != nil {
+			t.Error(err)
+		}
+		return site(c, io)
+	}
+	eachIO(t, lab.Config{Clients: 2, IPv6: true}, configure, addressInUse)
+}
+
+func addressInUse(t *testing.T, c *cluster) {
 	c.eventually("the director knows that the VIP is in use", func() bool {
 		h, err := c.control.Health(c.ctx)
 		c.must(err)
@@ -351,7 +360,7 @@ func TestAddressInUse(t *testing.T) {
 	if page := c.mustGet(c.Client, 80); page != "another" {
 		t.Errorf("the VIP answers %q", page)
 	}
-	nic, err := other.Interface("eth0")
+	nic, err := c.Clients[1].Interface("eth0")
 	c.must(err)
 	time.Sleep(settle)
 	answers := 0

@@ -77,6 +77,9 @@ func (d *director) tick(n int, now time.Time) {
 		d.world.announceAt = time.Time{}
 		d.shard.do(func() { d.neighbours.Announce(d.shard.sendNow) })
 	}
+	if d.tunHost != nil {
+		d.claim(now)
+	}
 	if n%sampleEvery == 0 {
 		d.sample()
 	}
@@ -138,6 +141,18 @@ func (d *director) taken(port int, addr netip.Addr, mac [6]byte) {
 		d.log.Warn("an address is in use and is not claimed", "address", addr,
 			"mac", conntrack.LinkAddr(mac).String(), "port", d.world.ports[port].name)
 	})
+}
+
+// takenAddresses are those that were to be ours.
+func (d *director) takenAddresses() []iface.TakenAddress {
+	if d.tunHost != nil {
+		return d.tunHost.Taken()
+	}
+	var list []iface.TakenAddress
+	for _, t := range d.neighbours.Taken() {
+		list = append(list, iface.TakenAddress{Link: d.world.ports[t.Port].name, Addr: t.Addr, MAC: t.MAC})
+	}
+	return list
 }
 
 // claimed is told, with a lock held, that nobody has such an address any more.

@@ -76,9 +76,9 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 		if d.tunHost != nil {
 			h.Problems = append(h.Problems, d.tunHost.Limits()...)
 		}
-		for _, t := range d.neighbours.Taken() {
+		for _, t := range d.takenAddresses() {
 			h.Problems = append(h.Problems, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
-				t.Addr, conntrack.LinkAddr(t.MAC), d.world.ports[t.Port].name))
+				t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 		}
 		var defence nat.Defence
 		d.shard.do(func() { defence = d.shard.forwarder.Defence() })

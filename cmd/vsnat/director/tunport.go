@@ -4,9 +4,12 @@ package director
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
+	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
 )
@@ -42,6 +45,18 @@ func (d *director) openTUN() error {
 		Reaper: d.options.Reaper, State: d.options.State,
 	})
 	return err
+}
+
+// claim has the host ask for addresses that are to be ours, and tells of those that
+// are not.
+func (d *director) claim(now time.Time) {
+	if err := d.tunHost.Claim(now); err != nil {
+		d.warn("claim", "problem", err.Error())
+	}
+	for _, t := range d.tunHost.Taken() {
+		d.warn("taken "+t.Addr.String(), "an address is in use and is not claimed",
+			fmt.Sprintf("%s, by %s on %s", t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
+	}
 }
 
 // hasAddress reports whether the host has an address that it can route by. Those
