@@ -197,3 +197,33 @@ func BenchmarkForwardDrop(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkForwardPast is what direct routing and tunnels take, with segments as they
+// are on the wire and with super-packets, which a tunnel has to cut.
+func BenchmarkForwardPast(b *testing.B) {
+	for _, method := range []string{"route", "tunnel"} {
+		for size, packet := range map[string]string{"segment": "data=1400", "super-packet": "data=64400 gso=1400 sum=partial"} {
+			b.Run(method+"/"+size, func(b *testing.B) {
+				s := newScript(&testing.T{}, "bench")
+				s.step("service", "tcp 192.168.88.23:80 sched rr")
+				s.step("server", "10.0.0.2:80 method "+method)
+				s.arrive("", "tcp 192.168.88.21:40000 > 192.168.88.23:80 S seq=1")
+				data, off := encodePacket("tcp 192.168.88.21:40000 > 192.168.88.23:80 A seq=2 ack=2 df ttl=255 " + packet)
+				p := Packet{From: conntrack.LinkAddr{2, 0, 0, 0, 0, 21}}
+				b.SetBytes(int64(len(data)))
+				b.ReportAllocs()
+				for b.Loop() {
+					p.Data, p.Offload = data, off
+					data[8], data[10], data[11] = 255, 0, 0
+					ipv4Header(data).computeChecksum()
+					s.f.Begin(s.now)
+					if v := s.f.Forward(&p); v.Action == Drop || v.Action == Pass {
+						b.Fatal(v)
+					}
+					s.f.Outbox()
+				}
+				s.f.Close()
+			})
+		}
+	}
+}

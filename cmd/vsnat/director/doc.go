@@ -29,7 +29,8 @@
 //
 // The packet's way is in shard.go and depart.go, in the order in which a frame
 // meets it. A frame is borrowed from Read until the next Read of its port; what
-// leaves is written before that.
+// leaves is written before that, and earlier where the outbox of the Forwarder fills,
+// as with super-packets that go through tunnels in segments.
 //
 // # Start and stop
 //
