@@ -296,8 +296,9 @@ that are not acknowledged are remembered.
 
 Each byte is read once and in order, so a segment before its turn is dropped, as
 helper, for TCP to send it again. So is one that ends within the endpoint of a reply:
-it comes again with the rest, if not now then when its sender has the rest to send,
-and no part of a private address leaves. After AUTH TLS (234) nothing is read any
+it comes again with the rest, and no part of a private address leaves. (A server that
+writes one address in two pieces, and has the second wait until the first is
+acknowledged, gets nowhere; none is known.) After AUTH TLS (234) nothing is read any
 more. A persistent service at port 21, with the helper or without, takes what comes to
 port 20 and from 1024 on for data, too, to the server of its client; of an address
 that the host has, ports that the host does not use. Super-packets are read like others. A translated reply
