@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,18 +23,20 @@ const filePort = 8081
 // One request after another meets the servers in turn, the last added first, as
 // the kernel's rr does it.
 func TestCurlRoundRobin(t *testing.T) {
-	for _, way := range ways(t) {
-		t.Run(way, func(t *testing.T) {
-			c := lab.Start(t, lab.Config{})
-			direct(t, c, site(c, way, tcp(lab.PagePort)))
-			for i := range 9 {
-				got := run(t, c.Client, "curl", "-sS", "--max-time", "10", url(c, lab.PagePort))
-				if want := c.Config.ServerPage(3-i%3) + "\n"; got != want {
-					t.Errorf("request %d: got %q, want %q", i+1, got, want)
+	inFamilies(t, func(t *testing.T, ipv6 bool) {
+		for _, way := range ways(t) {
+			t.Run(way, func(t *testing.T) {
+				c := lab.Start(t, lab.Config{IPv6: ipv6})
+				direct(t, c, site(c, way, tcp(lab.PagePort)))
+				for i := range 9 {
+					got := run(t, c.Client, "curl", "-sS", "--max-time", "10", url(c, lab.PagePort))
+					if want := c.Config.ServerPage(3-i%3) + "\n"; got != want {
+						t.Errorf("request %d: got %q, want %q", i+1, got, want)
+					}
 				}
-			}
-		})
-	}
+			})
+		}
+	})
 }
 
 // A gigabyte each way through the VIP arrives as it was sent; sha256sum says so.
@@ -81,8 +84,10 @@ func digest(t *testing.T, n *lab.Node, file string) string {
 	return sum
 }
 
-func url(c *lab.Cluster, port int) string {
-	return fmt.Sprintf("http://%v:%d/", c.Config.VIP(), port)
+func url(c *lab.Cluster, port int) string { return urlOf(c.Config.VIP(), port) }
+
+func urlOf(addr netip.Addr, port int) string {
+	return fmt.Sprintf("http://%v/", netip.AddrPortFrom(addr, uint16(port)))
 }
 
 // ways are the ways of input and output that work here. An ordinary user may

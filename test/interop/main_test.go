@@ -51,6 +51,12 @@ func site(c *lab.Cluster, io string, services ...service) string {
 	return b.String()
 }
 
+// inFamilies runs a test once for each.
+func inFamilies(t *testing.T, f func(t *testing.T, ipv6 bool)) {
+	t.Run("IPv4", func(t *testing.T) { f(t, false) })
+	t.Run("IPv6", func(t *testing.T) { f(t, true) })
+}
+
 // direct starts the director; its log is shown if the test fails.
 func direct(t *testing.T, c *lab.Cluster, config string) *lab.DirectorProcess {
 	t.Helper()

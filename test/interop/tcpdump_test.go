@@ -20,7 +20,11 @@ import (
 // tcpdump on both sides of the director counts the same packets, and calls every
 // checksum in them correct.
 func TestTcpdumpAgrees(t *testing.T) {
-	c := lab.Start(t, lab.Config{Servers: 1})
+	inFamilies(t, func(t *testing.T, ipv6 bool) { tcpdumpAgrees(t, lab.Config{Servers: 1, IPv6: ipv6}) })
+}
+
+func tcpdumpAgrees(t *testing.T, config lab.Config) {
+	c := lab.Start(t, config)
 	server := c.Servers[0]
 	// With offloads, a packet between namespaces keeps a checksum that is still
 	// to be completed, and may be many packets in one.
@@ -37,13 +41,17 @@ func TestTcpdumpAgrees(t *testing.T) {
 	}
 	shell(t, c.Client, fmt.Sprintf("head -c 3000000 /dev/zero | nc -N %v %d", c.Config.VIP(), lab.SinkPort))
 	shell(t, c.Client, fmt.Sprintf("for i in 1 2 3; do echo hello | nc -u -w 1 %v %d; done", c.Config.VIP(), lab.EchoPort))
-	run(t, server, "curl", "-sS", "--max-time", "10", fmt.Sprintf("http://%v:%d/", c.Client.Addr, lab.WhoPort))
+	run(t, server, "curl", "-sS", "--max-time", "10", urlOf(c.Client.Addr, lab.WhoPort))
 
+	word := "proto "
+	if config.IPv6 {
+		word = "next-header "
+	}
 	lines := make(map[string]int)
 	for name, capture := range captures {
 		for _, row := range []struct{ proto, filter string }{{"tcp", "tcp"}, {"udp", "udp"}} {
 			text := capture.read(t, row.filter)
-			packets := strings.Count(text, "proto "+strings.ToUpper(row.proto))
+			packets := strings.Count(text, word+strings.ToUpper(row.proto))
 			lines[name+" "+row.proto] = packets
 			if bad := matching(text, "(incorrect", "bad cksum", "bad udp cksum"); bad != "" {
 				t.Errorf("%s: tcpdump calls checksums wrong, the first of them:\n%s", name, bad)
