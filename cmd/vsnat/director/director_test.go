@@ -473,15 +473,17 @@ func TestChangesRefused(t *testing.T) {
 // FAULTS 123: whoever reads the log holds up decide, never the packets.
 func TestSlowLog(t *testing.T) {
 	d, _ := startDirector(t, small)
-	release := make(chan struct{})
-	must(t, d.call(t.Context(), func() error { d.log = slog.New(&stuck{Handler: slog.DiscardHandler, until: release}); return nil }))
+	until := make(chan struct{})
+	release := sync.OnceFunc(func() { close(until) })
+	t.Cleanup(release) // or decide would never end after a failure
+	must(t, d.call(t.Context(), func() error { d.log = slog.New(&stuck{Handler: slog.DiscardHandler, until: until}); return nil }))
 	for range 10 * cap(d.news) {
 		d.conflict(0, vip, [6]byte{2})
 		if !d.shard.do(func() {}) {
 			t.Fatal("the shard has ended")
 		}
 	}
-	close(release)
+	release()
 	if _, err := d.Health(t.Context()); err != nil {
 		t.Error(err)
 	}
