@@ -106,6 +106,7 @@ func directRouting(t *testing.T, c *cluster) {
 	c.run("an end by the client", endByClient)
 	c.run("path MTU of the answers", pathMTUOfAnswers)
 	c.run("a server that is silent", silentServer)
+	c.run("by ipvsadm", routeByIPVSAdm)
 	c.run("listings", func(t *testing.T, c *cluster) {
 		c.wantForward("Route")
 		c.wantNothingOut()
@@ -263,6 +264,18 @@ func tooBig(t *testing.T, c *cluster, from, to net.HardwareAddr, src, dst netip.
 	icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0)}
 	c.must(icmp.SetNetworkLayerForChecksum(ip.(*layers.IPv6)))
 	return frame(t, ethernet(from, to, dst), ip, icmp, gopacket.Payload(append([]byte{0, 0, byte(mtu >> 8), byte(mtu)}, quoted...)))
+}
+
+// routeByIPVSAdm leaves the method out, which is direct routing then, and gives a port,
+// which counts for nothing.
+func routeByIPVSAdm(t *testing.T, c *cluster) {
+	vip := c.virtual(lab.Page2Port).String()
+	c.ipvsadm("-D", "-t", vip)
+	c.ipvsadm("-A", "-t", vip, "-s", "rr")
+	c.ipvsadm("-a", "-t", vip, "-r", at(c.Servers[1], 1234).String())
+	if got, want := c.mustGet(c.Client, lab.Page2Port), c.Config.ServerPage(2); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 // silentServer has a server that nobody answers for: the client is told.
