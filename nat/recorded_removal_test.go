@@ -18,10 +18,7 @@ import (
 // entries and counts there were. Listings in which all connections are closed tell
 // that they were.
 func TestRecordedRemoval(t *testing.T) {
-	r := &removalReplay{t: t}
-	for _, line := range recording(t, "testdata/recorded/removal.txt") {
-		r.lines = append(r.lines, line)
-	}
+	r := &removalReplay{t: t, lines: recording(t, "testdata/recorded/removal.txt")}
 	for i := 0; i < len(r.lines); i++ {
 		i = r.step(i)
 	}

@@ -371,8 +371,7 @@ func TestSchemas(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(control.OpenAPI()), &doc); err != nil {
 		t.Fatal(err)
 	}
-	var fields func(reflect.Type) []string
-	fields = func(t reflect.Type) (list []string) {
+	fields := func(t reflect.Type) (list []string) {
 		for _, f := range reflect.VisibleFields(t) {
 			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
 				list = append(list, name)
