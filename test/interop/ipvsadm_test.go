@@ -377,7 +377,7 @@ func inWords(b []byte) string {
 }
 
 func serviceWords(s attributes) string {
-	if s == nil || len(s) == 0 {
+	if len(s) == 0 {
 		return ""
 	}
 	ipv6 := s.u16(1) == afINET6
