@@ -183,10 +183,11 @@ func TestTUNHostTakesServicesOfTheHost(t *testing.T) {
 			done <- lab.client.Do(func() error { return pingAndWait(plan.host) })
 		}()
 		readDevice(t, q, func(p []byte) bool {
+			_, isPing := describe(inEthernet(p), waitedPing)
 			if _, err := q.Write([]iface.Frame{{Data: p}}); err != nil {
 				t.Error(err)
 			}
-			return true
+			return isPing
 		})
 		if err := <-done; err != nil {
 			t.Errorf("a ping that went through the device: %v", err)
@@ -230,6 +231,9 @@ func lastFragment(from, to string) []byte {
 	return out.Bytes()
 }
 
+// waitedPing names the ping of pingAndWait.
+const waitedPing = 0x7613
+
 // pingAndWait pings from a thread of its own until an answer comes.
 func pingAndWait(to string) error {
 	network, any := "ip4:icmp", "0.0.0.0"
@@ -242,7 +246,7 @@ func pingAndWait(to string) error {
 	}
 	defer c.Close()
 	c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if err := sendPing("", to, 0x7613); err != nil {
+	if err := sendPing("", to, waitedPing); err != nil {
 		return err
 	}
 	return waitEchoReply(c)
