@@ -70,7 +70,8 @@ import (
 // Owned IPv6 addresses of other stations are not claimed, if Claim is called.
 //
 // A link that did not forward before forwards what we write and what goes to us,
-// and nothing else: the rule at 70 says so.
+// and nothing else: the rule at 70 says so. What we write is forwarded whatever the
+// host did before: see Forwards.
 //
 // Device and routes vanish with the process, rules, proxy entries and settings of
 // the links do not. Close removes them. If the process dies, a child that
@@ -92,6 +93,8 @@ type TUNHost struct {
 	rules  GuardRules
 	word   string // about the state file, for the operator
 	claims map[tunHostProxy]*tunHostClaim
+
+	forwards4, forwards6 bool // the host did before we had it do so
 }
 
 // TUNHostOptions say how the host is put back after a crash.
@@ -189,6 +192,9 @@ func (h *TUNHost) removeLeftovers() error {
 	if err := left.run(h.handle); err != nil {
 		return fmt.Errorf("remove what an earlier process left: %w", err)
 	}
+	four, _ := readSysctl("net/ipv4/ip_forward")
+	six, _ := readSysctl(forwardingAll6) // not there without IPv6
+	h.forwards4, h.forwards6 = four == "1", six == "1"
 	return h.save()
 }
 
@@ -232,6 +238,11 @@ func (h *TUNHost) Apply(rules TUNHostRules) error {
 	h.rules = normal
 	return nil
 }
+
+// Forwards tells whether the host forwarded IPv4 and IPv6 when h was opened. Where it
+// did not, nothing may be written to the device that is neither translated nor for
+// the host itself: it would be forwarded now.
+func (h *TUNHost) Forwards() (ipv4, ipv6 bool) { return h.forwards4, h.forwards6 }
 
 // Limits lists what is not taken of the rules last applied, and what could not be
 // put back, for the operator.

@@ -101,7 +101,7 @@ func (f *Forwarder) putCopy(data []byte, in uint16, v Verdict) Verdict {
 // came, to a host that has no copy: one that has routed them to us by a port
 // without link addresses. The packet at hand goes back by its verdict.
 func (f *Forwarder) handBack(p, last *Packet, held *heldFragments) {
-	if !f.snap.ports[p.In%MaxPorts].L3 {
+	if !f.snap.ports[p.In%MaxPorts].L3 || f.straysFrom(p) {
 		held.drop()
 		return
 	}

@@ -80,6 +80,9 @@ func (r *Rules) Publish() {
 // and the ports that may not be handed out.
 func (r *Rules) publishOwn(s *snapshot) {
 	s.own = r.ownTable()
+	for _, a := range r.host.Addrs {
+		s.host = append(s.host, conntrack.AddrFrom(a))
+	}
 	for _, p := range r.owned {
 		s.owned = append(s.owned, connected{conntrack.AddrFrom(p.Addr()), newPrefix(p)})
 	}

@@ -25,9 +25,12 @@ type PortInfo struct {
 	Index uint16
 	Name  string
 	MTU   int  // bytes of an IP packet
-	L3    bool // no link addresses
+	L3    bool // no link addresses: what the host has routed to us is routed on by it
 	Up    bool
-	Addrs []netip.Prefix // the host's addresses there
+	// With L3: whether the host routes on what is not ours either, of IPv4 and of IPv6.
+	// Where it does not, what we pass is for the host alone.
+	Forwards4, Forwards6 bool
+	Addrs                []netip.Prefix // the host's addresses there
 
 	addrs []connected
 }

@@ -38,6 +38,7 @@ type snapshot struct {
 	helpers   bool     // some service has one
 	ftpData   bool     // some service takes data connections of FTP that nobody has announced
 	inside    []prefix // networks whose packets are ours to translate or to refuse
+	host      []conntrack.Addr
 }
 
 type serviceEntry struct {

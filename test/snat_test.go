@@ -132,6 +132,39 @@ func nothingLeavesUnchanged(t *testing.T, c *cluster) {
 	}
 }
 
+// TestStrays has servers that no SNAT rule is about: a host that forwards nothing lets
+// nothing of theirs out, and one that forwards lets it out as it does without us.
+func TestStrays(t *testing.T) {
+	for _, forward := range []bool{false, true} {
+		configure := func(c *lab.Cluster, io string) string {
+			text := site(c, io)
+			return text[:strings.Index(text, "snat:\n")]
+		}
+		t.Run(fmt.Sprintf("forwarding %t", forward), func(t *testing.T) {
+			eachFamily(t, lab.Config{Forward: forward}, configure, func(t *testing.T, c *cluster) {
+				server := c.Servers[0]
+				inside, outside := c.capture(server, "eth0"), c.capture(c.Client, "eth0")
+				ip := func(proto layers.IPProtocol) gopacket.SerializableLayer {
+					return ipHeader(server.Addr, c.Client.Addr, proto, 0)
+				}
+				ether := ethernet(inside.mac, c.gatewayMAC(), server.Addr)
+				inside.send(frame(t, ether, ip(layers.IPProtocolUDP), &layers.UDP{SrcPort: 50_005, DstPort: 50_006}, gopacket.Payload("stray")))
+				inside.send(frame(t, ether, ip(layers.IPProtocolTCP), &layers.TCP{SrcPort: 50_007, DstPort: 50_008, SYN: true}))
+				roundRobin(t, c)
+				left := func(p gopacket.Packet) bool { return c.Config.Inside().Contains(source(p)) }
+				if forward {
+					outside.wait(2, "strays of a server", left)
+					return
+				}
+				time.Sleep(settle)
+				for _, p := range outside.seen(left) {
+					t.Errorf("left the cluster:\n%v", p)
+				}
+			})
+		})
+	}
+}
+
 // gatewayMAC is where frames of the servers to the gateway go.
 func (c *cluster) gatewayMAC() net.HardwareAddr {
 	c.t.Helper()

@@ -79,5 +79,5 @@
 //
 // With io: tun there is one port, the device that the host routes to. The host
 // sends, so that all its links count as ways out, and what is none of ours goes
-// back to it as it came.
+// back to it as it came; if it forwards nothing by itself, only what is for it.
 package director

@@ -163,14 +163,17 @@ func TestSweepBetweenBatches(t *testing.T) {
 }
 
 // A port without link addresses: the host routed a packet to us, and gets back
-// what is none of ours, byte for byte.
+// what is none of ours, byte for byte; where it routes nothing itself, only what is
+// for the host.
 func TestPassGoesBack(t *testing.T) {
 	r := newRig(t)
 	near, _ := ifacetest.NewNetworkPair()
-	r.rules.SetPorts([]nat.PortInfo{{Index: 5, Name: "tun", MTU: 1500, L3: true, Up: true}})
+	tun := nat.PortInfo{Index: 5, Name: "tun", MTU: 1500, L3: true, Up: true, Forwards4: true, Forwards6: true}
+	r.rules.SetPorts([]nat.PortInfo{tun})
 	r.rules.SetRoutes([]nat.Route{
 		{Dst: netip.MustParsePrefix("192.168.88.0/24"), Port: 5}, {Dst: netip.MustParsePrefix("10.0.0.0/24"), Port: 5},
 	})
+	r.rules.SetHost(nat.HostAddresses{Addrs: []netip.Addr{netip.MustParseAddr("192.168.88.1")}})
 	r.rules.Publish()
 	must(t, r.shard.setPort(&port{index: 5, l3: true, queue: near}))
 
@@ -187,6 +190,22 @@ func TestPassGoesBack(t *testing.T) {
 		sent := near.Sent()
 		if len(sent) != 1 || !bytes.Equal(sent[0].Data, f.Data) || sent[0].Offload != f.Offload {
 			t.Errorf("%s: %+v came back of %+v", name, sent, f)
+		}
+	}
+	tun.Forwards4 = false
+	r.rules.SetPorts([]nat.PortInfo{tun})
+	r.rules.Publish()
+	toHost := tcp(clientMAC, clientMAC, "192.168.88.21:1", "192.168.88.1:2", "S", 1, 2, 3)[14:]
+	for _, row := range []struct {
+		name string
+		data []byte
+		back int
+	}{{"foreign", other, 0}, {"for the host", toHost, 1}, {"IPv6", ipv6, 1}} {
+		near.ForgetSent()
+		near.Inject(row.data)
+		r.shard.serve(r.shard.ports[5])
+		if sent := near.Sent(); len(sent) != row.back {
+			t.Errorf("%s: a host that forwards no IPv4 gets %d back, want %d", row.name, len(sent), row.back)
 		}
 	}
 	near.ForgetSent()

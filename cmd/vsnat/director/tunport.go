@@ -68,8 +68,9 @@ func hasAddress(t iface.Topology) bool {
 }
 
 // throughTUN makes one port of all: the device, which has all their addresses.
-func throughTUN(ports []nat.PortInfo) []nat.PortInfo {
+func throughTUN(ports []nat.PortInfo, host *iface.TUNHost) []nat.PortInfo {
 	tun := nat.PortInfo{Index: tunPort, Name: tunName, MTU: tunMTU, L3: true, Up: true}
+	tun.Forwards4, tun.Forwards6 = host.Forwards()
 	for _, p := range ports {
 		tun.Addrs = append(tun.Addrs, p.Addrs...)
 	}

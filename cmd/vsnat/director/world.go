@@ -82,7 +82,7 @@ func (d *director) follow() (first error) {
 	}
 	routes := d.routes()
 	if d.tunHost != nil {
-		ports = throughTUN(ports)
+		ports = throughTUN(ports, d.tunHost)
 	} else {
 		d.neighbours.SetPorts(d.neighbourPorts())
 		d.neighbours.SetPermanent(d.permanent())

@@ -260,7 +260,7 @@ func TestBusyEndpoints(t *testing.T) {
 
 func TestThroughTUN(t *testing.T) {
 	p := netip.MustParsePrefix
-	got := throughTUN([]nat.PortInfo{{Index: 3, Name: "a", Addrs: []netip.Prefix{p("192.0.2.1/24")}}, {Index: 1, Name: "b", Addrs: []netip.Prefix{p("10.0.0.1/8")}}})
+	got := throughTUN([]nat.PortInfo{{Index: 3, Name: "a", Addrs: []netip.Prefix{p("192.0.2.1/24")}}, {Index: 1, Name: "b", Addrs: []netip.Prefix{p("10.0.0.1/8")}}}, &iface.TUNHost{})
 	if len(got) != 1 || got[0].Index != tunPort || !got[0].L3 || !got[0].Up || !slices.Equal(got[0].Addrs, []netip.Prefix{p("192.0.2.1/24"), p("10.0.0.1/8")}) {
 		t.Errorf("got %+v", got)
 	}
