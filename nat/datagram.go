@@ -2,7 +2,11 @@
 
 package nat
 
-import "github.com/vsnat/vsnat/conntrack"
+import (
+	"slices"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
 
 // The way of a datagram in fragments. They wait until it is whole. Then the
 // leader, which has the ports, goes the way of a whole packet, and the others
@@ -115,6 +119,21 @@ func (f *Forwarder) handBack(p, last *Packet, held *heldFragments) {
 			f.counters.drops[v.Reason]++
 		}
 	}
+}
+
+// straysFrom tells whether a packet that is not ours would leave a host that does not
+// route such packets, only because it was routed to us: what a real server sends to
+// others, most of all, would show its address there.
+func (f *Forwarder) straysFrom(p *Packet) bool {
+	port := &f.snap.ports[p.In%MaxPorts]
+	if !port.L3 {
+		return false
+	}
+	ip := ipHeader(p.Data)
+	if ip.is6() && port.Forwards6 || !ip.is6() && port.Forwards4 {
+		return false
+	}
+	return !slices.Contains(f.snap.host, ip.dst())
 }
 
 // following is what the other fragments of a datagram take from its leader.

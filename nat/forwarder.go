@@ -23,7 +23,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"time"
 	"unsafe"
 
@@ -173,21 +172,6 @@ func (f *Forwarder) forward(p *Packet) Verdict {
 		return f.fragment(p, h)
 	}
 	return f.whole(p, h)
-}
-
-// straysFrom tells whether a packet that is not ours would leave a host that does not
-// route such packets, only because it was routed to us: what a real server sends to
-// others, most of all, would show its address there.
-func (f *Forwarder) straysFrom(p *Packet) bool {
-	port := &f.snap.ports[p.In%MaxPorts]
-	if !port.L3 {
-		return false
-	}
-	ip := ipHeader(p.Data)
-	if ip.is6() && port.Forwards6 || !ip.is6() && port.Forwards4 {
-		return false
-	}
-	return !slices.Contains(f.snap.host, ip.dst())
 }
 
 // whole decides about a packet that has its ports: not a fragment, or the
