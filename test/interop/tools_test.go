@@ -6,6 +6,7 @@ package interop
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -53,6 +54,17 @@ func TestTraceroute(t *testing.T) {
 		c := lab.Start(t, lab.Config{Servers: 1, Router: true, Far: true, IPv6: ipv6})
 		direct(t, c, site(c, "packet", tcp(lab.PagePort)))
 		vip, far := c.Config.VIP().String(), c.Far.Addr.String()
+		// All hosts on the way know each other then: a probe is sent once.
+		for _, to := range []string{vip, far} {
+			node := c.Client
+			if to == far {
+				node = c.Servers[0]
+			}
+			run(t, node, "ping", "-n", "-c", "1", "-W", "5", to)
+		}
+		if page, err := c.Client.Get(t.Context(), "http://"+net.JoinHostPort(vip, fmt.Sprint(lab.PagePort))+"/"); err != nil {
+			t.Fatalf("the service: %q, %v", page, err)
+		}
 		outward := []string{c.Config.Gateway().String(), c.Router.Addr.String(), c.Client.Addr.String(), far}
 		for _, row := range []struct {
 			what string
