@@ -164,6 +164,11 @@ func (a *asker) ask() error {
 		n += k
 	}
 	if a.o.close {
+		// The server ends first. Who does is left with the port for a minute, and the
+		// client has none to spare.
+		if _, err := a.conn.Read(a.buffer[:]); err != io.EOF {
+			return fmt.Errorf("after the end of the page: %w", err)
+		}
 		a.conn.Close()
 		a.conn = nil
 	}

@@ -54,6 +54,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -67,6 +68,9 @@ func main() {
 	// Processes of the lab that are called vsnat become that; see lab.MainBuilt.
 	called := filepath.Base(os.Args[0]) == "vsnat"
 	if !called && !measures(os.Args) {
+		// One thread, as the programs have that people measure with: a second one
+		// only looks for work where the director wants to do some.
+		runtime.GOMAXPROCS(1)
 		os.Exit(status(root.Execute()))
 	}
 	source := ""

@@ -26,8 +26,9 @@ const (
 	patience = conntrack.Time(50 * time.Microsecond)
 	// impatience is what is not worth looking for.
 	impatience = conntrack.Time(5 * time.Microsecond)
-	// wanted is how long it takes to yield a processor that others want.
-	wanted = conntrack.Time(15 * time.Microsecond)
+	// wanted is how long it takes to yield a processor that others want for good, and
+	// not just to deal with what they were sent.
+	wanted = conntrack.Time(500 * time.Microsecond)
 	// retreat is for how long it is left to them.
 	retreat = conntrack.Time(20 * time.Millisecond)
 )
