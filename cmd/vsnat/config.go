@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,12 +23,15 @@ type configInitOptions struct{ reference bool }
 func newConfigInitCommand() *cobra.Command {
 	var o configInitOptions
 	c := &cobra.Command{
-		Use:     "init",
-		Short:   "Print a configuration to start from",
+		Use:   "init",
+		Short: "Print a configuration to start from",
+		Long: `Prints the configuration of a small cluster, and below it every key there is
+with its meaning, as comments. With --reference these are no comments, but a
+configuration that says all there is to say.`,
 		Example: "  vsnat config init > vsnat.yaml\n  vsnat config init --reference | less",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			text := config.Minimal()
+			text := config.Minimal() + "\n" + commented(config.Reference())
 			if o.reference {
 				text = config.Reference()
 			}
@@ -37,6 +41,18 @@ func newConfigInitCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&o.reference, "reference", false, "print every key there is, and what it means")
 	return c
+}
+
+// commented makes a comment of each line of a configuration that is none.
+func commented(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if word := strings.TrimSpace(line); word != "" && word[0] != '#' {
+			b.WriteByte('#')
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 func newConfigCheckCommand() *cobra.Command {
