@@ -24,7 +24,7 @@ var ofIPv4Alone = map[string][]string{
 	"a datagram has a checksum": {"one-packet", "route", "udp"},
 	"the header is another":     {"damaged", "icmp-errors", "sctp-icmp", "sources", "tcp-checksums"},
 	"an address in FTP's text": {"ftp-active", "ftp-bounce", "ftp-extended", "ftp-hairpin", "ftp-life", "ftp-marks", "ftp-on-host", "ftp-passive",
-		"ftp-persistent", "ftp-ports", "ftp-split"},
+		"ftp-persistent", "ftp-port-again", "ftp-ports", "ftp-split"},
 	"addresses without a counterpart": {"marks-everywhere", "marks-network", "marks-on-host", "reuse-mtu", "snat", "snat-classes", "snat-deleted",
 		"tunnel", "tunnel-families", "tunnel-source"},
 	"a mark is listed as an address":    {"marks-persistent", "persist-mark"},

@@ -88,8 +88,8 @@ func (f *Forwarder) expected(c *conntrack.Conn) {
 func (f *Forwarder) expect(c *conntrack.Conn) (made bool, r Reason) {
 	life := f.snap.settings.Timeouts[conntrack.Listen]
 	d, outcome := f.table.InsertChild(&f.spec, c, f.now, life)
-	if d != nil && (outcome == conntrack.Exists && d.Dest == f.spec.Dest || outcome == conntrack.Clash) &&
-		(over(d.State) || d.State == conntrack.Listen) {
+	if d != nil && (outcome == conntrack.Exists || outcome == conntrack.Clash) &&
+		(over(d.State) || d.State == conntrack.Listen && (outcome == conntrack.Clash || d.Dest == f.spec.Dest)) {
 		f.table.Remove(d, conntrack.Deleted)
 		d, outcome = f.table.InsertChild(&f.spec, c, f.now, life)
 	}
