@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"fmt"
+
+	"github.com/vsnat/vsnat/sched/health"
+)
+
+// The weight of a server: in one place, from all that has a say in it. What an
+// operator orders comes before what checks say, and that before the configuration.
+
+// An override is what an operator has ordered of a server.
+type override uint8
+
+const (
+	noOverride  override = iota
+	drained              // no new connections; the present ones stay
+	maintenance          // the same, and checks and panic have nothing to say either
+)
+
+// A standing is all that counts for the weight of one server. Who changes a field
+// of it calls the roster, which has the scheduler hear of what follows.
+type standing struct {
+	configured int // of the configuration, or of `server edit` since
+	order      override
+	state      health.State // of all its checks together
+	checked    bool         // it has a check that may take it out
+	trusted    bool         // while its state is Unknown it is used
+	panicking  bool         // too few servers of the service are left: checks are not believed
+	suggested  int          // by a check that reads a weight; -1: none does
+	lowered    int          // a check subtracts as much
+	permille   int          // of slow start: 0 is none, 1 to 1000 how far it has come
+}
+
+// usable reports whether checks and orders leave a server its connections.
+func (s *standing) usable() bool { return s.order == noOverride && s.healthy() }
+
+// healthy reports whether checks alone do.
+func (s *standing) healthy() bool {
+	if !s.checked {
+		return true
+	}
+	return s.state == health.Up || s.state == health.Unknown && s.trusted
+}
+
+// weight returns the weight that the scheduler is to see, 0 to control.MaxWeight,
+// and why, if it is not the configured one: a word or two for people.
+func (s *standing) weight() (w int, why string) {
+	switch {
+	case s.order == maintenance:
+		return 0, "maintenance"
+	case s.order == drained:
+		return 0, "drained"
+	case !s.healthy() && !s.panicking && s.state == health.Unknown:
+		return 0, "not checked yet"
+	case !s.healthy() && !s.panicking:
+		return 0, "down"
+	case !s.healthy():
+		return s.configured, "down, used in panic"
+	}
+	w = s.configured
+	if s.suggested >= 0 && w > 0 {
+		w, why = s.suggested, fmt.Sprintf("weight %d by its check", s.suggested)
+	}
+	if s.lowered > 0 && w > 0 {
+		w, why = max(w-s.lowered, 0), fmt.Sprintf("lowered by %d", s.lowered)
+	}
+	if s.permille > 0 && s.permille < 1000 && w > 1 {
+		w, why = max(w*s.permille/1000, 1), fmt.Sprintf("slow start, %d %%", s.permille/10)
+	}
+	return w, why
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"net/netip"
+)
+
+// A Signal is what the packets of clients say about a server, beside what checks
+// find out. It counts as a result of each check of the server: as N failures, or
+// as one success. A server without a check has a machine of its own for them.
+type Signal struct {
+	// Server is where the server serves, and Proto the number of its protocol
+	// (6 TCP, 17 UDP, 132 SCTP). A signal concerns the server in all services.
+	Server netip.AddrPort
+	Proto  uint8
+	Kind   SignalKind
+	N      int    // how often since the last signal of the kind, at least 1
+	Detail string // for people, one line: "SYN without answer, 3 in 1s"
+}
+
+// A SignalKind says what was seen.
+type SignalKind uint8
+
+// What may be seen.
+const (
+	// Answered is the good one: a SYN-ACK or an answer to a datagram came.
+	Answered SignalKind = iota
+	// Silent is a SYN or datagrams that went to the server and no answer came.
+	Silent
+	// Refused is a RST or port unreachable in answer to the first packet.
+	Refused
+)
+
+func (k SignalKind) String() string {
+	switch k {
+	case Answered:
+		return "answered"
+	case Silent:
+		return "silent"
+	}
+	return "refused"
+}
+
+// Listener takes signals. It never blocks and keeps nothing of what it is given;
+// any goroutine may call it, but not one that moves packets: what that saw is
+// collected between batches.
+type Listener interface {
+	Signal(Signal)
+}
