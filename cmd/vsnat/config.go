@@ -59,9 +59,9 @@ func newConfigCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say whether a configuration is right, and where it is not",
-		Long: `Reads a configuration as vsnat run would and tells everything that is wrong
-with it, each with line and column. "-" reads standard input. The status is 0
-if it is right and 1 if not.`,
+		Long: `Reads a configuration as vsnat run would, with the files that it includes and the
+environment, and tells everything that is wrong with it, each with file, line and
+column. "-" reads standard input. The status is 0 if it is right and 1 if not.`,
 		Example: "  vsnat config check vsnat.yaml && vsnat reload",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -85,11 +85,7 @@ func readConfig(c *cobra.Command, path string) (*config.Config, error) {
 	if path != "-" {
 		return config.Read(path)
 	}
-	data, err := io.ReadAll(io.LimitReader(c.InOrStdin(), config.MaxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	return config.Parse("standard input", data)
+	return config.ReadFrom("standard input", c.InOrStdin())
 }
 
 func newConfigDiffCommand(r *remote) *cobra.Command {

@@ -10,12 +10,23 @@ import (
 )
 
 // Position is a place in a configuration file, counted from 1; columns count
-// characters. The zero Position means the file as a whole.
-type Position struct{ Line, Column int }
+// characters. Line 0 means the file as a whole.
+type Position struct {
+	Line, Column int
+	File         string // as messages call it; "": the one that is being read
+}
+
+// from is a position for somebody who reads at another one: "line 3", or with the
+// name of the file if that is another.
+func (at Position) from(other Position) string {
+	if at.File == other.File {
+		return fmt.Sprintf("line %d", at.Line)
+	}
+	return fmt.Sprintf("%s:%d", at.File, at.Line)
+}
 
 // Problem is one thing that is wrong with a configuration file.
 type Problem struct {
-	File string
 	Position
 	Message string // what is wrong; no capital, no full stop
 	Hint    string // the next step; may be ""
@@ -56,16 +67,20 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// problems collects what is wrong with one file.
+// problems collects what is wrong with a configuration, which may be in several
+// files.
 type problems struct {
-	file string
+	file string   // that is being read
+	env  Lookup   // what references to the environment mean; nil: there may be none
+	read []string // the files in the order in which they are told
 	list []Problem
 }
 
 // add notes a problem. The hint comes before the format's arguments so that
 // no call can forget it.
 func (p *problems) add(at Position, hint, format string, args ...any) {
-	p.list = append(p.list, Problem{File: p.file, Position: at, Message: fmt.Sprintf(format, args...), Hint: hint})
+	at.File = cmp.Or(at.File, p.file)
+	p.list = append(p.list, Problem{Position: at, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 // err is nil, or all problems as an *Error.
@@ -74,7 +89,8 @@ func (p *problems) err() error {
 		return nil
 	}
 	slices.SortStableFunc(p.list, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return cmp.Or(cmp.Compare(slices.Index(p.read, a.File), slices.Index(p.read, b.File)),
+			cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	shown := p.list[:min(len(p.list), MaxProblems)]
 	return &Error{Problems: shown, More: len(p.list) - len(shown)}

@@ -34,7 +34,7 @@ func (p reader) marks(list []rawMark) (out []control.MarkSpec, single map[netip.
 		for j, other := range out {
 			mark := other.Mark
 			if other.Mark = m.Mark; other == m {
-				p.add(raw.At, "remove one of them: the first counts", "what this rule matches gets mark %d in line %d already", mark, places[j].Line)
+				p.add(raw.At, "remove one of them: the first counts", "what this rule matches gets mark %d in %s already", mark, places[j].from(raw.At))
 				break
 			}
 		}

@@ -237,5 +237,5 @@ func quote(s string) string {
 	if plain {
 		return s
 	}
-	return strconv.Quote(s)
+	return strconv.Quote(undollared(s))
 }

@@ -182,22 +182,32 @@ func TestMistakes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := Parse("f", []byte(tt.text))
-			var refused *Error
-			if !errors.As(err, &refused) {
-				t.Fatalf("got %+v, %v; want %s", c, err, tt.want)
+			if err == nil {
+				t.Fatalf("got %+v; want %s", c, tt.want)
 			}
-			var got []string
-			for _, p := range refused.Problems {
-				got = append(got, p.String())
-				if p.Hint == "" {
-					t.Errorf("no hint: %s", p)
-				}
-			}
-			if joined := strings.Join(got, " | "); joined != tt.want {
+			joined := inOneLine(t, err)
+			if joined != tt.want {
 				t.Errorf("got  %s\nwant %s", joined, tt.want)
 			}
 		})
 	}
+}
+
+// inOneLine is what was refused, each problem of which must have a hint.
+func inOneLine(t *testing.T, err error) string {
+	t.Helper()
+	var refused *Error
+	if !errors.As(err, &refused) {
+		t.Fatalf("%v is no refusal", err)
+	}
+	var list []string
+	for _, p := range refused.Problems {
+		list = append(list, p.String())
+		if p.Hint == "" {
+			t.Errorf("no hint: %s", p)
+		}
+	}
+	return strings.Join(list, " | ")
 }
 
 // A hint names the word that was probably meant.

@@ -15,28 +15,6 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
 
-// Parse makes a Config of the text of a file. name is what the file is called
-// in messages. The error is an *Error that tells everything that is
-// wrong, or a read problem's.
-func Parse(name string, data []byte) (*Config, error) {
-	p := &problems{file: name}
-	if len(data) > MaxFile {
-		p.add(Position{}, "is it really a configuration?", "the file is larger than %d MiB", MaxFile>>20)
-		return nil, p.err()
-	}
-	tree := parseTree(data, p)
-	if tree == nil {
-		return nil, p.err()
-	}
-	var raw rawFile
-	decode(tree, reflect.ValueOf(&raw).Elem(), "the configuration", p)
-	c := reader{problems: p}.config(&raw)
-	if err := p.err(); err != nil {
-		return nil, err
-	}
-	return c, nil
-}
-
 // reader turns the raw layer into the typed one.
 type reader struct{ *problems }
 
@@ -135,7 +113,7 @@ func (p reader) interfaces(list words) []string {
 		case len(t.value) > 15 && !strings.ContainsAny(t.value, "*?["):
 			p.add(t.at, "a link's name has at most 15 characters", "%.40q is too long for the name of a link", t.value)
 		case seen[t.value].Line != 0:
-			p.add(t.at, "remove one of them", "%s is given twice, first in line %d", t.value, seen[t.value].Line)
+			p.add(t.at, "remove one of them", "%s is given twice, first in %s", t.value, seen[t.value].from(t.at))
 		default:
 			seen[t.value] = t.at
 			out = append(out, t.value)
@@ -161,7 +139,7 @@ func (p reader) addresses(list words) []netip.Prefix {
 			continue
 		}
 		if first, twice := seen[prefix.Addr()]; twice {
-			p.add(t.at, "remove one of them", "%s is given twice, first in line %d", prefix.Addr(), first.Line)
+			p.add(t.at, "remove one of them", "%s is given twice, first in %s", prefix.Addr(), first.from(t.at))
 			continue
 		}
 		seen[prefix.Addr()] = t.at
@@ -217,7 +195,7 @@ func (p reader) routes(list []rawRoute) []Route {
 			continue
 		}
 		if first, twice := seen[prefix]; twice {
-			p.add(raw.Destination.at, "remove one of them", "there are two routes to %s, the first in line %d", prefix, first.Line)
+			p.add(raw.Destination.at, "remove one of them", "there are two routes to %s, the first in %s", prefix, first.from(raw.Destination.at))
 			continue
 		}
 		seen[prefix] = raw.Destination.at

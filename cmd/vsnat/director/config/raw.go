@@ -54,6 +54,7 @@ func (w words) first() text {
 }
 
 type rawFile struct {
+	Include    words        `key:"include"`
 	Interfaces words        `key:"interfaces"`
 	IO         text         `key:"io"`
 	Guard      text         `key:"guard"`
@@ -216,7 +217,8 @@ func scalar(n ast.Node, name string, p *problems) text {
 		p.add(at, "write a value after the colon, or remove the key", "%s has no value", name)
 		return text{at: at, refused: true}
 	case *ast.StringNode:
-		return text{value: n.Value, at: at}
+		value, ok := p.expand(n.Value, at)
+		return text{value: value, at: at, refused: !ok}
 	case ast.ScalarNode:
 		// As written: 010 and 1_000 mean to us what they say.
 		return text{value: n.GetToken().Value, at: at}
@@ -283,7 +285,7 @@ func decodePairs(n ast.Node, into *pairs, name string, p *problems) {
 	for _, v := range m.Values {
 		key := text{value: v.Key.GetToken().Value, at: start(v)}
 		if first, twice := seen[key.value]; twice {
-			p.add(key.at, "remove one of them", "%.60q is given twice, first in line %d", key.value, first.Line)
+			p.add(key.at, "remove one of them", "%.60q is given twice, first in %s", key.value, first.from(key.at))
 			continue
 		}
 		seen[key.value] = key.at
@@ -296,7 +298,7 @@ func decodePair(pair *ast.MappingValueNode, into reflect.Value, seen map[string]
 	key, at := pair.Key.GetToken().Value, start(pair)
 	first, twice := seen[key]
 	if twice {
-		p.add(at, "remove one of them", "%.60q is given twice, first in line %d", key, first.Line)
+		p.add(at, "remove one of them", "%.60q is given twice, first in %s", key, first.from(at))
 		return
 	}
 	seen[key] = at

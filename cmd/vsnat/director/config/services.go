@@ -26,7 +26,7 @@ func (p reader) services(list []rawService, c Compat) []located {
 			continue
 		}
 		if first, twice := seen[s.ServiceKey]; twice {
-			p.add(s.at, "remove one of them, or give it another port", "service %s is given twice, first in line %d", s.ServiceKey, first.Line)
+			p.add(s.at, "remove one of them, or give it another port", "service %s is given twice, first in %s", s.ServiceKey, first.from(s.at))
 			continue
 		}
 		seen[s.ServiceKey] = s.at
@@ -154,7 +154,7 @@ func (p reader) servers(list []rawServer, s *located) {
 			"tunnel": raw.Tunnel, "tunnel-port": raw.TunnelPort, "tunnel-checksum": raw.TunnelChecksum,
 		}, raw.Address.at)
 		if first, twice := seen[endpoint]; twice {
-			p.add(raw.Address.at, "remove one of them; to give it more connections, raise its weight", "server %s is given twice, first in line %d", endpoint, first.Line)
+			p.add(raw.Address.at, "remove one of them; to give it more connections, raise its weight", "server %s is given twice, first in %s", endpoint, first.from(raw.Address.at))
 			continue
 		}
 		seen[endpoint] = raw.Address.at
@@ -197,10 +197,10 @@ func (p reader) snat(list []rawSNAT) []control.SNATSpec {
 				continue
 			}
 			if other.From == spec.From {
-				p.add(raw.From.at, "remove one of them", "there are two SNAT rules for %s, the first in line %d", spec.From, places[j].Line)
+				p.add(raw.From.at, "remove one of them", "there are two SNAT rules for %s, the first in %s", spec.From, places[j].from(raw.From.at))
 				break
 			}
-			p.add(raw.From.at, "each source has one rule: make the networks disjoint", "the source network %s overlaps %s in line %d", spec.From, other.From, places[j].Line)
+			p.add(raw.From.at, "each source has one rule: make the networks disjoint", "the source network %s overlaps %s in %s", spec.From, other.From, places[j].from(raw.From.at))
 			break
 		}
 		out, places = append(out, spec), append(places, raw.From.at)
@@ -260,9 +260,9 @@ func (p reader) cross(services []located, addresses []netip.Prefix, marked map[n
 			switch {
 			case addr == s.Address.Addr(): // told by serverFaults
 			case isVirtual:
-				p.add(s.servers[i], "give the address of the real server", "server %s is the address of the service in line %d", addr, at.Line)
+				p.add(s.servers[i], "give the address of the real server", "server %s is the address of the service in %s", addr, at.from(s.servers[i]))
 			case marked[addr].Line > 0:
-				p.add(s.servers[i], "give the address of the real server", "server %s is the address that the rule in line %d makes the director's", addr, marked[addr].Line)
+				p.add(s.servers[i], "give the address of the real server", "server %s is the address that the rule in %s makes the director's", addr, marked[addr].from(s.servers[i]))
 			case own[addr]:
 				p.add(s.servers[i], "give the address of the real server", "server %s is an address of the director (addresses)", addr)
 			}

@@ -5,6 +5,7 @@ package config
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -87,7 +88,7 @@ func badByte(data []byte) (Position, string) {
 			what = "a control character"
 		}
 		if what != "" {
-			return Position{line, utf8.RuneCount(data[begin:i]) + 1}, what
+			return Position{Line: line, Column: utf8.RuneCount(data[begin:i]) + 1}, what
 		}
 		i += size
 		if r == '\n' {
@@ -122,13 +123,19 @@ func unused(t token.Type) (what, hint string) {
 // configuration has, and notes the first that is not.
 func allowed(tokens token.Tokens, p *problems) bool {
 	flow := 0
-	for _, t := range tokens {
+	for i, t := range tokens {
 		if what, hint := unused(t.Type); what != "" {
 			p.add(place(t), hint, "%s is not used in a configuration", what)
 			return false
 		}
 		switch t.Type {
-		case token.SequenceStartType, token.MappingStartType:
+		case token.MappingStartType:
+			if flow > 0 && i > 0 && strings.HasSuffix(tokens[i-1].Value, "$") {
+				p.add(place(tokens[i-1]), "in [ ] and { } write \"${NAME}\"", "a reference to the environment is not in quotes")
+				return false
+			}
+			flow++
+		case token.SequenceStartType:
 			flow++
 		case token.SequenceEndType, token.MappingEndType:
 			flow--
@@ -147,7 +154,7 @@ func place(t *token.Token) Position {
 	if t == nil || t.Position == nil {
 		return Position{}
 	}
-	return Position{t.Position.Line, t.Position.Column}
+	return Position{Line: t.Position.Line, Column: t.Position.Column}
 }
 
 // start is where the text of a node begins. The token of a block mapping is
