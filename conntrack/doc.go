@@ -43,7 +43,8 @@ and by (client, dest) for what leaves, and looked for second. Whether the destin
 [Table.Lookup] has to be told.
 
 A FullNAT connection, which exists so that an inside host can be the client of
-a service on its own network, breaks the rule: its reply, Dest to Local, arrives
+a service on its own network and that a server with another gateway can answer, breaks
+the rule: its reply, Dest to Local, arrives
 for an address of ours too, and from another endpoint. It therefore takes a
 second slot, an alias with the key (Dest, Local) that points to the first. The
 alias is found like any connection, which keeps the walk free of special cases,

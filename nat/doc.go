@@ -253,6 +253,21 @@ none, is dropped as reply-clash; a connection that is over gives way.
 A client on the servers' link would get its reply past us. It appears with the
 virtual address and a port of its own there: full NAT.
 
+# Full NAT
+
+A server whose way back does not lead here answers past us, and its clients hear from
+somebody they do not know. Full NAT ([ServerSpec].Source) has it see a local address of
+ours instead of the client's; see fullnat.go for which address and which port. It is
+switched for a server by itself (SourceAuto, [Rules.SetFullNAT]): connections keep what
+they began with, but for handshakes without an answer, whose next SYN begins anew. What
+the server knows of its client is lost: its log has our address.
+
+A connection takes two slots of the table. Ports are shared by connections to different
+server endpoints, so that a local address is good for some 64,000 connections to each,
+over ones in TIME_WAIT included (4,535 where the host has the address too). When they are
+used up, what nobody has answered gives way, and then new connections are refused as
+no-local-port. A local address that is ours no longer takes its connections with it.
+
 # Port mapping
 
 An inside endpoint gets one port of an address, for all its connections of one

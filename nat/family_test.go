@@ -19,12 +19,12 @@ import (
 // ofIPv4Alone are the scripts that make no sense in IPv6 as they stand, by the reason.
 // Most have one beside them that begins with ipv6-.
 var ofIPv4Alone = map[string][]string{
-	"IPv6 is not cut on its way": {"fragments", "fragment-flood", "ftp-large", "mtu", "route-errors", "sctp-checksums", "sctp-fragments",
+	"IPv6 is not cut on its way": {"fragments", "fullnat-fragments", "fragment-flood", "ftp-large", "mtu", "route-errors", "sctp-checksums", "sctp-fragments",
 		"tunnel-errors", "tunnel-kinds", "tunnel-mtu"},
 	"a datagram has a checksum": {"one-packet", "route", "udp"},
 	"the header is another":     {"damaged", "icmp-errors", "sctp-icmp", "sources", "tcp-checksums"},
 	"an address in FTP's text": {"ftp-active", "ftp-bounce", "ftp-extended", "ftp-hairpin", "ftp-life", "ftp-marks", "ftp-on-host", "ftp-passive",
-		"ftp-persistent", "ftp-port-again", "ftp-ports", "ftp-split"},
+		"ftp-persistent", "ftp-port-again", "ftp-ports", "ftp-split", "fullnat-ftp"},
 	"addresses without a counterpart": {"marks-everywhere", "marks-network", "marks-on-host", "reuse-mtu", "snat", "snat-classes", "snat-deleted",
 		"tunnel", "tunnel-families", "tunnel-source"},
 	"a mark is listed as an address":    {"marks-persistent", "persist-mark"},

@@ -174,11 +174,14 @@ func (f *Forwarder) prepare(p *Packet, h *parsed, server uint32, dest conntrack.
 		c.State = conntrack.UDP
 	}
 	from := f.hops.lookup(&f.snap.routes, &h.tuple.Src.Addr)
-	if c.Flags&conntrack.InputOnly == 0 && from.link != 0 && from.link == to.link {
-		// Client and server are on one link: the reply would go past us
+	if c.Flags&conntrack.InputOnly == 0 {
+		// Where client and server are on one link the reply would go past us
 		// (RFC 4787, REQ-9: the client appears with our outside address).
-		if !f.hairpin(c) {
+		switch f.hideClient(c, from.link != 0 && from.link == to.link) {
+		case ReasonNoPort:
 			return way{}, drop(ReasonNoPort), false
+		case ReasonNoLocal:
+			return way{}, f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoLocal), false
 		}
 	}
 	w := f.way(c, conntrack.Inbound)

@@ -310,6 +310,9 @@ func (f *Forwarder) renews(c *conntrack.Conn) bool {
 		s.ConnReuseMode&2 != 0 && c.State == conntrack.FinWait && c.Flags&conntrack.InputOnly != 0) {
 		return true
 	}
+	if f.snap.server[c.Server].full && c.Flags&conntrack.FullNAT == 0 && unanswered(c) {
+		return true // its answer went elsewhere; see Rules.SetFullNAT
+	}
 	return s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
 }
 

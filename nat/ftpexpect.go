@@ -37,7 +37,7 @@ func (f *Forwarder) expectActive(c *conntrack.Conn, k *ftpControl, e *ftpEndpoin
 	d.Dest.Port--
 	if c.Flags&conntrack.FullNAT != 0 {
 		// The server must see the client where it sees its control connection.
-		if !f.hairpin(d) {
+		if f.hideClient(d, true) != ReasonNone {
 			return ReasonNone
 		}
 	}

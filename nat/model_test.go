@@ -19,7 +19,7 @@ import (
 
 type modelConn struct {
 	proto                        string
-	client, virtual, dest, local string // local: hairpin only
+	client, virtual, dest, local string // local: hairpin and full NAT only
 	snat                         bool
 	state                        conntrack.State
 	deadline                     time.Duration
@@ -37,6 +37,7 @@ type model struct {
 	gone  map[string]bool // dest endpoints of deleted servers
 	rests map[string]bool // those of weight 0
 	down  string          // what becomes of the connections of deleted servers
+	hides bool            // 10.0.0.4 has full NAT
 	log   []string
 }
 
@@ -146,6 +147,9 @@ func (m *model) open(c *modelConn, d conntrack.Direction) {
 			}
 			return c.dest, c.virtual
 		}
+		if m.full(c.local) || m.full(o.local) {
+			continue // a port for each connection of a server
+		}
 		if o.proto != c.proto || !(o.snat || o.local != "") || !(c.snat || c.local != "") {
 			continue
 		}
@@ -214,6 +218,9 @@ func (m *model) inbound() {
 		c = nil
 	}
 	from, to, reason := m.send(proto, client, virtual, flags)
+	if c == nil && reason == "" && m.full(from) != (to[:8] == "10.0.0.4" && m.hides) {
+		m.fatal("full NAT is for one server: %s came from %s", to, from)
+	}
 	switch {
 	case c != nil && m.gone[c.proto+c.dest]:
 		if reason != "server-gone" {
@@ -238,7 +245,7 @@ func (m *model) inbound() {
 		}
 	default:
 		c = &modelConn{proto: proto, client: client, virtual: virtual, dest: to}
-		if strings.HasPrefix(client, "10.") {
+		if strings.HasPrefix(client, "10.") || m.full(from) {
 			c.local = from
 		} else if from != client {
 			m.fatal("the client's address was changed: %s", from)
@@ -307,9 +314,12 @@ func (m *model) outbound() {
 	}
 }
 
+// full reports whether an endpoint is one that clients have at servers with full NAT.
+func (m *model) full(local string) bool { return strings.HasPrefix(local, "10.0.0.1:") }
+
 // stranger must reach nobody.
 func (m *model) stranger() {
-	c := m.find(func(c *modelConn) bool { return c.snat || c.local != "" })
+	c := m.find(func(c *modelConn) bool { return c.snat || c.local != "" && !m.full(c.local) })
 	if c == nil {
 		return
 	}
@@ -330,9 +340,9 @@ func (m *model) edit() {
 		m.s.step("of", proto+" "+v+modelPorts[proto])
 		switch {
 		case m.gone[proto+dest]:
-			m.s.step("server", dest)
+			m.s.step("server", dest+m.words(dest))
 		case weight:
-			m.s.step("edit-server", fmt.Sprintf("%s weight %d", dest, value))
+			m.s.step("edit-server", fmt.Sprintf("%s weight %d", dest, value)+m.words(dest))
 			continue
 		default:
 			m.s.step("delete-server", dest)
@@ -396,11 +406,19 @@ func (m *model) advance() {
 	recount(m.t, m.s.rules, m.s.f)
 }
 
+// words say how a server gets its packets.
+func (m *model) words(dest string) string {
+	if m.hides && strings.HasPrefix(dest, "10.0.0.4") {
+		return " nat full"
+	}
+	return ""
+}
+
 func TestModel(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(12) {
 		down := []string{"keep", "reset", "repick", "expire"}[seed%4]
 		s := newScript(t, fmt.Sprintf("seed %d, %s", seed, down))
-		m := &model{t: t, s: s, r: rand.New(rand.NewPCG(seed, 1)), gone: map[string]bool{}, rests: map[string]bool{}, down: down}
+		m := &model{t: t, s: s, r: rand.New(rand.NewPCG(seed, 1)), gone: map[string]bool{}, rests: map[string]bool{}, down: down, hides: seed >= 8}
 		words := " on-server-down " + down
 		if down == "expire" {
 			words = ""
@@ -410,7 +428,7 @@ func TestModel(t *testing.T) {
 			for _, proto := range modelProtos {
 				s.step("service", proto+" "+v+modelPorts[proto]+" sched "+map[string]string{"tcp": "wlc", "udp": "rr", "sctp": "wlc"}[proto]+words)
 				for _, d := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"} {
-					s.step("server", d+modelDests[proto])
+					s.step("server", d+modelDests[proto]+m.words(d))
 				}
 			}
 		}

@@ -73,6 +73,7 @@ func (r *Rules) Publish() {
 	r.publishOwn(s)
 	s.marks = r.newMarkTable(s)
 	r.publishTunnels(s)
+	r.publishLocals(s)
 	r.current.Store(s)
 }
 
@@ -102,8 +103,8 @@ func (r *Rules) ownTable() ownTable {
 	var entries []ownEntry
 	for _, a := range r.Ours() {
 		entries = append(entries, ownEntry{
-			addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT,
-			leaving: a.SNAT && !a.Service && !slices.ContainsFunc(r.snats, func(s SNATSpec) bool { return s.To == a.Addr }),
+			addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT, local: a.Local,
+			leaving: a.SNAT && !a.Service && !a.Local && !slices.ContainsFunc(r.snats, func(s SNATSpec) bool { return s.To == a.Addr }),
 			mapped:  r.mappedPorts(a.Addr),
 		})
 	}
@@ -143,7 +144,7 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 				p.add(b.Proto, b.Port)
 			}
 		}
-		if e.service && !e.snat {
+		if (e.service || e.local) && !e.snat {
 			p.allow(hairpinPorts, r.host.EphemeralMin, r.host.EphemeralMax)
 		}
 	}
@@ -212,8 +213,8 @@ func (r *Rules) HostPorts() []HostPorts {
 }
 
 // Ours lists the addresses that packets are taken for: those of services, also
-// by mark rules to a single address, those of SNAT rules, and the owned ones,
-// each once, in the order of addresses.
+// by mark rules to a single address, those of SNAT rules, local ones, and the owned
+// ones, each once, in the order of addresses.
 func (r *Rules) Ours() []OwnAddress {
 	var list []OwnAddress
 	at := make(map[netip.Addr]int)
@@ -242,6 +243,9 @@ func (r *Rules) Ours() []OwnAddress {
 	for _, p := range r.owned {
 		entry(p.Addr())
 	}
+	for _, a := range r.localsInUse() {
+		entry(a).Local = true
+	}
 	slices.SortFunc(list, func(a, b OwnAddress) int { return a.Addr.Compare(b.Addr) })
 	return list
 }
@@ -265,6 +269,7 @@ type ServerInfo struct {
 	Persistent int // templates, retired ones too
 	Overloaded bool
 	Replies    bool // what it sends passes us: it masquerades, or did
+	FullNAT    bool // its new connections get full NAT
 }
 
 // HasService reports whether there is a service of that name.
@@ -281,7 +286,7 @@ func (r *Rules) Services() []ServiceInfo {
 			info.Servers = append(info.Servers, ServerInfo{
 				ServerSpec: d.ServerSpec, Slot: d.slot, Serial: d.serial,
 				Active: d.sched.Active(), Inactive: d.sched.Inactive(), Persistent: d.sched.Templates(), Overloaded: d.sched.Overloaded(),
-				Replies: d.replies,
+				Replies: d.replies, FullNAT: d.hides(),
 			})
 		}
 		list = append(list, info)

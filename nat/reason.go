@@ -54,6 +54,7 @@ const (
 	ReasonWindow      // RST or FIN outside the window
 	ReasonUnsolicited // from outside to a mapped port, from a stranger
 	ReasonNoPort      // no SNAT port left
+	ReasonNoLocal     // no local port left for full NAT
 	ReasonStray       // from a real server, without an entry
 	ReasonHelper      // its helper has to see it with what is around it, or as a whole
 	ReasonHelperFull  // more control connections than helpers remember
@@ -115,6 +116,7 @@ var reasonNames = [NumReasons]string{
 	ReasonWindow:            "out-of-window",
 	ReasonUnsolicited:       "unsolicited",
 	ReasonNoPort:            "no-snat-port",
+	ReasonNoLocal:           "no-local-port",
 	ReasonStray:             "stray-server-packet",
 	ReasonHelper:            "helper",
 	ReasonHelperFull:        "helper-full",

@@ -52,6 +52,7 @@ type Rules struct {
 	snats    []SNATSpec
 	marks    []MarkRule
 	owned    []netip.Prefix
+	local    []netip.Prefix // of full NAT
 	host     HostAddresses
 	ports    []PortInfo
 	routes   []Route
@@ -100,15 +101,16 @@ type service struct {
 
 type server struct {
 	ServerSpec
-	service *service   // may be deleted, too
-	key     ServiceKey // of the service, for the trash
-	slot    uint32
-	serial  uint64
-	sched   *sched.Server
-	gone    bool
-	replies bool        // what it sends passes us: it masquerades, or did
-	last    ServiceSpec // of the service when the server was deleted
-	idle    int         // ticks in the trash without a connection
+	service  *service   // may be deleted, too
+	key      ServiceKey // of the service, for the trash
+	slot     uint32
+	serial   uint64
+	sched    *sched.Server
+	gone     bool
+	switched bool        // to full NAT, with SourceAuto
+	replies  bool        // what it sends passes us: it masquerades, or did
+	last     ServiceSpec // of the service when the server was deleted
+	idle     int         // ticks in the trash without a connection
 }
 
 // trashTicks is how many calls of Tick a deleted server without connections
@@ -260,6 +262,9 @@ func checkServer(k ServiceKey, s ServerSpec) error {
 		return fmt.Errorf("%w: lower threshold %d is above the upper one, %d", ErrInvalid, s.Lower, s.Upper)
 	}
 	if err := checkMethod(k, s); err != nil {
+		return err
+	}
+	if err := checkSourceNAT(s); err != nil {
 		return err
 	}
 	return checkUnicast("server", s.Addr)

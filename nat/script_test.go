@@ -27,8 +27,9 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //
 //	service tcp A:P sched rr [no-server reset] [helper ftp] [on-server-down reset|repick] [idle DURATION]
 //	        [persistent DURATION] [mask ADDR] [one-packet]     edit-service …  the same words
-//	server A:P [weight N] [method nat|route|tunnel]   (of the last service)
+//	server A:P [weight N] [method nat|route|tunnel] [nat full|auto]   (of the last service)
 //	        with a tunnel: tunnel gre, gue PORT, checksum yes
+//	fullnat A:P on|off    local ADDR/BITS
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
 //	service mark N sched rr                        mark6: in IPv6; servers of port 0 take the packet's
 //	mark RULE       delete-mark RULE             in the words of MarkRule.String
@@ -84,6 +85,7 @@ type script struct {
 	ports   []PortInfo
 	host    HostAddresses
 	owned   []netip.Prefix
+	local   []netip.Prefix
 	max     int
 	service ServiceKey
 	dirty   bool
@@ -177,6 +179,7 @@ func (s *script) forwarder() *Forwarder {
 		s.rules.SetRoutes(s.routes)
 		s.rules.SetHost(s.host)
 		s.rules.SetOwned(s.owned)
+		s.rules.SetLocal(s.local)
 		s.rules.Publish()
 		s.dirty = false
 	}
@@ -252,6 +255,8 @@ func (s *script) server(words []string) ServerSpec {
 			*number = n
 		case words[i] == "method":
 			spec.Method = map[string]Method{"nat": Masquerade, "route": DirectRoute, "tunnel": Tunnel}[words[i+1]]
+		case words[i] == "nat":
+			spec.Source = map[string]SourceNAT{"full": SourceFull, "auto": SourceAuto}[words[i+1]]
 		case words[i] == "gue":
 			spec.Tunnel.Type, spec.Tunnel.Port = GUE, uint16(fields{"": words[i+1]}.num("", 0))
 		case words[i] == "checksum":
@@ -350,6 +355,12 @@ func (s *script) step(word, rest string) {
 	case "own":
 		s.owned = append(s.owned, netip.MustParsePrefix(w[0]))
 		s.dirty = true
+	case "local":
+		s.local = append(s.local, netip.MustParsePrefix(w[0]))
+		s.dirty = true
+	case "fullnat":
+		a := netip.MustParseAddrPort(w[0])
+		s.must(s.rules.SetFullNAT(s.service, a.Addr(), a.Port(), w[1] == "on"))
 	case "mtu":
 		i, _ := strconv.Atoi(w[0])
 		n, err := strconv.Atoi(w[1])

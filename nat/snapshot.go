@@ -62,6 +62,8 @@ type serverEntry struct {
 	fate     fate                // of its connections, if it is gone
 	timeouts *conntrack.Timeouts // of its connections
 	once     bool                // its answers are in the snapshot's table once
+	full     bool                // its new connections get full NAT
+	locals   []int32             // what clients appear with then, by index in own.entries
 	serial   uint64
 }
 
@@ -173,6 +175,7 @@ type ownEntry struct {
 	onHost  bool // the host has it, and keeps what is not ours on it
 	service bool // some service is on it
 	snat    bool // some SNAT rule leads to it
+	local   bool // clients appear with it; see fullnat.go
 	leaving bool // nothing but a deleted rule, whose connections go on
 	mapped  *atomic.Int64
 }

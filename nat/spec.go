@@ -184,6 +184,7 @@ type ServerSpec struct {
 	Weight       int // 0…65535; 0: quiesced, keeps its connections and gets no new ones
 	Upper, Lower int // connection thresholds, 0: none
 	Method       Method
+	Source       SourceNAT  // other than SourceKept: with Method Masquerade only
 	Tunnel       TunnelSpec // with Method Tunnel; zero otherwise
 }
 
@@ -272,4 +273,5 @@ type OwnAddress struct {
 	OnHost  bool // the host has it too: what is not ours on it stays the host's
 	Service bool
 	SNAT    bool
+	Local   bool // clients appear with it at servers with full NAT
 }

@@ -119,6 +119,12 @@ func TestNoAllocs(t *testing.T) {
 		{"IPv6 pinged", "icmp 2001:db8:88::21 > 2001:db8:88::23 echo-request id=1 data=8", "hold"},
 		{"IPv6 hop limit", "tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 A ttl=1", "drop ttl"},
 		{"IPv6 too big", "tcp [2001:db8:88::21]:40000 > [2001:db8:88::23]:80 PA seq=5001 data=1400", "drop too-big"},
+		{"full NAT in", "tcp 192.168.88.21:40000 > 192.168.88.23:83 PA seq=5001 ack=7001 data=100", expect},
+		{"full NAT out", "tcp 10.0.0.5:83 > 10.0.0.1:40000 PA seq=7001 ack=5001 data=100", expect},
+		{"new full NAT", "tcp 192.168.88.21:{i} > 192.168.88.23:83 S seq=1", expect},
+		{"new full NAT, port taken", "udp 192.168.88.{j}:40000 > 192.168.88.23:83 data=1", expect},
+		{"full NAT error out", "icmp 10.0.0.5 > 10.0.0.1 port-unreachable (udp 10.0.0.1:40000 > 10.0.0.5:83 data=9)", expect},
+		{"IPv6 new full NAT", "udp [2001:db8:88::21]:{i} > [2001:db8:88::23]:83 data=1", expect},
 		{"IPv6 RST made", "tcp [2001:db8:88::21]:1 > [2001:db8:88::23]:80 A", "drop no-conn"},
 	}
 	for _, test := range tests {

@@ -51,6 +51,8 @@ func world(t testing.TB) *script {
 		"service udp 192.168.88.26:53 sched rr one-packet", "server 10.0.0.5:53",
 		"service tcp [2001:db8:88::24]:0 sched rr persistent 60s", "server [fd00:10::4]:0",
 		"service udp [2001:db8:88::24]:53 sched rr one-packet", "server [fd00:10::4]:53",
+		"service tcp 192.168.88.23:83 sched rr", "server 10.0.0.5:83 nat full", "service udp 192.168.88.23:83 sched rr", "server 10.0.0.5:83 nat full",
+		"service udp [2001:db8:88::23]:83 sched rr", "server [fd00:10::5]:83 nat full",
 	} {
 		word, rest, _ := strings.Cut(line, " ")
 		s.step(word, rest)
@@ -88,6 +90,8 @@ func populate(s *script) {
 		"tcp [2001:db8:88::21]:30110 > [2001:db8:88::23]:21 A seq=1000 ack=5000", `tcp [fd00:10::2]:21 > [2001:db8:88::21]:30110 PA seq=5000 ack=1000 "220 ready\r\n"`,
 		`tcp 192.168.88.21:30110 > 192.168.88.23:21 PA seq=1000 ack=5011 "PASV\r\n"`, `tcp [2001:db8:88::21]:30110 > [2001:db8:88::23]:21 PA seq=1000 ack=5011 "EPSV\r\n"`,
 		"tcp 192.168.88.21:40000 > 192.168.88.24:80 S seq=5000", "udp 192.168.88.21:40000 > 192.168.88.25:53 data=9",
+		"tcp 192.168.88.21:40000 > 192.168.88.23:83 S seq=5000", "tcp 10.0.0.5:83 > 10.0.0.1:40000 SA seq=7000 ack=5001",
+		"udp 192.168.88.21:40000 > 192.168.88.23:83 data=9", "udp [2001:db8:88::21]:40000 > [2001:db8:88::23]:83 data=9",
 	} {
 		s.arrive("", p)
 		s.verdict, s.made, s.madeBy = nil, nil, nil
