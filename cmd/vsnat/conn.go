@@ -154,7 +154,7 @@ func (a *connArray) write(w io.Writer, conns []control.Conn) error {
 		if !a.begun {
 			mark, a.begun = "[\n", true
 		}
-		if _, err := fmt.Fprintf(w, "%s  %s", mark, text); err != nil {
+		if _, err := fmt.Fprintf(w, "%s  %s", mark, escapeJSON(text)); err != nil {
 			return err
 		}
 	}

@@ -63,7 +63,7 @@ the packets both ways. It needs no kernel module.
 	for group, commands := range map[string][]*cobra.Command{
 		groupServe:  {newRunCommand(r, run), newConfigCommand(r), newLabCommand()},
 		groupChange: {newServiceCommand(r), newServerCommand(r), newSNATCommand(r), newMarkCommand(r), newSetCommand(r), newReloadCommand(r), newSaveCommand(r), newIpvsadmCommand(r, std)},
-		groupLook:   {newStatusCommand(r), newConnCommand(r), newStatsCommand(r), newProcCommand(r), newSimCommand()},
+		groupLook:   {newStatusCommand(r), newConnCommand(r), newStatsCommand(r), newEventsCommand(r), newProcCommand(r), newSimCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -112,6 +112,8 @@ func cluster(d *controltest.Director) error {
 		{Name: "eth1", MTU: 9000, Serving: true, KernelDrop: 2},
 		{Name: "lo", MTU: 65536, Up: true},
 	}
+	d.Happened.Add(control.Event{Kind: control.EventStarted, Text: "vsnat v1 serves, as process 4242"})
+	d.Happened.Add(control.Event{Kind: control.EventServerDeleted, Service: key, Server: netip.MustParseAddrPort("10.0.0.5:80"), By: "uid 0 pid 77", Text: "delete server 10.0.0.5:80 of tcp 192.168.88.23:80"})
 	d.Done = control.Reloaded{Changes: []string{"add service udp 192.168.88.23:53"}, Restart: []string{"max-conns"}}
 	return nil
 }
@@ -127,6 +129,7 @@ func hostile(d *controltest.Director) error {
 	d.Ports[0].Name = evil
 	d.State.Version, d.State.Problems = evil, []string{evil}
 	d.Done.Changes = []string{evil}
+	d.Happened.Add(control.Event{Kind: evil, Link: evil, By: evil, Text: evil})
 	d.Fail = control.Refuse(control.CodeConfig, evil, evil)
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -47,8 +49,28 @@ func writeJSON(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(append(text, '\n'))
+	_, err = w.Write(append(escapeJSON(text), '\n'))
 	return err
+}
+
+// escapeJSON writes the runes of JSON that could command a terminal as escapes of
+// JSON. Those stand in strings alone.
+func escapeJSON(text []byte) []byte {
+	dangerous := func(r rune) bool { return r > unicode.MaxASCII && hidden(r) || r == 0x7f }
+	if bytes.IndexFunc(text, dangerous) < 0 {
+		return text
+	}
+	var b bytes.Buffer
+	for _, r := range string(text) {
+		if !dangerous(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, "\\u%04x", unit)
+		}
+	}
+	return b.Bytes()
 }
 
 // table is rows of cells in aligned columns. A column is aligned to the right

@@ -113,8 +113,9 @@ func (d *director) Config(ctx context.Context) (text string, err error) {
 
 // Reload implements control.Director.
 func (d *director) Reload(ctx context.Context) (r control.Reloaded, err error) {
+	by := control.Caller(ctx)
 	err = d.call(ctx, func() error {
-		r, err = d.reload()
+		r, err = d.reloadBy(by)
 		return err
 	})
 	return r, err

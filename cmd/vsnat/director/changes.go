@@ -52,6 +52,7 @@ func (d *director) make(ctx context.Context, c control.Change) error {
 
 // Changes implements control.Director.
 func (d *director) Changes(ctx context.Context, list []control.Change) (results []*control.Error, err error) {
+	by := control.Caller(ctx)
 	err = d.call(ctx, func() error {
 		made := false
 		for i := range list {
@@ -59,7 +60,8 @@ func (d *director) Changes(ctx context.Context, list []control.Change) (results 
 			results = append(results, control.Refusal(refused(err)))
 			if err == nil {
 				made = true
-				d.log.Info("changed", "what", what)
+				c := &list[i]
+				d.changed(control.Event{Kind: eventsOfOps[c.Op], Service: c.Service.ServiceKey, Server: c.Server.Address, By: by, Text: what})
 			}
 		}
 		if made {

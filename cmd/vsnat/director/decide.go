@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
@@ -26,7 +27,9 @@ const (
 // decide is the one goroutine that changes anything: calls of the control
 // socket, changes of the host, reloads and time all meet here.
 func (d *director) decide(ctx context.Context) error {
+	d.event(control.Event{Kind: control.EventStarted, Text: fmt.Sprintf("vsnat %s serves, as process %d", d.options.Version, os.Getpid())})
 	defer close(d.stopped)
+	defer d.event(control.Event{Kind: control.EventStopped, Text: "the director ends"})
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	reloads := d.options.Reload
@@ -89,6 +92,7 @@ func (d *director) tick(n int, now time.Time) {
 	if n%auditEvery == 0 {
 		d.auditPorts()
 	}
+	d.noteProblems(d.listProblems())
 }
 
 // call runs f in decide and waits for it.
@@ -106,11 +110,12 @@ func (d *director) call(ctx context.Context, f func() error) error {
 
 // change runs a change of the rules in decide, and publishes it.
 func (d *director) change(ctx context.Context, what string, f func() error) error {
+	by := control.Caller(ctx)
 	return d.call(ctx, func() error {
 		if err := f(); err != nil {
 			return refused(err)
 		}
-		d.log.Info("changed", "what", what)
+		d.changed(control.Event{By: by, Text: what})
 		d.publish()
 		return nil
 	})
@@ -129,8 +134,7 @@ func (d *director) tell(f func()) {
 // of ours.
 func (d *director) conflict(port int, addr netip.Addr, mac [6]byte) {
 	d.tell(func() {
-		d.log.Warn("another station claims an address of ours", "address", addr,
-			"mac", conntrack.LinkAddr(mac).String(), "port", d.world.ports[port].name)
+		d.addressEvent(control.EventAddressConflict, "another station claims an address of ours", port, addr, mac)
 	})
 }
 
@@ -138,9 +142,14 @@ func (d *director) conflict(port int, addr netip.Addr, mac [6]byte) {
 // another station.
 func (d *director) taken(port int, addr netip.Addr, mac [6]byte) {
 	d.tell(func() {
-		d.log.Warn("an address is in use and is not claimed", "address", addr,
-			"mac", conntrack.LinkAddr(mac).String(), "port", d.world.ports[port].name)
+		d.addressEvent(control.EventAddressTaken, "an address is in use and is not claimed", port, addr, mac)
 	})
+}
+
+func (d *director) addressEvent(kind control.EventKind, what string, port int, addr netip.Addr, mac [6]byte) {
+	link, station := d.world.ports[port].name, conntrack.LinkAddr(mac).String()
+	d.log.Warn(what, "address", addr, "mac", station, "port", link)
+	d.event(control.Event{Kind: kind, Link: link, Text: what + ": " + addr.String() + " at " + station})
 }
 
 // takenAddresses are those that were to be ours.
@@ -158,17 +167,22 @@ func (d *director) takenAddresses() []iface.TakenAddress {
 // claimed is told, with a lock held, that nobody has such an address any more.
 func (d *director) claimed(port int, addr netip.Addr) {
 	d.tell(func() {
-		d.log.Info("an address is claimed that was in use", "address", addr, "port", d.world.ports[port].name)
+		link := d.world.ports[port].name
+		d.log.Info("an address is claimed that was in use", "address", addr, "port", link)
+		d.event(control.Event{Kind: control.EventAddressClaimed, Link: link, Text: "an address is claimed that was in use: " + addr.String()})
 	})
 }
 
-// warn logs a condition that may come often: once in ten seconds for each key.
-func (d *director) warn(key, message, detail string) {
+// warn logs a condition that may come often, once in ten seconds for each key,
+// and reports whether it did.
+func (d *director) warn(key, message, detail string) bool {
 	if now := time.Now(); now.Sub(d.warned[key]) > 10*time.Second {
 		if len(d.warned) > 1000 {
 			clear(d.warned)
 		}
 		d.warned[key] = now
 		d.log.Warn(message, "detail", detail)
+		return true
 	}
+	return false
 }

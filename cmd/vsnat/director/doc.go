@@ -65,6 +65,13 @@
 // that Health tells of, that is tried again each second, and that goes away when
 // it is over.
 //
+// # Events
+//
+// What an operator may want to hear of later goes to the event log as well
+// (events.go): who changed what, links, addresses, and each problem when it
+// begins and when it is over, compared once a tick. decide notes them, and any
+// goroutine may that is allowed to take a lock.
+//
 // # The host
 //
 // An index stands for a link in connections, so that it stays with the link

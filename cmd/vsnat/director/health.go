@@ -68,27 +68,32 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 			Status: "ok", PID: os.Getpid(), Version: d.options.Version, Started: d.started,
 			IO: string(d.cfg.IO), Guard: d.guardMethod(), Config: d.options.ConfigFile,
 		}
-		h.Problems = append(h.Problems, d.world.problems...)
-		h.Problems = append(h.Problems, d.world.unfinished...)
-		if d.guard != nil {
-			h.Problems = append(h.Problems, d.guard.Limits()...)
-		}
-		if d.tunHost != nil {
-			h.Problems = append(h.Problems, d.tunHost.Limits()...)
-		}
-		for _, t := range d.takenAddresses() {
-			h.Problems = append(h.Problems, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
-				t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
-		}
-		var defence nat.Defence
-		d.shard.do(func() { defence = d.shard.forwarder.Defence() })
-		h.Problems = append(h.Problems, defenceProblems(defence, d.cfg)...)
+		h.Problems = d.listProblems()
 		if len(h.Problems) > 0 {
 			h.Status = "degraded"
 		}
 		return nil
 	})
 	return h, err
+}
+
+// listProblems is what keeps the director from doing its work, in whole or in part.
+func (d *director) listProblems() (list []string) {
+	list = append(list, d.world.problems...)
+	list = append(list, d.world.unfinished...)
+	if d.guard != nil {
+		list = append(list, d.guard.Limits()...)
+	}
+	if d.tunHost != nil {
+		list = append(list, d.tunHost.Limits()...)
+	}
+	for _, t := range d.takenAddresses() {
+		list = append(list, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
+			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
+	}
+	var defence nat.Defence
+	d.shard.do(func() { defence = d.shard.forwarder.Defence() })
+	return append(list, defenceProblems(defence, d.cfg)...)
 }
 
 // defenceProblems tells of defences that are at work because the connection table is

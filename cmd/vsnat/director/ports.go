@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
@@ -104,6 +105,7 @@ func (d *director) openPort(i int, link iface.Link) error {
 	w.open = p
 	d.world.announce = true
 	d.log.Info("port open", "port", link.Name, "mtu", link.MTU, "kind", link.Kind)
+	d.event(control.Event{Kind: control.EventPortOpen, Link: link.Name, Text: link.Name + " is served"})
 	return nil
 }
 
@@ -142,6 +144,7 @@ func (d *director) closeUnserved() {
 		w.open = nil
 		d.shard.do(func() { d.shard.closePort(p) })
 		d.log.Info("port closed", "port", w.name)
+		d.event(control.Event{Kind: control.EventPortClosed, Link: w.name, Text: w.name + " is served no more"})
 	}
 }
 
@@ -153,6 +156,7 @@ func (d *director) portLost(p *port, err error) {
 			return // it was replaced meanwhile
 		}
 		w.open, d.world.retry = nil, true
+		d.event(control.Event{Kind: control.EventPortClosed, Link: w.name, Text: "port failed: " + err.Error()})
 		if !iface.IsGone(err) {
 			d.warn("port "+w.name, "port failed", err.Error())
 		}

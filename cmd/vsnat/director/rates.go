@@ -84,6 +84,13 @@ var alarms = map[nat.Reason]string{
 	nat.ReasonQueueFull: "too many packets wait for a next hop that does not answer",
 }
 
+// alarm tells of drops.
+func (d *director) alarm(text string, packets uint64) {
+	if d.warn(text, text, "packets dropped: "+strconv.FormatUint(packets, 10)) {
+		d.event(control.Event{Kind: control.EventDropped, Text: text})
+	}
+}
+
 // sample takes the estimator's step, and tells of drops that an operator ought
 // to know of. Deleted servers that may come back with their counters go on being
 // sampled.
@@ -112,7 +119,7 @@ func (d *director) sample() {
 	for reason := range nat.NumReasons {
 		n := s.Drops[reason] + unsent[reason]
 		if text := alarms[reason]; text != "" && n > d.drops[reason] {
-			d.warn(text, text, "packets dropped: "+strconv.FormatUint(n-d.drops[reason], 10))
+			d.alarm(text, n-d.drops[reason])
 		}
 		d.drops[reason] = n
 	}

@@ -14,12 +14,23 @@ import (
 // Taking up a configuration file again.
 
 func (d *director) reloadNow() {
-	r, err := d.reload()
+	r, err := d.reloadBy("signal")
 	if err != nil {
 		d.log.Error("reload refused; the old configuration is in force", "error", err)
 		return
 	}
 	d.log.Info("reloaded", "changes", len(r.Changes), "need-restart", r.Restart)
+}
+
+// reloadBy reloads and notes what came of it.
+func (d *director) reloadBy(by string) (control.Reloaded, error) {
+	r, err := d.reload()
+	if err != nil {
+		d.event(control.Event{Kind: control.EventReloadRefused, By: by, Text: err.Error()})
+		return r, err
+	}
+	d.event(control.Event{Kind: control.EventReloaded, By: by, Text: fmt.Sprintf("%s: %d changes", d.options.ConfigFile, len(r.Changes))})
+	return r, nil
 }
 
 // reload applies what differs between the running state and the file. Whatever
@@ -52,7 +63,7 @@ func (d *director) reload() (control.Reloaded, error) {
 			continue
 		}
 		result.Changes = append(result.Changes, c.String())
-		d.log.Info("changed", "what", c.String())
+		d.changed(eventOf(c))
 	}
 	// What needs a restart stays as it was.
 	cfg.IO, cfg.Guard, cfg.MaxConns, cfg.Control = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control

@@ -117,6 +117,8 @@ type director struct {
 	drops      [nat.NumReasons]uint64  // at the last sample
 	zero       map[uint64]nat.Counters // by serial of service or server: what Zero set aside
 	warned     map[string]time.Time
+	events     control.EventLog     // safe from anywhere
+	problems   map[string]time.Time // that Health tells of, and since when
 
 	calls    chan func()         // for decide, which the sender waits for
 	news     chan func()         // for decide, from those who must not wait; see tell
@@ -131,7 +133,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(),
 		cfg: cfg, rules: nat.NewRules(),
-		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time),
+		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time),
 		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
 		stopped: make(chan struct{}), topology: make(chan iface.Topology, 1),
 	}

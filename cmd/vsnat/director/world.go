@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
 )
@@ -48,8 +49,10 @@ func (d *director) hostChanged(t iface.Topology) {
 		is, _ := t.LinkByIndex(w.link)
 		switch {
 		case was.Up && !is.Up:
+			d.event(control.Event{Kind: control.EventLinkDown, Link: w.name, Text: w.name + " is down"})
 			d.neighbours.Flush(i) // another station may be there when it is back
 		case !was.Up && is.Up:
+			d.event(control.Event{Kind: control.EventLinkUp, Link: w.name, Text: w.name + " is up"})
 			d.neighbours.Flush(i) // what was asked of a link without carrier nobody heard
 			d.world.announce = true
 		}

@@ -39,6 +39,13 @@
 // leaves therefore costs one of those places until the next client comes, and
 // nothing else. Nothing here is ever on the way of a packet.
 //
+// # Events
+//
+// [EventLog] keeps the last events in a ring, numbered from the start of the
+// director, and waits for nobody: a reader that was too slow gets one event that
+// says how many are gone. GET /v1/events answers with JSON lines, and with
+// follow=true goes on until the client leaves; at most 16 clients do that at once.
+//
 // # Errors
 //
 // An error crosses the socket as {code, error, hint} ([Error]). The codes are

@@ -66,6 +66,7 @@ func routes() []route {
 		{"PUT", "/v1/settings", setSettings},
 		{"GET", "/v1/config", config},
 		{"POST", "/v1/reload", func(d Director, r request) (any, error) { return d.Reload(r.Context()) }},
+		{"GET", "/v1/events", events},
 		{"GET", "/v1/proc/{name}", proc},
 		{"GET", "/v1/openapi.yaml", func(Director, request) (any, error) { return document(openAPI), nil }},
 	}

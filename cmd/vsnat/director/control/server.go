@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,10 +34,11 @@ const (
 type HTTPServer struct {
 	director Director
 	log      *slog.Logger
+	feeds    atomic.Int32 // clients that stay
 }
 
 // NewServer makes a server; log receives what concerns the operator.
-func NewServer(d Director, log *slog.Logger) *HTTPServer { return &HTTPServer{d, log} }
+func NewServer(d Director, log *slog.Logger) *HTTPServer { return &HTTPServer{director: d, log: log} }
 
 // connKey is the key of a request's connection in its context.
 type connKey struct{}
@@ -116,12 +118,18 @@ func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, answer answe
 	v, err := answer(s.director, request{req, body})
 	var out payload
 	t := &text{ResponseWriter: w}
-	switch f, long := v.(stream); {
-	case err != nil:
-	case long:
-		err = f(t)
-	default:
-		out, err = encode(v)
+	if err == nil {
+		switch v := v.(type) {
+		case stream:
+			err = v(t)
+		case feed:
+			t.begun, err = s.serveFeed(w, req, v)
+			if t.begun && err != nil {
+				panic(http.ErrAbortHandler) // the client has left, or takes nothing
+			}
+		default:
+			out, err = encode(v)
+		}
 	}
 	c.end()
 	if err != nil {

@@ -75,6 +75,11 @@ type Director interface {
 	// Zero sets the counters of one service, or of everything when the key
 	// is zero, back to 0 (ipvsadm -Z). Gauges stay.
 	Zero(context.Context, ServiceKey) error
+
+	// Events calls each for what happened, the oldest first. Only the last
+	// events are kept; one of kind EventMissed stands for those that are gone.
+	// It returns the error of each, and with Follow nil at the end.
+	Events(ctx context.Context, q EventQuery, each func(Event) error) error
 }
 
 // Counters since the start or the last Zero. Bytes are IP total lengths,

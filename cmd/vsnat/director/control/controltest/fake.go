@@ -33,6 +33,7 @@ type Director struct {
 	CheckServer func(control.ServiceKey, control.ServerSpec) error
 	CheckSNAT   func(control.SNATSpec) error
 	CheckMark   func(control.MarkSpec) error
+	Happened    control.EventLog // what Events tells
 	// Enter, if set, is called at the start of each call, outside the lock.
 	Enter func(ctx context.Context, name string)
 
@@ -368,6 +369,14 @@ func (d *Director) Config(ctx context.Context) (string, error) {
 func (d *Director) Reload(ctx context.Context) (control.Reloaded, error) {
 	defer d.lock(ctx, "Reload")()
 	return d.Done, d.Fail
+}
+
+// Events implements control.Director.
+func (d *Director) Events(ctx context.Context, q control.EventQuery, each func(control.Event) error) error {
+	if d.Enter != nil {
+		d.Enter(ctx, "Events")
+	}
+	return d.Happened.Read(ctx, q, nil, each)
 }
 
 // Zero implements control.Director.
