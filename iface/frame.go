@@ -119,6 +119,19 @@ type QueueStats struct {
 	SendRefused uint64
 }
 
+// Add adds what another queue counted.
+func (s *QueueStats) Add(o QueueStats) {
+	s.ReceivedFrames += o.ReceivedFrames
+	s.ReceivedBytes += o.ReceivedBytes
+	s.KernelDrops += o.KernelDrops
+	s.ReceiveErrors += o.ReceiveErrors
+	s.Truncated += o.Truncated
+	s.SentFrames += o.SentFrames
+	s.SentBytes += o.SentBytes
+	s.SendDrops += o.SendDrops
+	s.SendRefused += o.SendRefused
+}
+
 // The ways in which a port can fail. Errors of Read and Write wrap one of these
 // together with the name of the port.
 var (

@@ -160,6 +160,46 @@ func (f *Forwarder) Stats() Stats {
 	return s
 }
 
+// Add adds what another Forwarder of the same Rules counted. Port mappings are of all
+// of them, whoever says so.
+func (s *Stats) Add(o *Stats) {
+	s.Passed += o.Passed
+	s.Forwarded += o.Forwarded
+	s.Dropped += o.Dropped
+	s.Held += o.Held
+	for i := range s.Drops {
+		s.Drops[i] += o.Drops[i]
+		s.Suppressed[i] += o.Suppressed[i]
+	}
+	for i := range s.Removals {
+		s.Removals[i] += o.Removals[i]
+	}
+	s.ExpiredOpen += o.ExpiredOpen
+	s.Farewells += o.Farewells
+	s.Defence.Add(o.Defence)
+	s.SNAT.Add(o.SNAT)
+	s.Retired.Add(o.Retired)
+	s.Services = addCounters(s.Services, o.Services)
+	s.Servers = addCounters(s.Servers, o.Servers)
+	s.Conns += o.Conns
+	s.MaxConns += o.MaxConns
+	for i := range s.Classes {
+		s.Classes[i] += o.Classes[i]
+	}
+	s.Mappings = o.Mappings
+	s.Bytes += o.Bytes
+}
+
+func addCounters(to, from []Counters) []Counters {
+	for len(to) < len(from) {
+		to = append(to, Counters{})
+	}
+	for i := range from {
+		to[i].Add(from[i])
+	}
+	return to
+}
+
 // RefusedOnHost is how many packets were refused on an address that the host has
 // too, because a port of SNAT is there and nothing of the host was known of: a socket
 // may have been opened since. It costs nothing, unlike Stats.

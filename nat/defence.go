@@ -52,6 +52,16 @@ type Defence struct {
 	DropRate                         int // one of so many first packets is dropped; 0: none
 }
 
+// Add makes d what is in force in any of two Forwarders.
+func (d *Defence) Add(o Defence) {
+	d.DropEntry = d.DropEntry || o.DropEntry
+	d.SecureTCP = d.SecureTCP || o.SecureTCP
+	d.DropPacket = d.DropPacket || o.DropPacket
+	if d.DropRate == 0 || o.DropRate != 0 && o.DropRate < d.DropRate {
+		d.DropRate = o.DropRate
+	}
+}
+
 // Defence returns what is in force. It is to be called between batches.
 func (f *Forwarder) Defence() Defence {
 	d := &f.defence

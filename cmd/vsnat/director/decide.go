@@ -32,13 +32,13 @@ func (d *director) decide(ctx context.Context) error {
 	defer d.event(control.Event{Kind: control.EventStopped, Text: "the director ends"})
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
-	reloads := d.options.Reload
+	reloads, ended := d.options.Reload, d.shards.ended()
 	for n := 1; ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-d.shard.exited:
-			return fmt.Errorf("the packet loop ended: %w", d.shard.failure)
+		case <-ended:
+			return fmt.Errorf("a packet loop ended: %w", d.shards.failure())
 		case f := <-d.calls:
 			f()
 		case f := <-d.news:
@@ -78,7 +78,8 @@ func (d *director) tick(n int, now time.Time) {
 	}
 	if again := d.world.announceAt; !again.IsZero() && !now.Before(again) {
 		d.world.announceAt = time.Time{}
-		d.shard.do(func() { d.neighbours.Announce(d.shard.sendNow) })
+		first := d.shards.first()
+		first.do(func() { d.neighbours.Announce(first.sendNow) })
 	}
 	if d.tunHost != nil {
 		d.claim(now)

@@ -195,15 +195,15 @@ func TestLinksChange(t *testing.T) {
 	}
 	lan, err := netlink.LinkByName("dlan")
 	must(t, err)
-	var first *port
+	var first portGroup
 	place := func(name string) int {
 		return slices.IndexFunc(d.world.ports[:], func(p servedPort) bool { return p.name == name })
 	}
 	waitFor(t, d, func() bool { first = d.world.ports[place("dlan")].open; return first != nil })
-	at := int(first.index)
+	at := int(first[0].index)
 
 	must(t, netlink.LinkSetMTU(lan, 1400))
-	waitFor(t, d, func() bool { return d.world.ports[at].open == first })
+	waitFor(t, d, func() bool { return slices.Equal(d.world.ports[at].open, first) })
 	if m, serving := mtu("dlan"); m != 1400 || !serving {
 		t.Errorf("MTU %d, serving %v", m, serving)
 	}
@@ -327,11 +327,12 @@ func TestTotalsNeverGoBack(t *testing.T) {
 		must(t, err)
 		return s.Total
 	}
-	d.shard.do(func() {
+	d.shards.first().do(func() {
+		s := d.shards.first()
 		for port := range 10 {
-			d.shard.forwarder.Begin(d.shard.now)
+			s.forwarder.Begin(s.now)
 			// From the far side of a link that is served; the verdict does not matter.
-			d.shard.forwarder.Forward(&nat.Packet{Data: syn(40000 + port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
+			s.forwarder.Forward(&nat.Packet{Data: syn(40000 + port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
 		}
 	})
 	if n := total().Conns; n != 10 {
@@ -354,10 +355,10 @@ func TestTotalsNeverGoBack(t *testing.T) {
 func TestConnsPaged(t *testing.T) {
 	d, _ := startDirector(t, small)
 	open := func(from, to int) {
-		d.shard.do(func() {
-			d.shard.forwarder.Begin(d.shard.now)
+		d.shards.do(func(s *shard) {
+			s.forwarder.Begin(s.now)
 			for port := from; port < to; port++ {
-				d.shard.forwarder.Forward(&nat.Packet{Data: syn(port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
+				s.forwarder.Forward(&nat.Packet{Data: syn(port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
 			}
 		})
 	}
@@ -479,7 +480,7 @@ func TestSlowLog(t *testing.T) {
 	must(t, d.call(t.Context(), func() error { d.log = slog.New(&stuck{Handler: slog.DiscardHandler, until: until}); return nil }))
 	for range 10 * cap(d.news) {
 		d.conflict(0, vip, [6]byte{2})
-		if !d.shard.do(func() {}) {
+		if !d.shards.do(func(*shard) {}) {
 			t.Fatal("the shard has ended")
 		}
 	}

@@ -19,25 +19,21 @@ import (
 // Stats implements control.Director.
 func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 	err = d.call(ctx, func() error {
-		var unsent [nat.NumReasons]uint64
-		var packets, sent, ignored uint64
-		var s nat.Stats
-		d.shard.do(func() {
-			s = d.shard.forwarder.Stats()
-			unsent, packets, sent, ignored = d.shard.unsent, d.shard.packets, d.shard.sent, d.shard.ignored
-		})
+		s, each, _ := d.shards.stats()
 		out = control.Stats{
-			Total: d.shown(totalSerial, totalOf(&s)), Rate: d.rates.of(totalSerial),
+			Total: d.shown(totalSerial, totalOf(&s.Stats)), Rate: d.rates.of(totalSerial),
 			Conns: control.ConnStats{
 				Len: s.Conns, Cap: s.MaxConns, Bytes: s.Bytes,
 				HalfOpen: s.Classes[conntrack.ClassHalfOpen], OneWay: s.Classes[conntrack.ClassOneWay], Held: s.Classes[conntrack.ClassHeld],
 			},
 			Drops:  make(map[string]uint64),
-			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": ignored},
-			Shards: []control.ShardStats{{Packets: packets, Sent: sent, Conns: s.Conns}},
+			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": s.ignored},
+		}
+		for i := range each {
+			out.Shards = append(out.Shards, control.ShardStats{Packets: each[i].packets, Sent: each[i].sent, Conns: each[i].Conns})
 		}
 		for r := range nat.NumReasons {
-			if n := s.Drops[r] + unsent[r]; n > 0 {
+			if n := s.drops(r); n > 0 {
 				out.Drops[r.String()] = n
 			}
 			if s.Suppressed[r] > 0 {
@@ -91,9 +87,7 @@ func (d *director) listProblems() (list []string) {
 		list = append(list, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
 			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 	}
-	var defence nat.Defence
-	d.shard.do(func() { defence = d.shard.forwarder.Defence() })
-	return append(list, defenceProblems(defence, d.cfg)...)
+	return append(list, defenceProblems(d.shards.defence(), d.cfg)...)
 }
 
 // defenceProblems tells of defences that are at work because the connection table is
@@ -118,7 +112,7 @@ func defenceProblems(defence nat.Defence, cfg *config.Config) (list []string) {
 // Links implements control.Director.
 func (d *director) Links(ctx context.Context) (list []control.Link, err error) {
 	err = d.call(ctx, func() error {
-		open := make(map[int]*port) // by index of the link
+		open := make(map[int]portGroup) // by index of the link
 		for i := range d.world.ports {
 			if w := &d.world.ports[i]; w.open != nil {
 				open[w.link] = w.open
@@ -133,7 +127,7 @@ func (d *director) Links(ctx context.Context) (list []control.Link, err error) {
 				link.MAC = conntrack.LinkAddr(l.MAC).String()
 			}
 			if p := open[l.Index]; p != nil {
-				s := p.queue.Stats()
+				s := p.stats()
 				link.InPackets, link.OutPackets = s.ReceivedFrames, s.SentFrames
 				link.KernelDrop, link.SendErrors = s.KernelDrops, s.SendDrops+s.SendRefused
 			}

@@ -12,13 +12,12 @@ import (
 )
 
 // The control socket: what there is. Copies of the connection table and of
-// counters are made by the shard between batches.
+// counters are made by the shards between batches.
 
-// stats copies the Forwarder's counters.
+// stats copies the Forwarders' counters.
 func (d *director) stats() nat.Stats {
-	var s nat.Stats
-	d.shard.do(func() { s = d.shard.forwarder.Stats() })
-	return s
+	s, _, _ := d.shards.stats()
+	return s.Stats
 }
 
 // Services implements control.Director.
@@ -130,7 +129,7 @@ func (d *director) Marks(ctx context.Context) (list []control.MarkSpec, err erro
 	return list, err
 }
 
-// Conns implements control.Director. The cursor is a slot of the table.
+// Conns implements control.Director.
 func (d *director) Conns(ctx context.Context, q control.ConnQuery) (control.ConnPage, error) {
 	nq := nat.ConnQuery{
 		Proto: protoOf(q.Proto), Client: q.Client, Virtual: q.Service, Server: q.Server, State: strings.ToUpper(q.State),
@@ -156,8 +155,8 @@ func (d *director) Conns(ctx context.Context, q control.ConnQuery) (control.Conn
 			return control.ConnPage{}, err
 		}
 		nq.Limit = want - len(page.Conns)
-		var part nat.ConnPage
-		if !d.shard.do(func() { part = d.shard.forwarder.Conns(nq) }) {
+		part, ok := d.shards.conns(nq)
+		if !ok {
 			return page, nil
 		}
 		for i := range part.Conns {

@@ -26,8 +26,8 @@ type servedPort struct {
 	link   int    // index of the link, the last one if it is gone
 	mac    conntrack.LinkAddr
 	addrs  []netip.Prefix
-	served bool  // by the last follow
-	open   *port // nil: not open, or with io: tun
+	served bool      // by the last follow
+	open   portGroup // nil: not open, or with io: tun
 }
 
 // index returns the index of a link, or -1 if there are too many, and whether
@@ -94,43 +94,33 @@ func (d *director) openPort(i int, link iface.Link) error {
 	if d.tunHost != nil || w.open != nil && w.link == link.Index && w.mac == conntrack.LinkAddr(link.MAC) {
 		return nil
 	}
+	d.closePort(w) // of another link, or with another address
 	queue, err := iface.OpenPacket(link, iface.PacketOptions{Filter: d.world.filter})
 	if err != nil {
 		return err
 	}
-	p := &port{index: uint16(i), mac: link.MAC, queue: queue}
-	if err := d.setPort(p); err != nil {
+	g := portGroup{{index: uint16(i), mac: link.MAC, queue: queue}}
+	if err := d.shards.setPort(g); err != nil {
 		return fmt.Errorf("%s: %w", link.Name, err)
 	}
-	w.open = p
+	w.open = g
 	d.world.announce = true
 	d.log.Info("port open", "port", link.Name, "mtu", link.MTU, "kind", link.Kind)
 	d.event(control.Event{Kind: control.EventPortOpen, Link: link.Name, Text: link.Name + " is served"})
 	return nil
 }
 
-// setPort hands a port to the shard, or closes its queue.
-func (d *director) setPort(p *port) (err error) {
-	d.shard.do(func() { err = d.shard.setPort(p) })
-	if err != nil {
-		_ = p.queue.Close() // the first error is the one to tell
-		d.world.ports[p.index].open = nil
-	}
-	return err
+// closePort closes a port, if it is open.
+func (d *director) closePort(w *servedPort) {
+	d.shards.closePort(w.open)
+	w.open = nil
 }
 
-// forgetPort makes connections forget an index, a part of them between two
-// batches.
+// forgetPort makes connections forget an index.
 func (d *director) forgetPort(i int) {
+	d.closePort(&d.world.ports[i])
 	d.world.ports[i] = servedPort{}
-	for cursor := 0; cursor >= 0; {
-		if !d.shard.do(func() {
-			d.shard.closePort(d.shard.ports[i])
-			cursor = d.shard.forwarder.ForgetPort(uint16(i), cursor)
-		}) {
-			return
-		}
-	}
+	d.shards.forgetPort(uint16(i))
 }
 
 // closeUnserved closes the ports that are open and not served.
@@ -140,22 +130,22 @@ func (d *director) closeUnserved() {
 		if w.open == nil || w.served {
 			continue
 		}
-		p := w.open
-		w.open = nil
-		d.shard.do(func() { d.shard.closePort(p) })
+		d.closePort(w)
 		d.log.Info("port closed", "port", w.name)
 		d.event(control.Event{Kind: control.EventPortClosed, Link: w.name, Text: w.name + " is served no more"})
 	}
 }
 
-// portLost is called by the shard when it closed a port that failed.
+// portLost is called by a shard when it closed a port that failed. The others close
+// theirs.
 func (d *director) portLost(p *port, err error) {
 	d.tell(func() {
 		w := &d.world.ports[p.index]
-		if w.open != p {
+		if !slices.Contains(w.open, p) {
 			return // it was replaced meanwhile
 		}
-		w.open, d.world.retry = nil, true
+		d.closePort(w)
+		d.world.retry = true
 		d.event(control.Event{Kind: control.EventPortClosed, Link: w.name, Text: "port failed: " + err.Error()})
 		if !iface.IsGone(err) {
 			d.warn("port "+w.name, "port failed", err.Error())
@@ -165,13 +155,19 @@ func (d *director) portLost(p *port, err error) {
 
 // auditPorts finds ports whose failure was not heard of.
 func (d *director) auditPorts() {
-	var ports [nat.MaxPorts]*port
-	if d.tunHost != nil || !d.shard.do(func() { ports = d.shard.ports }) {
+	if d.tunHost != nil {
 		return
 	}
-	for i, p := range ports {
-		if w := &d.world.ports[i]; w.open != p {
-			w.open, d.world.retry = nil, true
+	for n, s := range d.shards {
+		var ports [nat.MaxPorts]*port
+		if !s.do(func() { ports = s.ports }) {
+			return
+		}
+		for i, p := range ports {
+			if w := &d.world.ports[i]; w.open != nil && w.open[n] != p {
+				d.closePort(w)
+				d.world.retry = true
+			}
 		}
 	}
 }

@@ -95,9 +95,8 @@ func (d *director) alarm(text string, packets uint64) {
 // to know of. Deleted servers that may come back with their counters go on being
 // sampled.
 func (d *director) sample() {
-	var s nat.Stats
-	var unsent [nat.NumReasons]uint64
-	if !d.shard.do(func() { s, unsent = d.shard.forwarder.Stats(), d.shard.unsent }) {
+	s, _, ok := d.shards.stats()
+	if !ok {
 		return
 	}
 	for _, service := range d.rules.Services() {
@@ -109,7 +108,7 @@ func (d *director) sample() {
 	for _, v := range d.rules.Leaving() {
 		d.rates.sample(v.Serial, at(s.Servers, v.Slot))
 	}
-	d.rates.sample(totalSerial, totalOf(&s))
+	d.rates.sample(totalSerial, totalOf(&s.Stats))
 	d.rates.sweep()
 	for serial := range d.zero {
 		if d.rates.all[serial] == nil {
@@ -117,7 +116,7 @@ func (d *director) sample() {
 		}
 	}
 	for reason := range nat.NumReasons {
-		n := s.Drops[reason] + unsent[reason]
+		n := s.drops(reason)
 		if text := alarms[reason]; text != "" && n > d.drops[reason] {
 			d.alarm(text, n-d.drops[reason])
 		}

@@ -109,7 +109,7 @@ type director struct {
 	rules *nat.Rules
 	world world
 
-	shard      *shard
+	shards     shards
 	neighbours *iface.Neighbours
 	guard      iface.Guard    // nil with io: tun
 	tunHost    *iface.TUNHost // nil with io: packet
@@ -158,8 +158,8 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 		_ = forwarder.Close() // the first error is the one to tell
 		return nil, err
 	}
-	d.shard, s.refused = s, d.hostAsked
-	go s.run()
+	d.shards, s.refused = shards{s}, d.hostAsked
+	d.shards.run()
 
 	d.world.topology, err = d.watcher.Read()
 	if err != nil {
@@ -185,13 +185,10 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 // close gives everything back. The guard goes last, so that the host does not
 // answer for connections that are being let go of.
 func (d *director) close() {
-	if d.shard != nil {
-		d.shard.do(func() { d.shard.stop = true })
-		<-d.shard.exited
-		if err := d.shard.forwarder.Close(); err != nil {
+	if len(d.shards) > 0 {
+		if err := d.shards.stop(); err != nil {
 			d.log.Warn("connection table", "error", err)
 		}
-		_ = d.shard.poller.Close() // nothing waits on it any more
 	}
 	if d.tunHost != nil {
 		if err := d.tunHost.Close(); err != nil {

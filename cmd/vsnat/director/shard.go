@@ -93,7 +93,7 @@ func newShard(f *nat.Forwarder, n *iface.Neighbours, lost func(*port, error)) (*
 	return s, nil
 }
 
-// clock is the time since the shard was made; it never goes backwards, whatever
+// clock is the time since the first shard was made; it never goes backwards, whatever
 // happens to the wall clock.
 func (s *shard) clock() conntrack.Time { return conntrack.Time(time.Since(s.start)) }
 

@@ -38,7 +38,7 @@ func (d *director) openTUN() error {
 	if err != nil {
 		return err
 	}
-	if err := d.setPort(&port{index: tunPort, l3: true, queue: tun}); err != nil {
+	if err := d.shards.setPort(portGroup{{index: tunPort, l3: true, queue: tun}}); err != nil {
 		return err
 	}
 	d.tunHost, err = iface.OpenTUNHost(tun.Name(), iface.TUNHostOptions{

@@ -162,11 +162,11 @@ func (d *director) publish() error {
 	return err
 }
 
-// takeUp has the shard work by the new rules, and returns when it does.
+// takeUp has the shards work by the new rules, and returns when they do.
 func (d *director) takeUp(announce bool) (failed []error) {
 	filter := d.world.filter
-	d.shard.do(func() {
-		for _, p := range d.shard.ports {
+	d.shards.do(func(s *shard) {
+		for _, p := range s.ports {
 			if p == nil {
 				continue
 			}
@@ -174,10 +174,10 @@ func (d *director) takeUp(announce bool) (failed []error) {
 				failed = append(failed, err)
 			}
 		}
-		if announce {
-			d.neighbours.Announce(d.shard.sendNow)
+		if announce && s == d.shards.first() {
+			d.neighbours.Announce(s.sendNow)
 		}
-		d.shard.forwarder.Begin(d.shard.now)
+		s.forwarder.Begin(s.now)
 	})
 	return failed
 }
