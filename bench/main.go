@@ -65,20 +65,15 @@ import (
 
 func main() {
 	root := newRootCommand()
-	// Processes of the lab that are called vsnat become that; see lab.MainBuilt.
-	called := filepath.Base(os.Args[0]) == "vsnat"
-	if !called && !measures(os.Args) {
+	if !measures(os.Args) {
 		// One thread, as the programs have that people measure with: a second one
 		// only looks for work where the director wants to do some.
 		runtime.GOMAXPROCS(1)
 		os.Exit(status(root.Execute()))
 	}
-	source := ""
-	if !called {
-		var err error
-		if source, err = sourceDir(); err != nil {
-			os.Exit(status(err))
-		}
+	source, err := sourceDir()
+	if err != nil {
+		os.Exit(status(err))
 	}
 	os.Exit(lab.MainBuilt(command{root}, source))
 }

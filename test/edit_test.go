@@ -104,6 +104,7 @@ func (l *load) end() {
 }
 
 func TestEdit(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("servers under load", editServers)
 		c.run("services under load", editServices)

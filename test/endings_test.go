@@ -21,6 +21,7 @@ import (
 // TestEndings: how connections end that the director ends, and that what follows
 // them does not wait.
 func TestEndings(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{Far: true}, nil, func(t *testing.T, c *cluster) {
 		c.run("one port, 500 connections", onePortManyTimes)
 		c.run("server deleted: reset", serverDeletedReset)

@@ -31,6 +31,7 @@ func smallTable(c *lab.Cluster, io string) string {
 }
 
 func TestFlood(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, smallTable, func(t *testing.T, c *cluster) {
 		c.run("SYN from random sources", synFlood)
 		c.run("half datagrams", halfDatagrams)
@@ -195,6 +196,7 @@ func controlClients(t *testing.T, c *cluster) {
 
 // TestForged has strangers speak for others.
 func TestForged(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{Clients: 2}, nil, func(t *testing.T, c *cluster) {
 		c.run("blind reset", blindReset)
 		c.run("exact reset", exactReset)
@@ -321,6 +323,7 @@ func serverOutside(t *testing.T, c *cluster) {
 // TestNeighbours is about the director's own ARP and neighbour discovery; with io:
 // tun they are the host's.
 func TestNeighbours(t *testing.T) {
+	t.Parallel()
 	inFamilies(t, func(t *testing.T, ipv6 bool) {
 		onPacket(t, lab.Config{Clients: 2, IPv6: ipv6}, nil, func(t *testing.T, c *cluster) {
 			c.run("forged claims", forgedClaims)
@@ -332,6 +335,7 @@ func TestNeighbours(t *testing.T) {
 // TestAddressInUse has another station with the VIP when the director starts: it
 // says so, and leaves the address to it.
 func TestAddressInUse(t *testing.T) {
+	t.Parallel()
 	configure := func(c *lab.Cluster, io string) string {
 		other := c.Clients[1]
 		if err := other.AddAddr("eth0", netip.PrefixFrom(c.Config.VIP(), 64)); err != nil {

@@ -24,6 +24,7 @@ func ftpSite(c *lab.Cluster, io string) string {
 // TestFTP transfers files both ways over data connections of every kind, with the VIP
 // on no host and on the director's.
 func TestFTP(t *testing.T) {
+	t.Parallel()
 	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostVIPOnNIC} {
 		t.Run("VIP "+host.String(), func(t *testing.T) {
 			eachFamily(t, lab.Config{Host: host}, ftpSite, func(t *testing.T, c *cluster) {
@@ -108,6 +109,7 @@ func ftpSameServer(t *testing.T, c *cluster) {
 // TestFTPWithoutSNAT has no rule for what the servers open themselves: an active
 // data connection is none of those.
 func TestFTPWithoutSNAT(t *testing.T) {
+	t.Parallel()
 	configure := func(c *lab.Cluster, io string) string {
 		text, _, _ := strings.Cut(ftpSite(c, io), "snat:\n")
 		return text

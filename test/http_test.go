@@ -19,6 +19,7 @@ import (
 )
 
 func TestTCP(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("round robin", roundRobin)
 		c.run("listed by ipvsadm", listed)

@@ -22,6 +22,7 @@ import (
 )
 
 func TestICMP(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{Router: true}, nil, func(t *testing.T, c *cluster) {
 		for _, size := range []int{0, 56, 1400, 8 << 10} {
 			c.run(fmt.Sprintf("ping of the VIP, %d bytes", size), func(t *testing.T, c *cluster) {

@@ -27,6 +27,7 @@ import (
 // and on the host: what it took from the host is back, and the next director
 // serves.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostVIPOnNIC} {
 		for name, signal := range map[string]unix.Signal{
 			"SIGTERM": unix.SIGTERM,
@@ -217,6 +218,7 @@ func differences(before, after map[string]string) string {
 // TestRestart: connections of a director that is gone end with a reset, so that
 // nobody waits; new ones are served at once.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		held := c.dialTCP(lab.EchoPort)
 		c.echo(held)

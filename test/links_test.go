@@ -14,6 +14,7 @@ import (
 // TestLinks changes the director's links under it, one after the other on each
 // side. It must go on without a restart, and with the connections it held.
 func TestLinks(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		pid := c.director.PID()
 		for _, link := range []string{"eth0", "eth1"} {
@@ -74,6 +75,7 @@ func TestLinks(t *testing.T) {
 // TestVIPMoves gives the VIP to the host under the running director, and takes
 // it away again.
 func TestVIPMoves(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		held := c.dialTCP(lab.EchoPort)
 		c.echo(held)

@@ -4,11 +4,14 @@ package test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +23,15 @@ import (
 	"github.com/vsnat/vsnat/test/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.MainBuilt(m, "../cmd/vsnat")) }
+func TestMain(m *testing.M) {
+	// Each test has a cluster of its own, and most of its time is the kernel's, who
+	// builds that: more at once than there are processors keep these busy. -parallel
+	// says otherwise.
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
+	}
+	os.Exit(lab.MainBuilt(m, "../cmd/vsnat"))
+}
 
 // sources are what the program is built from. go test must not take a result from
 // its cache after one of them has changed, which it can't know otherwise: it

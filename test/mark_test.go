@@ -22,6 +22,7 @@ import (
 // TestMarks has both web ports of the VIP, each of which has a service of its own,
 // as one service by mark: the classic use of marks (FAULTS 115).
 func TestMarks(t *testing.T) {
+	t.Parallel()
 	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostVIPOnNIC, lab.HostBare} {
 		t.Run(fmt.Sprintf("VIP %v", host), func(t *testing.T) {
 			eachFamily(t, lab.Config{Host: host, Forward: true}, markSite, func(t *testing.T, c *cluster) {
@@ -162,6 +163,7 @@ func marksChange(t *testing.T, c *cluster) {
 // TestMarkByLink has rules that name a link: one that packets do not come by, one
 // that they do, and that one when it is gone and made again.
 func TestMarkByLink(t *testing.T) {
+	t.Parallel()
 	configure := func(c *lab.Cluster, io string) string {
 		return withMarks(c, io, fmt.Sprintf("to: %q, proto: tcp, ports: 80, interface: eth1", c.Config.VIP()))
 	}
@@ -200,6 +202,7 @@ func TestMarkByLink(t *testing.T) {
 // service's: the host has none of its addresses, forwards nothing or everything,
 // or has all of them.
 func TestMarkedNetwork(t *testing.T) {
+	t.Parallel()
 	for _, h := range []struct {
 		name    string
 		forward bool

@@ -15,6 +15,7 @@ import (
 // come with checksums of their own, and none is larger than the MTU. All other
 // tests are with offloads, as veth has them.
 func TestWithoutOffloads(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		for _, n := range append([]*lab.Node{c.Client}, c.Servers...) {
 			// Transmit checksums last: without them the kernel refuses the others.

@@ -56,6 +56,7 @@ func readyForPast(c *lab.Cluster, i int) []error {
 }
 
 func TestDirectRouting(t *testing.T) {
+	t.Parallel()
 	inFamilies(t, func(t *testing.T, ipv6 bool) {
 		for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostVIPOnNIC, lab.HostVIPOnLoopback, lab.HostBare} {
 			t.Run("VIP "+host.String(), func(t *testing.T) {
@@ -73,6 +74,7 @@ func TestDirectRouting(t *testing.T) {
 // TestDirectRoutingFromVIPAlone has the servers in the VIP's network, where the
 // director has no other address: it must not ask for them in the name of the VIP.
 func TestDirectRoutingFromVIPAlone(t *testing.T) {
+	t.Parallel()
 	near := func(c *lab.Cluster, io string) string {
 		text := pastUs(t, "method: route")(c, io)
 		for i, n := range c.Servers {
@@ -322,6 +324,7 @@ func (c *cluster) wantNothingOut() {
 // TestDirectRoutingNeedsPackets: with io: tun the host would send by the VIP, which
 // is not where the servers are.
 func TestDirectRoutingNeedsPackets(t *testing.T) {
+	t.Parallel()
 	c := &cluster{Cluster: lab.Start(t, lab.Config{OneArm: true}), t: t, ctx: testContext(t), io: "tun"}
 	_, err := c.StartDirector(c.ctx, lab.DirectorOptions{Config: pastUs(t, "method: route")(c.Cluster, "tun")})
 	if err == nil || !strings.Contains(err.Error(), "direct routing can't be done with io: tun") {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestPersistence(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("one server", persistOne)
 		c.run("all ports", persistAllPorts)

@@ -35,6 +35,7 @@ func sctpSite(c *lab.Cluster, io string) string {
 }
 
 func TestSCTP(t *testing.T) {
+	t.Parallel()
 	if table, err := os.ReadFile("/proc/net/protocols"); err == nil && strings.Contains(string(table), "\nSCTP ") {
 		t.Skip("this kernel has SCTP: it would answer beside the raw sockets of this test")
 	}

@@ -18,6 +18,7 @@ const recordedSeed = "../cmd/vsnat/ipvsadm/recorded/testdata/seed.txt"
 // compares all they print with what the real tool printed, and has the cluster
 // work.
 func TestSeed(t *testing.T) {
+	t.Parallel()
 	empty := func(c *lab.Cluster, io string) string { return c.Config.EmptyDirectorConfig(io) }
 	eachIO(t, lab.Config{}, empty, func(t *testing.T, c *cluster) {
 		recorded, err := os.ReadFile(recordedSeed)

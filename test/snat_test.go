@@ -19,6 +19,7 @@ import (
 )
 
 func TestSNAT(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{Far: true}, nil, func(t *testing.T, c *cluster) {
 		for _, peer := range []*lab.Node{c.Client, c.Far} {
 			c.run("to the "+peer.Name, func(t *testing.T, c *cluster) { snatPeer(t, c, peer) })
@@ -135,6 +136,7 @@ func nothingLeavesUnchanged(t *testing.T, c *cluster) {
 // TestStrays has servers that no SNAT rule is about: a host that forwards nothing lets
 // nothing of theirs out, and one that forwards lets it out as it does without us.
 func TestStrays(t *testing.T) {
+	t.Parallel()
 	for _, forward := range []bool{false, true} {
 		configure := func(c *lab.Cluster, io string) string {
 			text := site(c, io)
@@ -201,6 +203,7 @@ func (c *cluster) whoUDP(n *lab.Node, local *net.UDPAddr, peer *lab.Node) netip.
 // TestHairpin has the VIP used from inside: by a real server, which may get its
 // own answer, and by another host of the servers' network.
 func TestHairpin(t *testing.T) {
+	t.Parallel()
 	// The fourth server is in no service.
 	configure := func(c *lab.Cluster, io string) string {
 		text := site(c, io)
@@ -260,6 +263,7 @@ func TestHairpin(t *testing.T) {
 // TestOneArm is the reference cluster with everything on one link, with the host's
 // addresses and with none.
 func TestOneArm(t *testing.T) {
+	t.Parallel()
 	for _, host := range []lab.HostAddresses{lab.HostBesideVIP, lab.HostBare} {
 		t.Run(fmt.Sprintf("VIP %v", host), func(t *testing.T) {
 			eachFamily(t, lab.Config{OneArm: true, Host: host}, nil, oneArm)

@@ -23,6 +23,7 @@ func transferSize(io string) int64 {
 }
 
 func TestTransfer(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("download", func(t *testing.T, c *cluster) {
 			c.must(c.Client.Download(c.ctx, c.virtual(lab.SourcePort), transferSize(c.io)))
@@ -49,6 +50,7 @@ func TestTransfer(t *testing.T) {
 // TestPathMTU lowers the MTU of a link during a transfer through it, of each link
 // on the way in turn. The sender must learn of it, and go on with smaller segments.
 func TestPathMTU(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		upload bool

@@ -13,6 +13,7 @@ import (
 // and leaves the host as it was. Everything else about io: tun is the other half
 // of the tests of eachIO.
 func TestTUNRefused(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		host lab.HostAddresses

@@ -17,6 +17,7 @@ import (
 // TestTunnel sends what comes for the VIP through tunnels. The servers unwrap it into
 // their kernels, which have the VIP on lo, by each way that there is for this user.
 func TestTunnel(t *testing.T) {
+	t.Parallel()
 	inFamilies(t, func(t *testing.T, ipv6 bool) {
 		for way, open := range injectors() {
 			t.Run(way, func(t *testing.T) {
@@ -42,6 +43,7 @@ func TestTunnel(t *testing.T) {
 
 // TestTunnelKinds has the other kinds of tunnels.
 func TestTunnelKinds(t *testing.T) {
+	t.Parallel()
 	inFamilies(t, func(t *testing.T, ipv6 bool) {
 		for _, kind := range []string{"gre", "gue"} {
 			t.Run(kind, func(t *testing.T) {

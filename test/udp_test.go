@@ -23,6 +23,7 @@ import (
 )
 
 func TestUDP(t *testing.T) {
+	t.Parallel()
 	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
 		c.run("flows in turn", udpFlows)
 		whole := 1500 - 28 // the largest datagram that is no fragment

@@ -47,8 +47,9 @@
 // The only files are those of the run directory ($XDG_RUNTIME_DIR/vsnat-lab-UID
 // or /tmp/vsnat-lab-UID, mode 0700, one directory below it for each lab): the
 // control socket, the director's configuration, and links named vsnat and
-// ipvsadm to the running program. Process 1 removes it at the end; the outer
-// process does the same, in case that process 1 was killed.
+// ipvsadm to the running program, or to the one that MainBuilt built there.
+// Process 1 removes it at the end; the outer process does the same, in case that
+// process 1 was killed.
 //
 // # Nodes
 //
@@ -71,5 +72,6 @@
 //	}
 //
 // The same test binary is outer process, init, worker and, when it is called by
-// the name vsnat or ipvsadm, the program under test.
+// the name vsnat or ipvsadm, the program under test. With MainBuilt that is the
+// released one instead.
 package lab

@@ -7,11 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
-// programVariable tells the processes of a lab where MainBuilt put the program.
+// programVariable tells linkPrograms where MainBuilt put the program.
 const programVariable = "VSNAT_LAB_PROGRAM"
 
 // MainBuilt is Main for tests of the whole program: it builds the package in a
@@ -19,7 +17,7 @@ const programVariable = "VSNAT_LAB_PROGRAM"
 // the result under the names of vsnat and ipvsadm. It is built inside of the lab
 // and in its run directory, so that it goes away with it.
 func MainBuilt(m interface{ Run() int }, directory string) int {
-	return Main(builtFirst{m, directory}, becomeProgram)
+	return Main(builtFirst{m, directory}, nil)
 }
 
 type builtFirst struct {
@@ -38,11 +36,4 @@ func (b builtFirst) Run() int {
 	}
 	os.Setenv(programVariable, file)
 	return b.tests.Run()
-}
-
-// becomeProgram is what a test binary does under the name of the program.
-func becomeProgram() int {
-	err := unix.Exec(os.Getenv(programVariable), os.Args, os.Environ())
-	fmt.Fprintln(os.Stderr, "start the built program:", err)
-	return exitFailure
 }

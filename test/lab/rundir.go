@@ -63,20 +63,25 @@ func removeRunDir(dir string) error {
 	return err
 }
 
-// linkPrograms makes a directory with links named as programNames to the running
-// program. They lead through /proc, since `go run` and `go test` delete their
-// binaries, and not to "self", which would be whoever follows the link.
+// linkPrograms makes a directory with links named as programNames to the program of
+// MainBuilt, or else to the running one. To that they lead through /proc, since `go
+// run` and `go test` delete their binaries, and not to "self", which would be whoever
+// follows the link.
 func linkPrograms(dir string) (string, error) {
-	self, err := os.Readlink("/proc/self")
-	if err != nil {
-		return "", err
+	program := os.Getenv(programVariable)
+	if program == "" {
+		self, err := os.Readlink("/proc/self")
+		if err != nil {
+			return "", err
+		}
+		program = filepath.Join("/proc", self, "exe")
 	}
 	bin := filepath.Join(dir, "bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		return "", err
 	}
 	for _, name := range programNames {
-		if err := os.Symlink(filepath.Join("/proc", self, "exe"), filepath.Join(bin, name)); err != nil {
+		if err := os.Symlink(program, filepath.Join(bin, name)); err != nil {
 			return "", err
 		}
 	}
