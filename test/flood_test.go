@@ -355,9 +355,9 @@ func addressInUse(t *testing.T, c *cluster) {
 		c.must(err)
 		return h.Status == "degraded" && strings.Contains(strings.Join(h.Problems, "\n"), "it is not claimed")
 	})
-	if !strings.Contains(c.director.Logs(), "an address is in use and is not claimed") {
-		t.Error("the log does not say so")
-	}
+	c.eventually("the log says so", func() bool {
+		return strings.Contains(c.director.Logs(), "an address is in use and is not claimed")
+	})
 	w := c.capture(c.Client, "eth0")
 	asker := net.HardwareAddr{2, 0, 0, 0, 0, 77}
 	w.send(c.question(asker, c.Config.ClientAddr(77), c.Config.VIP()))
@@ -366,6 +366,7 @@ func addressInUse(t *testing.T, c *cluster) {
 	}
 	nic, err := c.Clients[1].Interface("eth0")
 	c.must(err)
+	w.wait(1, "an answer to who has the VIP", func(p gopacket.Packet) bool { _, ok := answerTo(p, asker); return ok })
 	time.Sleep(settle)
 	answers := 0
 	w.seen(func(p gopacket.Packet) bool {

@@ -79,6 +79,10 @@ func oneAnswer(t *testing.T, c *cluster) {
 	asker := net.HardwareAddr{2, 0, 0, 0, 0, 77}
 	w.send(c.question(asker, c.Config.ClientAddr(77), c.Config.VIP()))
 
+	for i, test := range tests {
+		w.wait(1, test.name, func(p gopacket.Packet) bool { return answeredPort(p) == firstPort+uint16(i) })
+	}
+	w.wait(1, "an answer to who has the VIP", func(p gopacket.Packet) bool { _, ok := answerTo(p, asker); return ok })
 	time.Sleep(settle)
 	for i, test := range tests {
 		if got := w.answersTo(c.Config.VIP(), firstPort+uint16(i)); got != test.want {

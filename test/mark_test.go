@@ -294,7 +294,7 @@ func networkDatagrams(t *testing.T, c *cluster) {
 // marked is the host's, and nobody says that he has an address of the network.
 func networkAnswers(t *testing.T, c *cluster, local bool) {
 	w := c.capture(c.Client, "eth0")
-	const firstPort = 52_000
+	const firstPort = 22_000 // none that the client's kernel gives a connection
 	tests := []struct {
 		name, proto string
 		port        int
@@ -322,6 +322,9 @@ func networkAnswers(t *testing.T, c *cluster, local bool) {
 	asker := net.HardwareAddr{2, 0, 0, 0, 0, 78}
 	if !local { // whose host may answer, as Linux does
 		w.send(c.question(asker, c.Config.ClientAddr(77), c.inNetwork(5, 0).Addr()))
+	}
+	for i, test := range tests {
+		w.wait(1, test.name, func(p gopacket.Packet) bool { return answeredPort(p) == firstPort+uint16(i) })
 	}
 	time.Sleep(settle)
 	for i, test := range tests {
