@@ -38,7 +38,8 @@ type counters struct {
 
 type slotCounters struct {
 	Counters
-	serial uint64 // of the user of the slot
+	serial  uint64        // of the user of the slot
+	signals ServerSignals // of a server
 }
 
 // sync makes room for the slots of a snapshot, and begins at zero for those

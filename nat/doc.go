@@ -144,6 +144,14 @@ A deleted SNAT rule leaves its connections: its address stays ours while a port 
 is mapped ([Rules.LeavingSNATs]). Nothing begins by it, not even on the tuple of a
 connection that is over.
 
+# Signals
+
+Of each server a Forwarder counts how many connections began, how many of them it has
+answered or refused, and how long it took from SYN to SYN-ACK ([ServerSignals]; signals.go
+has what counts as which). What that says of a server is for others to judge. While a
+connection waits for its first answer the client's last packet has set its deadline, so
+that the time of the SYN needs no room in the entry.
+
 # Settings
 
 [Settings] has those of IPVS under names that read like its own, and they mean what
@@ -399,6 +407,8 @@ packet, neither connections nor templates of true clients have to make room.
 	FIN                        believed                       in the window only
 	null, xmas, SYN+FIN        move an entry, SYN+FIN opens   dropped: no TCP sends them
 	SYN to a deleted server    dropped                        scheduled anew and forwarded; dropped if set
+	SYN again to a server      to the same server             scheduled anew if that has not answered; to the same
+	whose weight became 0                                     if set
 	end of a connection        in silence                     told to both ends, if set
 	timers                     up to 2 s late                 up to 0.3 s
 	memory is short            few free pages of the host     few free slots of the table

@@ -238,6 +238,7 @@ func (f *Forwarder) connect(p *Packet, h *parsed, service, server uint32, t *con
 func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction) {
 	if dir == conntrack.Inbound {
 		c.Hear()
+		f.asked(c)
 	}
 	if h.hasStates() {
 		f.table.SetClass(c, conntrack.ClassHalfOpen)
@@ -245,7 +246,7 @@ func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction)
 		return
 	}
 	f.table.SetClass(c, conntrack.ClassOneWay)
-	f.refresh(c, dir)
+	f.refresh(h, c, dir)
 }
 
 // hairpin has the client appear with the virtual address and a port of its own

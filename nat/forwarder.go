@@ -267,7 +267,7 @@ func (f *Forwarder) follow(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 			return drop(r)
 		}
 	} else {
-		f.refresh(c, dir)
+		f.refresh(h, c, dir)
 	}
 	if dir == conntrack.Inbound {
 		c.Hear()
@@ -291,29 +291,12 @@ func (f *Forwarder) stopped(p *Packet, h *parsed, c *conntrack.Conn, dir conntra
 		f.advance(h, c, dir)
 		return
 	}
-	f.refresh(c, dir)
+	f.refresh(h, c, dir)
 }
 
 // over reports whether a connection in state s has ended at both ends.
 func over(s conntrack.State) bool {
 	return s == conntrack.TimeWait || s == conntrack.Close || s == conntrack.SCTPClosed
-}
-
-// renews reports whether a SYN or INIT of the client on the tuple of c is scheduled anew
-// (ip_vs_core.c, is_new_conn_expected and what stands before it).
-func (f *Forwarder) renews(c *conntrack.Conn) bool {
-	if c.Server == conntrack.NoSlot {
-		return false
-	}
-	s := &f.snap.settings
-	if s.ConnReuseMode != 0 && f.table.Parent(c) == nil && (over(c.State) ||
-		s.ConnReuseMode&2 != 0 && c.State == conntrack.FinWait && c.Flags&conntrack.InputOnly != 0) {
-		return true
-	}
-	if f.snap.server[c.Server].full && c.Flags&conntrack.FullNAT == 0 && unanswered(c) {
-		return true // its answer went elsewhere; see Rules.SetFullNAT
-	}
-	return s.ExpireNodestConn && f.snap.server[c.Server].server.Weight() == 0
 }
 
 // advance moves a TCP entry by one segment, or an association by one packet.
@@ -342,8 +325,9 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 		}
 	}
 	side := sideOf(c, dir)
-	if side == conntrack.Outbound {
+	if side == conntrack.Outbound && c.Flags&conntrack.Replied == 0 {
 		c.Flags |= conntrack.Replied
+		f.serverHeard(h, c)
 	}
 	next := f.defence.tables[c.Flags&conntrack.SNAT].Next(c.State, side, event)
 	if event != conntrack.RST {
@@ -388,9 +372,10 @@ func sideOf(c *conntrack.Conn, dir conntrack.Direction) conntrack.Direction {
 }
 
 // refresh restarts the timer of an entry without states.
-func (f *Forwarder) refresh(c *conntrack.Conn, dir conntrack.Direction) {
+func (f *Forwarder) refresh(h *parsed, c *conntrack.Conn, dir conntrack.Direction) {
 	if sideOf(c, dir) == conntrack.Outbound && c.Flags&(conntrack.Replied|conntrack.OnePacket) == 0 {
 		c.Flags |= conntrack.Replied
+		f.serverHeard(h, c)
 		f.table.SetClass(c, conntrack.ClassHeld)
 		f.assure(c)
 	}
@@ -431,21 +416,6 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 		f.table.SetClass(c, conntrack.ClassHeld)
 	}
 	f.table.SetDeadline(c, f.now+f.life(c, next))
-}
-
-// covered reports whether a rule still has the inside end of c leave as it does.
-func (f *Forwarder) covered(c *conntrack.Conn) bool {
-	rule := f.snap.snatFor(&c.Dest.Addr)
-	return rule != nil && rule.to == c.Virtual.Addr
-}
-
-// reopen makes an entry that is over, and stays, ready for a new connection of
-// the same endpoints: of SNAT, whose mapping stays with it, or under a parent.
-func (f *Forwarder) reopen(c *conntrack.Conn) {
-	c.Window = [2]conntrack.Window{}
-	c.Flags &^= conntrack.Replied
-	f.table.SetClass(c, conntrack.ClassHalfOpen)
-	c.State = conntrack.None
 }
 
 // removed is told by the table of each entry that leaves it.

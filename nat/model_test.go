@@ -20,7 +20,7 @@ import (
 type modelConn struct {
 	proto                        string
 	client, virtual, dest, local string // local: hairpin and full NAT only
-	snat                         bool
+	snat, answered               bool   // answered: by the server
 	state                        conntrack.State
 	deadline                     time.Duration
 }
@@ -213,7 +213,7 @@ func (m *model) inbound() {
 	flags := m.flags(proto, true)
 	c := m.find(func(c *modelConn) bool { return c.proto == proto && c.client == client && c.virtual == virtual })
 	opens := proto == "udp" || flags == modelOpens[proto]
-	if c != nil && opens && (over(c.state) || m.gone[c.proto+c.dest] || m.down == "expire" && m.rests[c.proto+c.dest]) && (proto != "udp" || m.down == "repick") {
+	if c != nil && opens && (over(c.state) || m.gone[c.proto+c.dest] || m.rests[c.proto+c.dest] && (m.down == "expire" || c.waits())) && (proto != "udp" || m.down == "repick") {
 		m.remove(c)
 		c = nil
 	}
@@ -280,7 +280,13 @@ func (m *model) reply() {
 	if from != c.virtual || to != c.client {
 		m.fatal("%v: came from %s to %s (%s)", c, from, to, reason)
 	}
+	c.answered = true
 	m.step(c, conntrack.Outbound, flags)
+}
+
+// waits reports whether all that was seen of c is its client's first packet.
+func (c *modelConn) waits() bool {
+	return !c.answered && (c.state == conntrack.SynRecv || c.state == conntrack.SCTPInit1 || c.state == conntrack.SCTPInit)
 }
 
 // outbound has an inside host open a connection, or go on with one.

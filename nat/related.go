@@ -96,6 +96,7 @@ func (f *Forwarder) passOn(p *Packet, h *parsed, c *conntrack.Conn, dir conntrac
 		f.split = w.mtu
 	}
 	f.count(c, dir, len(p.Data))
+	f.refusedByError(p, h, c, dir)
 
 	ip := ipHeader(p.Data)
 	f.takeHop(ip, w.port)

@@ -55,6 +55,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
 //	stats A:P active= inactive= [templates=] conns= in=PACKETS/BYTES out=PACKETS/BYTES
 //	services tcp A:P conns= in= out=
+//	signals A:P asked= answered= refused= took=HANDSHAKES/SUM     of a server of the last service
 //
 // $NAME in a want or made line takes what is there, and stands for it from then
 // on. Of a forwarded or made packet can be asked to=N, the neighbour it was sent to, or
@@ -429,6 +430,19 @@ func (s *script) step(word, rest string) {
 	case "differ":
 		if w = strings.Fields(s.expand(rest)); w[0] == w[1] {
 			s.fatal("both are %s", w[0])
+		}
+	case "signals":
+		a := netip.MustParseAddrPort(w[0])
+		for _, v := range s.rules.Services() {
+			for _, d := range v.Servers {
+				if v.ServiceKey == s.service && d.Addr == a.Addr() && d.Port == a.Port() {
+					g := s.forwarder().Signals(nil)[d.Slot]
+					got := fmt.Sprintf("asked=%d answered=%d refused=%d took=%d/%v", g.Asked, g.Answered, g.Refused, g.Latency.Count(), g.Latency.Sum)
+					if got != strings.Join(w[1:], " ") {
+						s.fatal("%s", got)
+					}
+				}
+			}
 		}
 	case "entries":
 		s.number(rest, s.forwarder().Stats().Conns)

@@ -127,8 +127,9 @@ func (f *Forwarder) advanceSCTP(h *parsed, c *conntrack.Conn, dir conntrack.Dire
 		}
 	}
 	side := sideOf(c, dir)
-	if side == conntrack.Outbound {
+	if side == conntrack.Outbound && c.Flags&conntrack.Replied == 0 {
 		c.Flags |= conntrack.Replied
+		f.serverHeard(h, c)
 	}
 	f.setState(c, c.State.NextChunk(side, event))
 }

@@ -229,7 +229,8 @@ type Settings struct {
 	// ClientLimit is how many connections to services a client may have, in each
 	// Forwarder; 0: any number. A client is an address, in IPv6 a /64.
 	ClientLimit int
-	// HoldGoneSYN drops a SYN to a deleted server with the rest of its
+	// HoldGoneSYN has a SYN that comes again go to its server although that has weight
+	// 0 by now and has not answered, and drops a SYN to a deleted server with the rest of its
 	// connection's packets, as IPVS does, while its service keeps those.
 	HoldGoneSYN bool
 

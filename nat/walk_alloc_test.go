@@ -123,6 +123,8 @@ func TestNoAllocs(t *testing.T) {
 		{"full NAT out", "tcp 10.0.0.5:83 > 10.0.0.1:40000 PA seq=7001 ack=5001 data=100", expect},
 		{"new full NAT", "tcp 192.168.88.21:{i} > 192.168.88.23:83 S seq=1", expect},
 		{"new full NAT, port taken", "udp 192.168.88.{j}:40000 > 192.168.88.23:83 data=1", expect},
+		{"SYN answered", "tcp 192.168.88.21:{i} > 192.168.88.23:83 S seq=1, tcp 10.0.0.5:83 > 10.0.0.1:{i} SA seq=1 ack=2", expect},
+		{"SYN refused", "tcp 192.168.88.21:{i} > 192.168.88.23:83 S seq=1, tcp 10.0.0.5:83 > 10.0.0.1:{i} RA seq=0 ack=2", expect},
 		{"full NAT error out", "icmp 10.0.0.5 > 10.0.0.1 port-unreachable (udp 10.0.0.1:40000 > 10.0.0.5:83 data=9)", expect},
 		{"IPv6 new full NAT", "udp [2001:db8:88::21]:{i} > [2001:db8:88::23]:83 data=1", expect},
 		{"IPv6 RST made", "tcp [2001:db8:88::21]:1 > [2001:db8:88::23]:80 A", "drop no-conn"},
