@@ -279,7 +279,7 @@ func (r *Rules) HasService(k ServiceKey) bool { return r.byKey[k] != nil }
 func (r *Rules) Services() []ServiceInfo {
 	var list []ServiceInfo
 	live := slices.DeleteFunc(slices.Clone(r.services.all), func(s *service) bool { return s == nil })
-	slices.SortFunc(live, func(a, b *service) int { return int(int64(a.serial) - int64(b.serial)) })
+	slices.SortFunc(live, func(a, b *service) int { return int(int64(a.place) - int64(b.place)) })
 	for _, v := range live {
 		info := ServiceInfo{ServiceSpec: v.ServiceSpec, Slot: v.slot, Serial: v.serial}
 		for _, d := range v.servers {

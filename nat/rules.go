@@ -94,6 +94,7 @@ type service struct {
 	ServiceSpec
 	slot    uint32
 	serial  uint64
+	place   uint64 // in the order of services; see Arrange
 	pool    *sched.Pool
 	servers []*server // newest first
 	deleted bool
@@ -194,7 +195,7 @@ func (r *Rules) AddService(spec ServiceSpec) error {
 	}
 	pool.SetOptions(r.options(spec))
 	s := &service{ServiceSpec: spec, pool: pool, serial: r.nextSerial()}
-	s.slot = r.services.put(s)
+	s.slot, s.place = r.services.put(s), s.serial
 	r.byKey[spec.ServiceKey] = s
 	return nil
 }

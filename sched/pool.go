@@ -101,6 +101,17 @@ func (p *Pool) Remove(s *Server) {
 	p.tell(Change{Kind: Removed, Index: i})
 }
 
+// Arrange puts the servers of the list, all of which order names, into that order,
+// newest first. If it is another one than before the scheduler starts over.
+func (p *Pool) Arrange(order []*Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(order) == len(p.servers) && !slices.Equal(order, p.servers) {
+		p.servers = slices.Clone(order)
+		p.tell(Change{Kind: Reset})
+	}
+}
+
 // SetWeight sets the weight of s and tells the scheduler, also if it is the same
 // weight: wrr starts its walk again at each edit, as IPVS's does.
 func (p *Pool) SetWeight(s *Server, w int) {

@@ -12,10 +12,10 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 )
 
-func newConfigCommand(r *remote) *cobra.Command {
-	return newGroup("config", "Write, check and compare configurations",
+func newConfigCommand() *cobra.Command {
+	return newGroup("config", "Write and check configurations",
 		"  vsnat config init > vsnat.yaml\n  vsnat config check vsnat.yaml",
-		newConfigInitCommand(), newConfigCheckCommand(), newConfigDiffCommand(r))
+		newConfigInitCommand(), newConfigCheckCommand())
 }
 
 type configInitOptions struct{ reference bool }
@@ -86,39 +86,4 @@ func readConfig(c *cobra.Command, path string) (*config.Config, error) {
 		return config.Read(path)
 	}
 	return config.ReadFrom("standard input", c.InOrStdin())
-}
-
-func newConfigDiffCommand(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "diff FILE",
-		Short: "List what a configuration would change in the running director",
-		Long: `Compares what the director has now, with all changes made at run time, to a
-file. Nothing is changed. It prints nothing if there is no difference.`,
-		Example: "  vsnat config diff vsnat.yaml",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			wanted, err := readConfig(c, args[0])
-			if err != nil {
-				return err
-			}
-			text, err := r.client().Config(c.Context())
-			if err != nil {
-				return err
-			}
-			running, err := config.Parse("the running configuration", []byte(text))
-			if err != nil {
-				return err
-			}
-			for _, change := range config.Diff(running, wanted) {
-				note := ""
-				if change.Restart() {
-					note = " (needs a restart)"
-				}
-				if _, err := fmt.Fprintln(c.OutOrStdout(), printable(change.String())+note); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
 }

@@ -2,12 +2,7 @@
 
 package main
 
-import (
-	"fmt"
-	"strings"
-
-	"github.com/spf13/cobra"
-)
+import "github.com/spf13/cobra"
 
 func newReloadCommand(r *remote) *cobra.Command {
 	var output outputFlag
@@ -28,15 +23,7 @@ otherwise.`,
 			if output.json {
 				return writeJSON(c.OutOrStdout(), done)
 			}
-			if len(done.Restart) > 0 {
-				say(c.ErrOrStderr(), "not in force yet: "+strings.Join(done.Restart, ", "), "restart the director for these")
-			}
-			for _, change := range done.Changes {
-				if _, err := fmt.Fprintln(c.OutOrStdout(), printable(change)); err != nil {
-					return err
-				}
-			}
-			return nil
+			return writeReloaded(c, done)
 		},
 	}
 	output.register(c)

@@ -61,9 +61,9 @@ the packets both ways. It needs no kernel module.
 		&cobra.Group{ID: groupLook, Title: "Look:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		groupServe:  {newRunCommand(r, run), newConfigCommand(r), newLabCommand()},
-		groupChange: {newServiceCommand(r), newServerCommand(r), newSNATCommand(r), newMarkCommand(r), newSetCommand(r), newReloadCommand(r), newSaveCommand(r), newIpvsadmCommand(r, std)},
-		groupLook:   {newStatusCommand(r), newConnCommand(r), newStatsCommand(r), newEventsCommand(r), newProcCommand(r), newSimCommand()},
+		groupServe:  {newRunCommand(r, run), newConfigCommand(), newLabCommand()},
+		groupChange: {newServiceCommand(r), newServerCommand(r), newSNATCommand(r), newMarkCommand(r), newSetCommand(r), newReloadCommand(r), newApplyCommand(r), newConfirmCommand(r), newRollbackCommand(r), newSaveCommand(r), newIpvsadmCommand(r, std)},
+		groupLook:   {newStatusCommand(r), newDiffCommand(r), newConnCommand(r), newStatsCommand(r), newEventsCommand(r), newProcCommand(r), newSimCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -61,6 +61,7 @@ func directorCommand(ts *testscript.TestScript, neg bool, args []string) {
 		CheckServer: config.CheckServer,
 		CheckSNAT:   config.CheckSNAT,
 		CheckMark:   config.CheckMark,
+		Differ:      differ,
 	}
 	ts.Check(fill(d))
 	l, err := control.Listen(ts.Getenv("VSNAT_SOCKET"), control.ListenOptions{})
@@ -85,7 +86,7 @@ func cluster(d *controltest.Director) error {
 			return err
 		}
 	}
-	d.Text = string(config.Marshal(c))
+	d.Text, d.File = string(config.Marshal(c)), config.Minimal()
 	key := c.Services[0].ServiceKey
 	for i, s := range c.Services[0].Servers {
 		d.SetCounters(key, s.Address, i, 10*i, control.Counters{Conns: uint64(9999 + i), InBytes: uint64(i) * 123456, OutBytes: uint64(i) * 98765432})
@@ -116,6 +117,27 @@ func cluster(d *controltest.Director) error {
 	d.Happened.Add(control.Event{Kind: control.EventServerDeleted, Service: key, Server: netip.MustParseAddrPort("10.0.0.5:80"), By: "uid 0 pid 77", Text: "delete server 10.0.0.5:80 of tcp 192.168.88.23:80"})
 	d.Done = control.Reloaded{Changes: []string{"add service udp 192.168.88.23:53"}, Restart: []string{"max-conns"}}
 	return nil
+}
+
+// differ is what it takes to get from one text to another.
+func differ(from, to string) (r control.Reloaded, err error) {
+	a, err := config.Parse("running", []byte(from))
+	if err != nil {
+		return r, err
+	}
+	b, err := config.Parse("wanted", []byte(to))
+	if err != nil {
+		return r, control.Refuse(control.CodeConfig, err.Error(), "")
+	}
+	r.Changes = []string{}
+	for _, c := range config.Diff(a, b) {
+		if c.Restart() {
+			r.Restart = append(r.Restart, c.Setting)
+		} else {
+			r.Changes = append(r.Changes, c.String())
+		}
+	}
+	return r, nil
 }
 
 // hostile tells things that came from a network nobody trusts.

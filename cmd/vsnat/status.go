@@ -55,7 +55,7 @@ func writeStatus(c *cobra.Command, h control.Health, links []control.Link) error
 		printable(h.Version), ago(time.Since(h.Started)), printable(h.IO), printable(h.Guard)); err != nil {
 		return err
 	}
-	for _, p := range h.Problems {
+	for _, p := range append(driftLines(h), h.Problems...) {
 		if _, err := fmt.Fprintln(w, "  "+printable(p)); err != nil {
 			return err
 		}

@@ -51,6 +51,8 @@ func (d *director) decide(ctx context.Context) error {
 				continue
 			}
 			d.reloadNow()
+		case <-d.trialOver():
+			d.rollback(byTrial)
 		case now := <-ticker.C:
 			d.tick(n, now)
 			n++

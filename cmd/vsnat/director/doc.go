@@ -49,6 +49,8 @@
 //	a call of the socket    change: checked, made in the rules, publish
 //	a reload                tried on a copy of the rules; only if each step is
 //	                        accepted are they made, and then published as one
+//	a whole configuration   the same, from the socket; on trial it is taken back
+//	                        unless it is confirmed in time (trial.go)
 //	the host                hostChanged, follow: ports, routes, addresses,
 //	                        neighbours; then publish
 //	the host's sockets      refreshHost every 5 s, if an address is shared; within a

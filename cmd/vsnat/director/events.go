@@ -17,6 +17,7 @@ import (
 // Parts of the director that change something by themselves: Event.By.
 const (
 	byReload = "reload"
+	byTrial  = "trial" // of a configuration that nobody confirmed
 )
 
 // event notes an event. It waits for nobody who reads them.
@@ -43,9 +44,9 @@ func (d *director) changed(e control.Event) {
 	d.event(e)
 }
 
-// eventOf is the event of a change of a reload.
-func eventOf(c config.Change) control.Event {
-	e := control.Event{By: byReload, Text: c.String(), Service: c.Service.ServiceKey, Server: c.Server.Address}
+// eventOf is the event of a change of a configuration.
+func eventOf(c config.Change, by string) control.Event {
+	e := control.Event{By: by, Text: c.String(), Service: c.Service.ServiceKey, Server: c.Server.Address}
 	if c.Object == config.ObjectService || c.Object == config.ObjectServer {
 		e.Kind = eventsOfOps[string(c.Op)+"-"+string(c.Object)]
 	}

@@ -38,41 +38,69 @@ func (d *director) reloadBy(by string) (control.Reloaded, error) {
 // tried on a copy of the rules. What the host then keeps us from (a link that
 // is not there) is a problem that Health tells of, as it is at any other time.
 func (d *director) reload() (control.Reloaded, error) {
+	if err := d.undecided(); err != nil {
+		return control.Reloaded{}, err
+	}
+	cfg, err := d.readFile()
+	if err != nil {
+		return control.Reloaded{}, err
+	}
+	changes := config.Diff(d.running(), cfg)
+	if err := d.try(cfg, changes); err != nil {
+		return control.Reloaded{}, control.Refuse(control.CodeConfig, d.options.ConfigFile+": "+err.Error(), hintOf(err))
+	}
+	d.filed = cfg
+	return d.adopt(cfg, changes, byReload), nil
+}
+
+// readFile reads the configuration file. It needs nothing that decide owns.
+func (d *director) readFile() (*config.Config, error) {
 	file := d.options.ConfigFile
 	if file == "" || d.options.Config != nil {
-		return control.Reloaded{}, control.Refuse(control.CodeInvalid, "the director was started without a configuration file",
+		return nil, control.Refuse(control.CodeInvalid, "the director was started without a configuration file",
 			"start it with -c FILE, or change it over the control socket")
 	}
 	cfg, err := config.Read(file)
 	if err != nil {
-		return control.Reloaded{}, control.Refuse(control.CodeConfig, err.Error(), "")
+		return nil, control.Refuse(control.CodeConfig, err.Error(), "")
 	}
-	changes := config.Diff(d.running(), cfg)
-	if err := d.try(cfg, changes); err != nil {
-		return control.Reloaded{}, control.Refuse(control.CodeConfig, file+": "+err.Error(), hintOf(err))
-	}
+	return cfg, nil
+}
 
-	result := control.Reloaded{Changes: []string{}}
+// adopt makes a configuration the one in force by changes that were tried.
+func (d *director) adopt(cfg *config.Config, changes []config.Change, by string) control.Reloaded {
 	for _, c := range changes {
 		if c.Restart() {
-			result.Restart = append(result.Restart, c.Setting)
 			continue
 		}
 		if err := applyChange(d.rules, c); err != nil {
 			d.log.Error("a change that was tried before failed", "what", c.String(), "error", err)
 			continue
 		}
-		result.Changes = append(result.Changes, c.String())
-		d.changed(eventOf(c))
+		d.changed(eventOf(c, by))
 	}
+	next := *cfg
 	// What needs a restart stays as it was.
-	cfg.IO, cfg.Guard, cfg.MaxConns, cfg.Control = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control
-	d.cfg = cfg
-	d.level.Set(cfg.Log.Level)
-	d.rules.SetSettings(settingsOf(cfg))
-	d.rules.SetOwned(cfg.Addresses)
+	next.IO, next.Guard, next.MaxConns, next.Control = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control
+	d.cfg = &next
+	d.level.Set(next.Log.Level)
+	d.rules.SetSettings(settingsOf(&next))
+	d.rules.SetOwned(next.Addresses)
 	_ = d.follow() // what fails is a problem, and tried again
-	return result, nil
+	return outcome(changes)
+}
+
+// outcome is what changes do, in words.
+func outcome(changes []config.Change) control.Reloaded {
+	r := control.Reloaded{Changes: []string{}}
+	for _, c := range changes {
+		if c.Restart() {
+			r.Restart = append(r.Restart, c.Setting)
+		} else {
+			r.Changes = append(r.Changes, c.String())
+		}
+	}
+	return r
 }
 
 // try tells whether changes can be made one after the other.

@@ -109,6 +109,11 @@ type director struct {
 	rules *nat.Rules
 	world world
 
+	trial      *trial         // of a configuration that waits for its confirmation, or nil
+	filed      *config.Config // what the file said when it was read last; nil: there is none
+	drifted    int            // see drift
+	driftKnown bool           // of what is in force now
+
 	shards     shards
 	neighbours *iface.Neighbours
 	guard      iface.Guard    // nil with io: tun
@@ -142,6 +147,9 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 			d.close()
 		}
 	}()
+	if o.ConfigFile != "" && o.Config == nil {
+		d.filed = cfg
+	}
 	if err := loadRules(d.rules, cfg); err != nil {
 		return nil, err
 	}

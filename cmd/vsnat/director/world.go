@@ -115,6 +115,7 @@ func cmpError(first, then error) error {
 // told by Health and tried again; the rules are in force nevertheless.
 func (d *director) publish() error {
 	w := &d.world
+	d.driftKnown = false
 	own := d.rules.Ours()
 	if sharesAddress(own) && time.Since(w.hostRead) > auditEvery*tickEvery {
 		d.readHost()

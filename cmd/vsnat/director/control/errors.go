@@ -22,8 +22,10 @@ const (
 
 	CodeRuleExists  Code = "rule-exists" // SNAT or mark rule that is there or overlaps
 	CodeNoRule      Code = "no-rule"
-	CodeConfig      Code = "config"    // the configuration file is refused
-	CodeNotFound    Code = "not-found" // no such path or version
+	CodeConfig      Code = "config"     // the configuration file is refused
+	CodePending     Code = "pending"    // another configuration waits for its confirmation
+	CodeNoPending   Code = "no-pending" // none does
+	CodeNotFound    Code = "not-found"  // no such path or version
 	CodeTooLarge    Code = "too-large"
 	CodeUnavailable Code = "unavailable" // starting, stopping or not running
 	CodeInternal    Code = "internal"
@@ -48,6 +50,8 @@ var codes = map[Code]struct {
 	CodeRuleExists:    {http.StatusConflict, ""},
 	CodeNoRule:        {http.StatusNotFound, ""},
 	CodeConfig:        {http.StatusUnprocessableEntity, ""},
+	CodePending:       {http.StatusConflict, ""},
+	CodeNoPending:     {http.StatusNotFound, ""},
 	CodeNotFound:      {http.StatusNotFound, ""},
 	CodeTooLarge:      {http.StatusRequestEntityTooLarge, ""},
 	CodeUnavailable:   {http.StatusServiceUnavailable, ""},

@@ -36,6 +36,9 @@ const (
 	EventChanged        EventKind = "changed" // anything else that can be configured
 	EventReloaded       EventKind = "reloaded"
 	EventReloadRefused  EventKind = "reload-refused"
+	EventApplied        EventKind = "applied"    // a whole configuration, perhaps on trial
+	EventConfirmed      EventKind = "confirmed"  // what was on trial stays
+	EventTakenBack      EventKind = "taken-back" // it does not
 
 	// Of servers and their checks.
 	EventServerUp     EventKind = "server-up"

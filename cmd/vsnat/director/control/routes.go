@@ -29,6 +29,14 @@ type route struct {
 
 func (r route) pattern() string { return r.method + " " + r.path }
 
+// maxBody is how large its request may be.
+func (r route) maxBody() int64 {
+	if r.path == "/v1/apply" {
+		return MaxConfigBody
+	}
+	return MaxBody
+}
+
 // answer asks the director. Its value is sent as JSON, a document as it is.
 type answer func(d Director, r request) (any, error)
 
@@ -67,6 +75,10 @@ func routes() []route {
 		{"GET", "/v1/config", config},
 		{"POST", "/v1/reload", func(d Director, r request) (any, error) { return d.Reload(r.Context()) }},
 		{"GET", "/v1/events", events},
+		{"POST", "/v1/apply", apply},
+		{"POST", "/v1/confirm", func(d Director, r request) (any, error) { return d.Confirm(r.Context()) }},
+		{"POST", "/v1/rollback", func(d Director, r request) (any, error) { return d.Rollback(r.Context()) }},
+		{"GET", "/v1/file", filed},
 		{"GET", "/v1/proc/{name}", proc},
 		{"GET", "/v1/openapi.yaml", func(Director, request) (any, error) { return document(openAPI), nil }},
 	}

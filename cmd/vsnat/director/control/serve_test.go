@@ -383,7 +383,8 @@ func TestSchemas(t *testing.T) {
 	for name, v := range map[string]any{
 		"Error": control.Error{}, "ServiceKey": control.ServiceKey{}, "ServiceSpec": control.ServiceSpec{},
 		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "MarkSpec": control.MarkSpec{}, "Change": control.Change{}, "Timeouts": control.Timeouts{},
-		"Event": control.Event{},
+		"Event":     control.Event{},
+		"ApplySpec": control.ApplySpec{}, "Applied": control.Applied{}, "Pending": control.Pending{},
 	} {
 		if got := slices.Sorted(maps.Keys(doc.Components.Schemas[name].Properties)); !slices.Equal(got, fields(reflect.TypeOf(v))) {
 			t.Errorf("%s is described with %q, and has %q", name, got, fields(reflect.TypeOf(v)))

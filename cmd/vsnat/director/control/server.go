@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// MaxBody is the largest request body in bytes.
+// MaxBody is the largest request body in bytes, but for a whole configuration.
 const MaxBody = 1 << 20
 
 // Limits of a connection. A request is small and comes at once; an answer may
@@ -84,7 +84,7 @@ func (s *HTTPServer) Serve(ctx context.Context, l *Listener) error {
 func (s *HTTPServer) handler(l *Listener) http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range routes() {
-		mux.HandleFunc(r.pattern(), func(w http.ResponseWriter, req *http.Request) { s.call(w, req, r.answer) })
+		mux.HandleFunc(r.pattern(), func(w http.ResponseWriter, req *http.Request) { s.call(w, req, r) })
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
 		reply(w, payload{}, Refuse(CodeNotFound, fmt.Sprintf("there is no %s %.100q", req.Method, req.URL.Path), "the paths of this version are in /v1/openapi.yaml"))
@@ -102,11 +102,11 @@ func (s *HTTPServer) handler(l *Listener) http.Handler {
 
 // call reads the request, has it answered and writes the answer. The
 // connection is safe from being closed for a newer one only in between.
-func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, answer answer) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, MaxBody))
+func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, r route) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, r.maxBody()))
 	if err != nil {
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			err = Refuse(CodeTooLarge, fmt.Sprintf("a request has at most %d bytes", MaxBody), "send one change per request")
+			err = Refuse(CodeTooLarge, fmt.Sprintf("a request has at most %d bytes", r.maxBody()), "send one change per request")
 		} else {
 			err = Refuse(CodeInvalid, "the request ended early", "")
 		}
@@ -115,7 +115,7 @@ func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, answer answe
 	}
 	c := req.Context().Value(connKey{}).(*guest)
 	c.begin()
-	v, err := answer(s.director, request{req, body})
+	v, err := r.answer(s.director, request{req, body})
 	var out payload
 	t := &text{ResponseWriter: w}
 	if err == nil {

@@ -72,6 +72,17 @@ type Director interface {
 	// error the old configuration is still in force, all of it.
 	Reload(context.Context) (Reloaded, error)
 
+	// Apply makes a configuration the one in force, as Reload does that of the file.
+	// While one waits for its confirmation, another, and a reload, are refused.
+	Apply(context.Context, ApplySpec) (Applied, error)
+	// Confirm keeps what waits for confirmation.
+	Confirm(context.Context) (Pending, error)
+	// Rollback takes back what waits for confirmation: everything is as it was
+	// before, also what was changed since by others.
+	Rollback(context.Context) (Reloaded, error)
+	// Filed is what Reload would read now, as Config returns it.
+	Filed(context.Context) (string, error)
+
 	// Zero sets the counters of one service, or of everything when the key
 	// is zero, back to 0 (ipvsadm -Z). Gauges stay.
 	Zero(context.Context, ServiceKey) error
@@ -195,6 +206,10 @@ type Health struct {
 	IO       string    `json:"io"`    // packet or tun
 	Guard    string    `json:"guard"` // method in force: nft, socket or none
 	Config   string    `json:"config,omitempty"`
+	// Drift is how many changes lead from what Config said, when it was read, to
+	// what runs now.
+	Drift   int      `json:"drift,omitempty"`
+	Pending *Pending `json:"pending,omitempty"` // a configuration that waits for its confirmation
 }
 
 // Link is a network interface the director knows.
