@@ -49,6 +49,9 @@ func (t *Table) SetClass(c *Conn, k Class) {
 	}
 }
 
+// Class is the class that c is in.
+func (c *Conn) Class() Class { return c.place.class() }
+
 // Counts is the number of connections in each class.
 func (t *Table) Counts() [NumClasses]int {
 	return [NumClasses]int{

@@ -6,6 +6,7 @@ package nat
 //
 //	Begin                    load the snapshot and the time, once per batch
 //	Forward
+//	  hit                    what comes most, by the short way; see hit.go
 //	  parse                  offsets, tuple, flags; or a reason to drop it
 //	  fragment, icmpError    packets without ports of their own, see there
 //	  Table.Lookup           one bucket, both directions
@@ -133,7 +134,15 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 }
 
 // Forward decides about one packet and rewrites it in place.
-func (f *Forwarder) Forward(p *Packet) Verdict {
+func (f *Forwarder) Forward(p *Packet) (v Verdict) {
+	if f.hit(p, &v) {
+		return v
+	}
+	return f.walk(p)
+}
+
+// walk is Forward for all that hit leaves.
+func (f *Forwarder) walk(p *Packet) Verdict {
 	f.split, f.wrapping.on, f.moved = 0, false, nil
 	v := f.forward(p)
 	if v.Action == Forward {

@@ -142,10 +142,13 @@ type hopCache struct {
 
 func (c *hopCache) clear() { *c = hopCache{} }
 
-func (c *hopCache) lookup(t *routeTable, a *conntrack.Addr) hop {
+func (c *hopCache) lookup(t *routeTable, a *conntrack.Addr) hop { return *c.find(t, a) }
+
+// find is lookup without a copy: the answer is good until the next.
+func (c *hopCache) find(t *routeTable, a *conntrack.Addr) *hop {
 	row := &c.rows[hashAddr(a)%uint64(len(c.rows))]
 	if !row.set || row.addr != *a {
 		row.addr, row.hop, row.set = *a, t.lookup(a), true
 	}
-	return row.hop
+	return &row.hop
 }

@@ -82,10 +82,12 @@ func (f *Forwarder) fits(p *Packet, h *parsed, w *way) (Verdict, bool) {
 // takeHop counts us as a hop. Not on a port without link addresses: there the
 // host routes to us and routes on what we give back, and counts itself each time.
 func (f *Forwarder) takeHop(ip ipHeader, port uint16) {
-	if !f.snap.ports[port%MaxPorts].L3 {
+	if f.takesHop(port) {
 		ip.decrementTTL()
 	}
 }
+
+func (f *Forwarder) takesHop(port uint16) bool { return !f.snap.ports[port%MaxPorts].L3 }
 
 // send rewrites a packet of c in place and says where it goes.
 func (f *Forwarder) send(p *Packet, h *parsed, c *conntrack.Conn, dir conntrack.Direction, w *way) Verdict {

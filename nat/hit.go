@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nat
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"github.com/vsnat/vsnat/conntrack"
+)
+
+// The short way of the packet that comes most: TCP or UDP behind a plain IP header,
+// of a masqueraded or an SNAT connection that it leaves in the state in which it is.
+// What parse, whole, follow and send make of it is made here in one piece, with
+// wide loads and without what they ask about other packets.
+//
+//	look       headers of the usual form, in words: tuple, and what TCP says
+//	known      the entry, and that nothing about it is out of the ordinary
+//	outlet     where it leaves, if it fits there
+//	rewrite    addresses, ports, checksums
+//
+// There is no second opinion about any packet: hit decides about nothing that it does
+// not forward, has written nothing when it gives up, and what it does to a packet
+// and to an entry is what the walk would do, bit for bit (FuzzHit).
+
+// A glimpse is what hit needs to know of a packet.
+type glimpse struct {
+	tuple    conntrack.Tuple
+	seq, ack uint32
+	l4       int // offset of the transport header
+	header   int // length of the transport header
+	total    int // of the whole packet
+	window   uint16
+	flags    uint8
+	ttl      uint8
+	partial  bool // as in parsed
+}
+
+// hit forwards a packet of the common kind, as v says then. It reports false, and
+// has changed nothing, if p is of another kind.
+func (f *Forwarder) hit(p *Packet, v *Verdict) bool {
+	var g glimpse
+	if !g.look(p) {
+		return false
+	}
+	c, dir := f.known(p, &g)
+	if c == nil || !f.outlet(p, &g, c, dir, v) {
+		return false
+	}
+	b := p.Data[:g.total:g.total]
+	p.Data = b
+	if g.tuple.Proto == protoTCP {
+		c.Follow(dir, g.seq, g.ack, g.window, g.flags, g.total-g.l4-g.header)
+	}
+	f.table.SetDeadline(c, f.now+f.life(c, c.State))
+	hop := f.takesHop(v.Port)
+	if dir == conntrack.Inbound {
+		c.Hear()
+		g.rewrite(b, destinationField, &c.Dest, hop)
+	} else {
+		g.rewrite(b, sourceField, &c.Virtual, hop)
+	}
+	f.count(c, dir, len(b))
+	f.counters.verdicts[Forward]++
+	return true
+}
+
+// look reads a packet. It reports false for one that is not of the common kind,
+// sound or not.
+func (g *glimpse) look(p *Packet) bool {
+	b := p.Data
+	if len(b) < ipv4HeaderLen+udpHeaderLen {
+		return false
+	}
+	src, dst := &g.tuple.Src.Addr, &g.tuple.Dst.Addr
+	if b[0] == 4<<4|ipv4HeaderLen/4 {
+		h := (*[ipv4HeaderLen]byte)(b)
+		first, second, last := binary.LittleEndian.Uint64(h[:]), binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint32(h[16:])
+		s, carry := bits.Add64(first, second, 0)
+		s, carry = bits.Add64(s, uint64(last), carry)
+		parts := bits.ReverseBytes16(ipv4MoreFragments | ipv4OffsetMask)
+		if foldWide(s, carry) != 0xffff || uint16(first>>48)&parts != 0 || badSource(h[12]) || uint32(second>>32) == last {
+			return false
+		}
+		g.total = int(binary.BigEndian.Uint16(h[2:]))
+		g.ttl, g.tuple.Proto = h[8], h[9]
+		g.l4 = ipv4HeaderLen
+		const mappedPrefix = 0xffff0000 // ::ffff:0:0, its second half
+		binary.LittleEndian.PutUint64(src[:], 0)
+		binary.LittleEndian.PutUint64(src[8:], mappedPrefix|second&^0xffffffff)
+		binary.LittleEndian.PutUint64(dst[:], 0)
+		binary.LittleEndian.PutUint64(dst[8:], mappedPrefix|uint64(last)<<32)
+	} else {
+		if len(b) < ipv6HeaderLen+udpHeaderLen || b[0]>>4 != 6 {
+			return false
+		}
+		h := (*[ipv6HeaderLen]byte)(b)
+		s1, s2 := binary.LittleEndian.Uint64(h[8:]), binary.LittleEndian.Uint64(h[16:])
+		d1, d2 := binary.LittleEndian.Uint64(h[24:]), binary.LittleEndian.Uint64(h[32:])
+		if !ordinary(s1) || !ordinary(d1) || s1 == d1 && s2 == d2 {
+			return false
+		}
+		g.total = ipv6HeaderLen + int(binary.BigEndian.Uint16(h[4:])) // a super-packet that cannot say it has no transport header by that
+		g.tuple.Proto, g.ttl = h[6], h[7]
+		g.l4 = ipv6HeaderLen
+		binary.LittleEndian.PutUint64(src[:], s1)
+		binary.LittleEndian.PutUint64(src[8:], s2)
+		binary.LittleEndian.PutUint64(dst[:], d1)
+		binary.LittleEndian.PutUint64(dst[8:], d2)
+	}
+	if g.ttl <= 1 || g.total > len(b) || g.total < g.l4 {
+		return false
+	}
+	return g.lookTransport(p, b[g.l4:g.total])
+}
+
+// ordinary tells from the first half of an IPv6 address, in little endian, whether it
+// can be a host's that a router reaches. It says no to a few that can.
+func ordinary(half uint64) bool {
+	return half != 0 && uint8(half) != 0xff && half&0xc0ff != 0x80fe
+}
+
+func (g *glimpse) lookTransport(p *Packet, l4 []byte) bool {
+	field := tcpChecksumOffset
+	switch g.tuple.Proto {
+	case protoTCP:
+		if len(l4) < tcpHeaderLen {
+			return false
+		}
+		h := (*[tcpHeaderLen]byte)(l4)
+		g.header, g.flags = int(h[12]>>4)*4, h[13]
+		if g.header < tcpHeaderLen || g.header > len(l4) || g.flags&(flagFIN|flagSYN|flagRST|flagACK) != flagACK {
+			return false
+		}
+		g.seq, g.ack, g.window = binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:]), binary.BigEndian.Uint16(h[14:])
+	case protoUDP:
+		if len(l4) < udpHeaderLen {
+			return false
+		}
+		field, g.header = udpChecksumOffset, udpHeaderLen
+		h := udpHeader(l4)
+		if n := h.length(); n < udpHeaderLen || n > len(l4) || h.checksum() == 0 && !p.Offload.NeedsChecksum && g.l4 == ipv6HeaderLen {
+			return false
+		}
+	default:
+		return false
+	}
+	if o := &p.Offload; o.NeedsChecksum {
+		if int(o.ChecksumStart) != g.l4 || int(o.ChecksumOffset) != field {
+			return false
+		}
+		g.partial = true
+	}
+	g.tuple.Src.Port, g.tuple.Dst.Port = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+	return g.tuple.Src.Port != 0 && g.tuple.Dst.Port != 0
+}
+
+// known returns the entry of a packet, if all that is to be done with it is to
+// bring it up to date, else nil.
+func (f *Forwarder) known(p *Packet, g *glimpse) (*conntrack.Conn, conntrack.Direction) {
+	own := &f.snap.own
+	c, dir := f.lookup(&g.tuple, own.find(&g.tuple.Dst.Addr))
+	if c == nil || c.Flags&(conntrack.FullNAT|conntrack.InputOnly|conntrack.OnePacket|conntrack.Helped) != 0 {
+		return nil, 0
+	}
+	answered := c.Flags&conntrack.Replied != 0
+	switch {
+	case g.tuple.Proto == protoTCP && (c.State != conntrack.Established || !answered || c.Class() != conntrack.ClassHeld),
+		g.tuple.Proto == protoUDP && (c.State != conntrack.UDP || !answered && sideOf(c, dir) == conntrack.Outbound):
+		return nil, 0 // it becomes what it is not yet
+	case dir == conntrack.Outbound:
+		if p.In != c.InsidePort {
+			return nil, 0
+		}
+	case c.Server == conntrack.NoSlot: // of SNAT: its neighbour is of no interest
+	case f.snap.server[c.Server].gone, c.HopPort != p.In, c.Hop != p.From:
+		return nil, 0
+	}
+	if own.find(&g.tuple.Src.Addr) >= 0 {
+		return nil, 0
+	}
+	return c, dir
+}
+
+// outlet says in v where a packet of c leaves, and reports whether it can.
+func (f *Forwarder) outlet(p *Packet, g *glimpse, c *conntrack.Conn, dir conntrack.Direction, v *Verdict) bool {
+	dst, mtu := &c.Dest.Addr, 0
+	*v = Verdict{Action: Forward}
+	if dir == conntrack.Outbound {
+		dst = &c.Client.Addr
+		if c.HopPort < MaxPorts {
+			if port := &f.snap.ports[c.HopPort]; port.Up && !port.L3 {
+				v.Port, v.To, v.NextHop = c.HopPort, c.Hop, *dst
+				mtu = min(port.MTU, 0xffff)
+			}
+		}
+	}
+	if mtu == 0 {
+		h := f.hops.find(&f.snap.routes, dst)
+		if h.port == NoPort {
+			return false
+		}
+		v.Port, v.NextHop, mtu = h.port, h.next, int(h.mtu)
+	}
+	if g.total <= mtu {
+		return true
+	}
+	o := &p.Offload
+	kind := o.GSOType &^ GSOECN
+	return (kind == GSOTCPv4 || kind == GSOTCPv6) && g.tuple.Proto == protoTCP &&
+		o.GSOSize > 0 && g.l4+g.header+int(o.GSOSize) <= mtu
+}
+
+// Which end of a packet is rewritten.
+const (
+	sourceField = iota
+	destinationField
+)
+
+// rewrite puts e in place of one end of the packet b, counts us as a hop if hop, and
+// keeps the checksums. Sums are in machine order, which is as good (checksum.go).
+func (g *glimpse) rewrite(b []byte, field int, e *conntrack.Endpoint, hop bool) {
+	var change uint64 // of the address: ^old + new, not zero
+	if g.l4 == ipv4HeaderLen {
+		h := (*[ipv4HeaderLen]byte)(b)
+		address := h[12+4*field:][:4]
+		became := binary.LittleEndian.Uint32(e.Addr[12:])
+		change = uint64(^binary.LittleEndian.Uint32(address)) + uint64(became)
+		binary.LittleEndian.PutUint32(address, became)
+		s := change + uint64(^binary.LittleEndian.Uint16(h[10:]))
+		if hop {
+			h[8]--
+			s += 0xfffe // ^old + new of a word that became less by one
+		}
+		binary.LittleEndian.PutUint16(h[10:], ^foldWide(s, 0))
+	} else {
+		h := (*[ipv6HeaderLen]byte)(b)
+		address := h[8+16*field:][:16]
+		became1, became2 := binary.LittleEndian.Uint64(e.Addr[:]), binary.LittleEndian.Uint64(e.Addr[8:])
+		s, carry := bits.Add64(^binary.LittleEndian.Uint64(address), became1, 0)
+		s, carry = bits.Add64(s, ^binary.LittleEndian.Uint64(address[8:]), carry)
+		s, carry = bits.Add64(s, became2, carry)
+		change = uint64(foldWide(s, carry))
+		binary.LittleEndian.PutUint64(address, became1)
+		binary.LittleEndian.PutUint64(address[8:], became2)
+		if hop {
+			h[7]--
+		}
+	}
+
+	l4 := b[g.l4:]
+	port := l4[2*field:][:2]
+	became := bits.ReverseBytes16(e.Port)
+	full := change + uint64(^binary.LittleEndian.Uint16(port)) + uint64(became)
+	binary.LittleEndian.PutUint16(port, became)
+	if g.tuple.Proto == protoTCP {
+		at := l4[tcpChecksumOffset:][:2]
+		if check := binary.LittleEndian.Uint16(at); g.partial {
+			binary.LittleEndian.PutUint16(at, foldWide(change+uint64(check), 0))
+		} else {
+			binary.LittleEndian.PutUint16(at, ^foldWide(full+uint64(^check), 0))
+		}
+		return
+	}
+	at := l4[udpChecksumOffset:][:2]
+	switch check := binary.LittleEndian.Uint16(at); {
+	case g.partial:
+		binary.LittleEndian.PutUint16(at, foldWide(change+uint64(check), 0))
+	case check != 0:
+		binary.LittleEndian.PutUint16(at, nonZero(^foldWide(full+uint64(^check), 0)))
+	}
+}
+
+// foldWide brings a sum of 64 bits, and a carry out of it, to 16 bits. Only a sum of
+// zero folds to zero.
+func foldWide(s, carry uint64) uint16 {
+	s = s>>32 + s&0xffffffff + carry
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return uint16(s>>16 + s)
+}
