@@ -186,7 +186,7 @@ func (q *TUN) Read(b []Frame) (int, error) {
 		total  uint64
 		failed error
 	)
-	for n < len(b) && n < BatchSize {
+	for n < len(b) && n < BatchSize && total < cached {
 		slot := q.slots[n*slotSize:][: OffloadSize+MaxFrame : OffloadSize+MaxFrame]
 		length, err := unix.Read(fd, slot)
 		if err == unix.EINTR {

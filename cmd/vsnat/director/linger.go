@@ -22,8 +22,10 @@ import (
 // time.
 
 const (
-	// patience bounds how long a shard looks before it sleeps.
-	patience = conntrack.Time(50 * time.Microsecond)
+	// patience bounds how long a shard looks before it sleeps. It has to outlast an
+	// answer: a server that is woken, and has to be interrupted for it, takes a
+	// hundred microseconds.
+	patience = conntrack.Time(200 * time.Microsecond)
 	// impatience is what is not worth looking for.
 	impatience = conntrack.Time(5 * time.Microsecond)
 	// wanted is how long it takes to yield a processor that others want for good, and

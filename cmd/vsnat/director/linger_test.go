@@ -25,8 +25,8 @@ func TestLingerFollowsTheTraffic(t *testing.T) {
 		return l, vain
 	}
 	for quiet, found := range map[time.Duration]bool{
-		time.Microsecond: true, 10 * time.Microsecond: true, 40 * time.Microsecond: true,
-		60 * time.Microsecond: false, time.Millisecond: false, time.Second: false,
+		time.Microsecond: true, 10 * time.Microsecond: true, 150 * time.Microsecond: true,
+		250 * time.Microsecond: false, time.Millisecond: false, time.Second: false,
 	} {
 		for _, start := range []linger{{}, {length: patience}} {
 			l, vain := run(start, conntrack.Time(quiet), 1000)
