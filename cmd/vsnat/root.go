@@ -63,14 +63,14 @@ the packets both ways. It needs no kernel module.
 	for group, commands := range map[string][]*cobra.Command{
 		groupServe:  {newRunCommand(r, run), newConfigCommand(), newLabCommand()},
 		groupChange: {newServiceCommand(r), newServerCommand(r), newSNATCommand(r), newMarkCommand(r), newSetCommand(r), newReloadCommand(r), newApplyCommand(r), newConfirmCommand(r), newRollbackCommand(r), newSaveCommand(r), newIpvsadmCommand(r, std)},
-		groupLook:   {newStatusCommand(r), newDiffCommand(r), newConnCommand(r), newStatsCommand(r), newEventsCommand(r), newProcCommand(r), newSimCommand()},
+		groupLook:   {newStatusCommand(r), newHealthCommand(r), newDiffCommand(r), newConnCommand(r), newStatsCommand(r), newEventsCommand(r), newProcCommand(r), newSimCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(), newReaperCommand())
+	root.AddCommand(newVersionCommand(), newReaperCommand(), newScriptsCommand())
 	return root
 }
 

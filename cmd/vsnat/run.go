@@ -57,5 +57,6 @@ func (o *runOptions) serve(c *cobra.Command) error {
 		Reload:     reload,
 		Version:    version(),
 		Reaper:     reaperArgs(),
+		Scripts:    scriptsArgs(),
 	})
 }

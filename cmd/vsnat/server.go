@@ -201,7 +201,7 @@ func newServerListCommand(r *remote) *cobra.Command {
 			t := newTable("SERVER", "SERVICE", "WEIGHT ", "ACTIVE ", "INACTIVE ", "UPPER ", "LOWER ", "CONNS ", "IN ", "OUT ", "NOTE")
 			for _, s := range services {
 				for _, v := range s.Servers {
-					row := []string{v.Address.String(), s.ServiceKey.String(), strconv.Itoa(v.Weight), strconv.Itoa(v.Active),
+					row := []string{v.Address.String(), s.ServiceKey.String(), strconv.Itoa(v.WeightInForce()), strconv.Itoa(v.Active),
 						strconv.Itoa(v.Inactive), strconv.Itoa(v.Upper), strconv.Itoa(v.Lower)}
 					t.add(append(append(row, traffic(v.Stats)...), note(v))...)
 				}

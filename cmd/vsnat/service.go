@@ -182,7 +182,7 @@ func newServiceListCommand(r *remote) *cobra.Command {
 				}
 				t.add(append([]string{s.ServiceKey.String(), traits(s.ServiceSpec), "", strconv.Itoa(active), strconv.Itoa(inactive)}, traffic(s.Stats)...)...)
 				for _, server := range s.Servers {
-					t.add(append([]string{"  " + server.Address.String(), note(server), strconv.Itoa(server.Weight),
+					t.add(append([]string{"  " + server.Address.String(), note(server), strconv.Itoa(server.WeightInForce()),
 						strconv.Itoa(server.Active), strconv.Itoa(server.Inactive)}, traffic(server.Stats)...)...)
 				}
 			}
@@ -221,6 +221,8 @@ func note(s control.Server) string {
 	switch {
 	case s.Overloaded:
 		notes = append(notes, "overloaded")
+	case s.Why != "":
+		notes = append(notes, s.Why)
 	case s.Weight == 0:
 		notes = append(notes, "drained")
 	}

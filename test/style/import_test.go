@@ -24,8 +24,8 @@ var bans = []ban{
 	},
 	{
 		path:    "net/http",
-		allowed: []string{"cmd/vsnat/director", "test/lab", "bench"},
-		reason:  "the control API and the lab's web pages are all that speaks HTTP",
+		allowed: []string{"cmd/vsnat/director", "sched/health", "test/lab", "bench"},
+		reason:  "the control API, checks and the lab's web pages are all that speaks HTTP",
 	},
 	{
 		path:    "testing",

@@ -18,7 +18,7 @@ var _ control.Director = (*director)(nil)
 
 // Flush implements control.Director.
 func (d *director) Flush(ctx context.Context) error {
-	return d.change(ctx, "delete all services", func() error { d.rules.Clear(); return nil })
+	return d.change(ctx, "delete all services", func() error { d.roster.Clear(); return nil })
 }
 
 func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {

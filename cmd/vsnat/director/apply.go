@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
@@ -201,11 +200,14 @@ func settingsOf(cfg *config.Config) nat.Settings {
 }
 
 // loadRules fills empty rules from a configuration.
-func loadRules(r *nat.Rules, cfg *config.Config) error {
-	r.SetSettings(settingsOf(cfg))
-	r.SetOwned(cfg.Addresses)
+func loadRules(r *roster, cfg *config.Config) error {
+	r.rules.SetSettings(settingsOf(cfg))
+	r.rules.SetOwned(cfg.Addresses)
 	for _, s := range cfg.Services {
 		if err := r.AddService(natService(s.ServiceSpec)); err != nil {
+			return fmt.Errorf("service %s: %w", s.ServiceKey, err)
+		}
+		if err := r.SetChecking(natKey(s.ServiceKey), s.Checking); err != nil {
 			return fmt.Errorf("service %s: %w", s.ServiceKey, err)
 		}
 		for _, v := range s.Servers {
@@ -215,12 +217,12 @@ func loadRules(r *nat.Rules, cfg *config.Config) error {
 		}
 	}
 	for _, s := range cfg.SNAT {
-		if err := r.AddSNAT(natSNAT(s)); err != nil {
+		if err := r.rules.AddSNAT(natSNAT(s)); err != nil {
 			return fmt.Errorf("SNAT of %s: %w", s.From, err)
 		}
 	}
 	for _, m := range cfg.Marks {
-		if err := r.AddMark(natMark(m)); err != nil {
+		if err := r.rules.AddMark(natMark(m)); err != nil {
 			return fmt.Errorf("%s: %w", m, err)
 		}
 	}
@@ -233,9 +235,10 @@ func (d *director) running() *config.Config {
 	cfg := *d.cfg
 	cfg.Services, cfg.SNAT, cfg.Marks = nil, nil, nil
 	for _, s := range d.rules.Services() {
-		service := config.Service{ServiceSpec: controlService(s.ServiceSpec)}
-		for _, v := range slices.Backward(s.Servers) {
-			service.Servers = append(service.Servers, controlServer(v.ServerSpec))
+		members := d.roster.services[s.ServiceKey]
+		service := config.Service{ServiceSpec: controlService(s.ServiceSpec), Checking: members.checking}
+		for _, m := range members.members {
+			service.Servers = append(service.Servers, controlServer(m.asConfigured()))
 		}
 		cfg.Services = append(cfg.Services, service)
 	}

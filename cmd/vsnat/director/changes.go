@@ -85,7 +85,7 @@ func (d *director) apply(c *control.Change) (what string, err error) {
 		if err := config.CheckService(c.Service); err != nil {
 			return "", err
 		}
-		return "add service " + service, d.rules.AddService(d.natService(c.Service))
+		return "add service " + service, d.roster.AddService(d.natService(c.Service))
 	case control.OpEditService:
 		if !d.rules.HasService(key) {
 			return "", nat.ErrNoService
@@ -93,9 +93,9 @@ func (d *director) apply(c *control.Change) (what string, err error) {
 		if err := config.CheckService(c.Service); err != nil {
 			return "", err
 		}
-		return "edit service " + service, d.rules.EditService(d.natService(c.Service))
+		return "edit service " + service, d.roster.EditService(d.natService(c.Service))
 	case control.OpDeleteService:
-		return "delete service " + service, d.rules.DelService(key)
+		return "delete service " + service, d.roster.DelService(key)
 	case control.OpAddServer:
 		if err := d.checkServer(c.Service.ServiceKey, c.Server); err != nil {
 			return "", err
@@ -103,14 +103,14 @@ func (d *director) apply(c *control.Change) (what string, err error) {
 		if err := d.checkPlace(c.Server.Address.Addr()); err != nil {
 			return "", err
 		}
-		return "add server " + server + by(c.Server), d.rules.AddServer(key, natServer(c.Server))
+		return "add server " + server + by(c.Server), d.roster.AddServer(key, natServer(c.Server))
 	case control.OpEditServer:
 		if err := d.checkServer(c.Service.ServiceKey, c.Server); err != nil {
 			return "", err
 		}
-		return "edit server " + server + ": weight " + strconv.Itoa(c.Server.Weight) + by(c.Server), d.rules.EditServer(key, natServer(c.Server))
+		return "edit server " + server + ": weight " + strconv.Itoa(c.Server.Weight) + by(c.Server), d.roster.EditServer(key, natServer(c.Server))
 	case control.OpDeleteServer:
-		return "delete server " + server, d.rules.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())
+		return "delete server " + server, d.roster.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())
 	}
 	return "", c.Unknown()
 }

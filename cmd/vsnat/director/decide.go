@@ -53,6 +53,11 @@ func (d *director) decide(ctx context.Context) error {
 			d.reloadNow()
 		case <-d.trialOver():
 			d.rollback(byTrial)
+		case <-d.monitor.News():
+			d.heard()
+		case <-d.ramp():
+			d.rampTimer = nil
+			d.heard()
 		case now := <-ticker.C:
 			d.tick(n, now)
 			n++
@@ -72,7 +77,7 @@ func (d *director) watch(ctx context.Context) error {
 }
 
 func (d *director) tick(n int, now time.Time) {
-	if d.rules.Tick() {
+	if gone, left := d.rules.Tick(), d.roster.tick(); gone || left {
 		d.publish() // the guard need not keep their packets away any more
 	}
 	if d.world.retry {

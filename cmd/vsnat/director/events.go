@@ -18,6 +18,7 @@ import (
 const (
 	byReload = "reload"
 	byTrial  = "trial" // of a configuration that nobody confirmed
+	byChecks = "checks"
 )
 
 // event notes an event. It waits for nobody who reads them.

@@ -92,7 +92,8 @@ func (d *director) listProblems() (list []string) {
 		list = append(list, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
 			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 	}
-	return append(list, defenceProblems(d.shards.defence(), d.cfg)...)
+	list = append(list, defenceProblems(d.shards.defence(), d.cfg)...)
+	return append(list, d.checkProblems()...)
 }
 
 // defenceProblems tells of defences that are at work because the connection table is

@@ -30,10 +30,12 @@ func (d *director) Services(ctx context.Context) (list []control.Service, err er
 				Stats: d.shown(s.Serial, at(stats.Services, s.Slot)), Rate: d.rates.of(s.Serial),
 			}
 			for _, v := range s.Servers {
-				service.Servers = append(service.Servers, control.Server{
+				server := control.Server{
 					ServerSpec: controlServer(v.ServerSpec), Active: v.Active, Inactive: v.Inactive, Persistent: v.Persistent, Overloaded: v.Overloaded,
 					Stats: d.shown(v.Serial, at(stats.Servers, v.Slot)), Rate: d.rates.of(v.Serial),
-				})
+				}
+				d.showStanding(s.ServiceKey, v.ServerSpec, &server)
+				service.Servers = append(service.Servers, server)
 			}
 			list = append(list, service)
 		}

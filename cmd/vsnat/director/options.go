@@ -26,6 +26,9 @@ type Options struct {
 	// told in, "" one beside the control socket.
 	Reaper []string
 	State  string
+	// Scripts is the command line of a process that runs the scripts of checks; see
+	// health.StartRunner. Nil: there are no scripts.
+	Scripts []string
 	// Log receives the director's messages; nil: standard error, as the
 	// configuration says.
 	Log *slog.Logger

@@ -73,7 +73,7 @@ func (d *director) adopt(cfg *config.Config, changes []config.Change, by string)
 		if c.Restart() {
 			continue
 		}
-		if err := applyChange(d.rules, c); err != nil {
+		if err := applyChange(d.roster, c); err != nil {
 			d.log.Error("a change that was tried before failed", "what", c.String(), "error", err)
 			continue
 		}
@@ -81,7 +81,7 @@ func (d *director) adopt(cfg *config.Config, changes []config.Change, by string)
 	}
 	next := *cfg
 	// What needs a restart stays as it was.
-	next.IO, next.Guard, next.MaxConns, next.Control = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control
+	next.IO, next.Guard, next.MaxConns, next.Control, next.ScriptUser = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control, d.cfg.ScriptUser
 	d.cfg = &next
 	d.level.Set(next.Log.Level)
 	d.rules.SetSettings(settingsOf(&next))
@@ -113,7 +113,7 @@ func (d *director) try(cfg *config.Config, changes []config.Change) error {
 	if err := d.servable(cfg); err != nil {
 		return err
 	}
-	trial := nat.NewRules()
+	trial := newRoster(nat.NewRules())
 	if err := loadRules(trial, d.running()); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (d *director) try(cfg *config.Config, changes []config.Change) error {
 
 // applyChange makes one change in rules, unpublished. Settings are taken up as a
 // whole elsewhere.
-func applyChange(r *nat.Rules, c config.Change) error {
+func applyChange(r *roster, c config.Change) error {
 	key := natKey(c.Service.ServiceKey)
 	type step struct {
 		op     config.Op
@@ -146,14 +146,16 @@ func applyChange(r *nat.Rules, c config.Change) error {
 		return r.EditServer(key, natServer(c.Server))
 	case step{config.Delete, config.ObjectServer}:
 		return r.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())
+	case step{config.Edit, config.ObjectChecks}:
+		return r.SetChecking(key, c.Checking)
 	case step{config.Add, config.ObjectSNAT}:
-		return r.AddSNAT(natSNAT(c.SNAT))
+		return r.rules.AddSNAT(natSNAT(c.SNAT))
 	case step{config.Delete, config.ObjectSNAT}:
-		return r.DelSNAT(c.SNAT.From)
+		return r.rules.DelSNAT(c.SNAT.From)
 	case step{config.Add, config.ObjectMark}:
-		return r.AddMark(natMark(c.Mark))
+		return r.rules.AddMark(natMark(c.Mark))
 	case step{config.Delete, config.ObjectMark}:
-		return r.DelMark(natMark(c.Mark))
+		return r.rules.DelMark(natMark(c.Mark))
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
+	"github.com/vsnat/vsnat/sched/health"
 )
 
 // Run is the director: it serves packets and the control socket until ctx is
@@ -105,9 +106,14 @@ type director struct {
 	level   *slog.LevelVar
 	started time.Time
 
-	cfg   *config.Config // what the file says; services and SNAT rules are in rules
-	rules *nat.Rules
-	world world
+	cfg    *config.Config // what the file says; services and SNAT rules are in rules
+	rules  *nat.Rules
+	roster *roster // of rules; see there
+	world  world
+
+	monitor   *health.Monitor
+	scripts   *health.Runner // nil: no scripts can be run
+	rampTimer *time.Timer    // of slow starts; nil: there is none
 
 	trial      *trial         // of a configuration that waits for its confirmation, or nil
 	filed      *config.Config // what the file said when it was read last; nil: there is none
@@ -150,7 +156,8 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	if o.ConfigFile != "" && o.Config == nil {
 		d.filed = cfg
 	}
-	if err := loadRules(d.rules, cfg); err != nil {
+	d.roster = newRoster(d.rules)
+	if err := loadRules(d.roster, cfg); err != nil {
 		return nil, err
 	}
 	if d.watcher, err = iface.OpenTopologyWatcher(); err != nil {
@@ -187,12 +194,21 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	if err := d.follow(); err != nil {
 		return nil, err
 	}
+	if err := d.openMonitor(); err != nil {
+		return nil, err
+	}
 	return d, nil
 }
 
 // close gives everything back. The guard goes last, so that the host does not
 // answer for connections that are being let go of.
 func (d *director) close() {
+	if d.monitor != nil {
+		d.monitor.Close()
+	}
+	if d.scripts != nil {
+		d.scripts.Close()
+	}
 	if len(d.shards) > 0 {
 		if err := d.shards.stop(); err != nil {
 			d.log.Warn("connection table", "error", err)

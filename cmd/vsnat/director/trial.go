@@ -135,7 +135,7 @@ func (d *director) rollback(by string) control.Reloaded {
 	t := d.trial
 	d.trial, d.filed = nil, t.filed
 	r := d.adopt(t.before, config.Diff(d.running(), t.before), by)
-	arrange(d.rules, t.before)
+	arrange(d.roster, t.before)
 	d.publish()
 	d.decided(control.EventTakenBack, by, fmt.Sprintf("%s: %d changes", cmp.Or(t.File, "a configuration"), len(r.Changes)))
 	return r
@@ -149,7 +149,7 @@ func (d *director) decided(kind control.EventKind, by, text string) {
 
 // arrange has services, servers and rules in the order of a configuration that they
 // agree with but for that.
-func arrange(r *nat.Rules, cfg *config.Config) {
+func arrange(r *roster, cfg *config.Config) {
 	services := make([]nat.ServiceKey, len(cfg.Services))
 	servers := make([][]netip.AddrPort, len(cfg.Services))
 	for i, s := range cfg.Services {

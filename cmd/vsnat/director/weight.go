@@ -32,6 +32,9 @@ type standing struct {
 	suggested  int          // by a check that reads a weight; -1: none does
 	lowered    int          // a check subtracts as much
 	permille   int          // of slow start: 0 is none, 1 to 1000 how far it has come
+	// scale is what all weights of the service are multiplied by while one of its
+	// servers rises slowly; 0 is 1.
+	scale int
 }
 
 // usable reports whether checks and orders leave a server its connections.
@@ -45,9 +48,11 @@ func (s *standing) healthy() bool {
 	return s.state == health.Up || s.state == health.Unknown && s.trusted
 }
 
-// weight returns the weight that the scheduler is to see, 0 to control.MaxWeight,
-// and why, if it is not the configured one: a word or two for people.
+// weight returns the weight that the scheduler is to see, 0 to control.MaxWeight
+// times scale, and why it is not the configured one, if it is not: a word or two
+// for people.
 func (s *standing) weight() (w int, why string) {
+	scale := max(s.scale, 1)
 	switch {
 	case s.order == maintenance:
 		return 0, "maintenance"
@@ -58,7 +63,7 @@ func (s *standing) weight() (w int, why string) {
 	case !s.healthy() && !s.panicking:
 		return 0, "down"
 	case !s.healthy():
-		return s.configured, "down, used in panic"
+		return s.configured * scale, "down, used in panic"
 	}
 	w = s.configured
 	if s.suggested >= 0 && w > 0 {
@@ -67,6 +72,7 @@ func (s *standing) weight() (w int, why string) {
 	if s.lowered > 0 && w > 0 {
 		w, why = max(w-s.lowered, 0), fmt.Sprintf("lowered by %d", s.lowered)
 	}
+	w *= scale
 	if s.permille > 0 && s.permille < 1000 && w > 1 {
 		w, why = max(w*s.permille/1000, 1), fmt.Sprintf("slow start, %d %%", s.permille/10)
 	}

@@ -67,11 +67,20 @@ type ServiceEntry struct {
 // A ServerEntry is a real server with its state.
 type ServerEntry struct {
 	Server
+	InForce    *int // weight that the listing shows; nil: Weight, which is the one that -S saves
 	Active     int
 	Inactive   int
 	Persistent int // templates
 	Stats      Counters
 	Rate       Counters // per second
+}
+
+// weight is what the listing shows.
+func (s *ServerEntry) weight() int {
+	if s.InForce != nil {
+		return *s.InForce
+	}
+	return s.Weight
 }
 
 // Counters count what a service or a server carried. Bytes are of IP packets,

@@ -118,11 +118,11 @@ func (p *printer) server(of *ServiceEntry, s *ServerEntry) {
 	case ThresholdsView:
 		fmt.Fprintf(p.w, " %-10d %-10d %-10d %-10d\n", s.Upper, s.Lower, s.Active, s.Inactive)
 	case PersistentView:
-		fmt.Fprintf(p.w, " %-9d %-11d %-10d %-10d\n", s.Weight, s.Persistent, s.Active, s.Inactive)
+		fmt.Fprintf(p.w, " %-9d %-11d %-10d %-10d\n", s.weight(), s.Persistent, s.Active, s.Inactive)
 	case TunnelView:
-		fmt.Fprintf(p.w, " %-7s %-13s %-6d %-10d %-10d\n", s.Forward, tunnelText(&s.Server), s.Weight, s.Active, s.Inactive)
+		fmt.Fprintf(p.w, " %-7s %-13s %-6d %-10d %-10d\n", s.Forward, tunnelText(&s.Server), s.weight(), s.Active, s.Inactive)
 	default:
-		fmt.Fprintf(p.w, " %-7s %-6d %-10d %-10d\n", s.Forward, s.Weight, s.Active, s.Inactive)
+		fmt.Fprintf(p.w, " %-7s %-6d %-10d %-10d\n", s.Forward, s.weight(), s.Active, s.Inactive)
 	}
 }
 

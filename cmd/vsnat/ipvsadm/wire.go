@@ -123,8 +123,9 @@ func toolEntry(s *control.Service) ServiceEntry {
 	for i := range s.Servers {
 		server := &s.Servers[i]
 		e.Servers = append(e.Servers, ServerEntry{
-			Server: toolServer(server.ServerSpec),
-			Active: server.Active, Inactive: server.Inactive, Persistent: server.Persistent,
+			InForce: server.InForce,
+			Server:  toolServer(server.ServerSpec),
+			Active:  server.Active, Inactive: server.Inactive, Persistent: server.Persistent,
 			Stats: Counters(server.Stats), Rate: Counters(server.Rate),
 		})
 	}

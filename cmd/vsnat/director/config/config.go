@@ -16,21 +16,23 @@ import (
 // Two configurations that mean the same in the same order are DeepEqual:
 // defaults are filled in, empty lists are nil.
 type Config struct {
-	Interfaces []string // names or globs of links to serve; nil: auto
-	IO         IO
-	Guard      Guard
-	Addresses  []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
-	Routes     []Route        // beside those of the host, and before them
-	MaxConns   int            // 1..MaxMaxConns, all shards together
-	Control    Control
-	Log        Log
-	Timeouts   control.Timeouts // none is zero
-	ICMPRate   int              // ICMP errors made per second; 0: none
-	Compat     Compat
-	Settings   map[string]int // of IPVS, by the names of its sysctls; only what differs from the default
-	Services   []Service
-	SNAT       []control.SNATSpec
-	Marks      []control.MarkSpec // in the order in which they count
+	Interfaces    []string // names or globs of links to serve; nil: auto
+	IO            IO
+	Guard         Guard
+	Addresses     []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
+	Routes        []Route        // beside those of the host, and before them
+	MaxConns      int            // 1..MaxMaxConns, all shards together
+	Control       Control
+	Log           Log
+	Timeouts      control.Timeouts // none is zero
+	ICMPRate      int              // ICMP errors made per second; 0: none
+	Compat        Compat
+	Settings      map[string]int // of IPVS, by the names of its sysctls; only what differs from the default
+	CheckDefaults CheckTiming    // of checks that do not say
+	ScriptUser    string         // name or number of who runs scripts; DefaultScriptUser
+	Services      []Service
+	SNAT          []control.SNATSpec
+	Marks         []control.MarkSpec // in the order in which they count
 }
 
 // IO is the way packets come in and go out.
@@ -107,7 +109,8 @@ const (
 // file. Servers are added in that order, so that the last one is the newest.
 type Service struct {
 	control.ServiceSpec
-	Servers []control.ServerSpec
+	Servers  []control.ServerSpec
+	Checking Checking
 }
 
 // Limits and defaults of the file.
@@ -117,6 +120,7 @@ const (
 	DefaultMaxConns   = 1_000_000
 	DefaultICMPRate   = 1000 // as the kernel's icmp_msgs_per_sec
 	DefaultSocketMode = fs.FileMode(0o600)
+	DefaultScriptUser = "nobody"
 	// DefaultPersistence is ipvsadm's, of a service that is persistent without
 	// saying for how long.
 	DefaultPersistence = control.Duration(360 * time.Second)
@@ -136,6 +140,9 @@ func Default() *Config {
 		Timeouts: DefaultTimeouts(),
 		ICMPRate: DefaultICMPRate,
 		Compat:   CompatNone,
+
+		CheckDefaults: DefaultCheckTiming(),
+		ScriptUser:    DefaultScriptUser,
 	}
 }
 

@@ -31,19 +31,21 @@ const (
 	ObjectServer  Object = "server"
 	ObjectSNAT    Object = "snat"
 	ObjectMark    Object = "mark"    // a rule that gives one; never edited
+	ObjectChecks  Object = "checks"  // of a service, and what follows from them; only edited
 	ObjectSetting Object = "setting" // everything else; only edited
 )
 
 // Change is one step from a configuration to another.
 type Change struct {
-	Op      Op
-	Object  Object
-	Service control.ServiceSpec // the service, or the service of the server
-	Server  control.ServerSpec  // as it is to be; as it was for Delete
-	SNAT    control.SNATSpec
-	Mark    control.MarkSpec
-	Setting string // key of the configuration file
-	detail  string // what differs, for String
+	Op       Op
+	Object   Object
+	Service  control.ServiceSpec // the service, or the service of the server
+	Server   control.ServerSpec  // as it is to be; as it was for Delete
+	SNAT     control.SNATSpec
+	Mark     control.MarkSpec
+	Checking Checking // as it is to be
+	Setting  string   // key of the configuration file
+	detail   string   // what differs, for String
 }
 
 // String is the change in one line: "edit server 10.0.0.2:80 of tcp
@@ -53,6 +55,8 @@ func (c Change) String() string {
 	switch c.Object {
 	case ObjectService:
 		text += c.Service.ServiceKey.String()
+	case ObjectChecks:
+		text += "of " + c.Service.ServiceKey.String()
 	case ObjectServer:
 		text += c.Server.Address.String() + " of " + c.Service.ServiceKey.String()
 	case ObjectSNAT:
@@ -72,14 +76,14 @@ func (c Change) String() string {
 // change: settings that sockets, memory and devices were made from.
 func (c Change) Restart() bool {
 	switch c.Setting {
-	case "io", "guard", "max-conns", "control":
+	case "io", "guard", "max-conns", "control", "script-user":
 		return true
 	}
 	return false
 }
 
 // Apply makes a change of a service, server or SNAT rule on a director.
-// Settings are not its business: it returns an error for them.
+// Settings and checks are not its business: it returns an error for them.
 func (c Change) Apply(ctx context.Context, d control.Director) error {
 	type step struct {
 		Op
@@ -137,6 +141,7 @@ func (d *diff) settings(from, to *Config) {
 		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Addresses", "addresses"},
 		{"Routes", "routes"}, {"MaxConns", "max-conns"}, {"Control", "control"}, {"Log", "log"},
 		{"Timeouts", "timeouts"}, {"ICMPRate", "icmp-rate"}, {"Compat", "compat"}, {"Settings", "settings"},
+		{"CheckDefaults", "check-defaults"}, {"ScriptUser", "script-user"},
 	} {
 		if !reflect.DeepEqual(a.FieldByName(s.field).Interface(), b.FieldByName(s.field).Interface()) {
 			change := Change{Op: Edit, Object: ObjectSetting, Setting: s.key}
@@ -215,6 +220,10 @@ func (d *diff) services(from, to *Config) {
 		case before.ServiceSpec != s.ServiceSpec:
 			d.list = append(d.list, Change{Op: Edit, Object: ObjectService, Service: s.ServiceSpec,
 				detail: differences(before.ServiceSpec, s.ServiceSpec)})
+		}
+		if !reflect.DeepEqual(before.Checking, s.Checking) {
+			d.list = append(d.list, Change{Op: Edit, Object: ObjectChecks, Service: s.ServiceSpec, Checking: s.Checking,
+				detail: checkingDifferences(&before.Checking, &s.Checking)})
 		}
 		d.servers(s.ServiceSpec, before.Servers, s.Servers)
 	}

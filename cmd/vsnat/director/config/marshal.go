@@ -35,7 +35,12 @@ func Marshal(c *Config) []byte {
 	w.timeouts(&c.Timeouts, &d.Timeouts)
 	w.set("compat", string(c.Compat), string(d.Compat))
 	w.settings(c.Settings)
-	w.services(c.Services, c.Compat)
+	if c.CheckDefaults != d.CheckDefaults {
+		w.line("check-defaults:")
+		w.timing("  ", c.CheckDefaults, d.CheckDefaults)
+	}
+	w.set("script-user", c.ScriptUser, d.ScriptUser)
+	w.services(c)
 	w.snat(c.SNAT)
 	w.marks(c.Marks)
 
@@ -121,19 +126,20 @@ func (w *writer) settings(settings map[string]int) {
 	}
 }
 
-func (w *writer) services(services []Service, c Compat) {
-	if len(services) == 0 {
+func (w *writer) services(c *Config) {
+	if len(c.Services) == 0 {
 		return
 	}
 	w.line("services:")
-	for _, s := range services {
-		w.service(s.ServiceSpec, c)
+	for _, s := range c.Services {
+		w.service(s.ServiceSpec, c.Compat)
+		w.checking(&s.Checking, c.CheckDefaults)
 		if len(s.Servers) == 0 {
 			continue
 		}
 		w.line("    servers:")
 		for _, r := range s.Servers {
-			w.server(r)
+			w.server(r, s.Checking.own(r.Address), c.CheckDefaults)
 		}
 	}
 }
@@ -164,9 +170,9 @@ func (w *writer) service(s control.ServiceSpec, c Compat) {
 }
 
 // server writes the short form when it says everything.
-func (w *writer) server(r control.ServerSpec) {
+func (w *writer) server(r control.ServerSpec, own *ServerChecks, defaults CheckTiming) {
 	address := quote(r.Address.String())
-	if r == (control.ServerSpec{Address: r.Address, Weight: 1, Method: control.MethodNAT}) {
+	if own == nil && r == (control.ServerSpec{Address: r.Address, Weight: 1, Method: control.MethodNAT}) {
 		w.line("      - %s", address)
 		return
 	}
@@ -178,6 +184,12 @@ func (w *writer) server(r control.ServerSpec) {
 	w.set("        weight", strconv.Itoa(r.Weight), "1")
 	w.set("        upper", strconv.Itoa(r.Upper), "0")
 	w.set("        lower", strconv.Itoa(r.Lower), "0")
+	switch {
+	case own != nil && own.Checks == nil:
+		w.line("        unchecked: true")
+	case own != nil:
+		w.checks("        ", own.Checks, defaults)
+	}
 }
 
 func (w *writer) snat(rules []control.SNATSpec) {

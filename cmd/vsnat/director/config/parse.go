@@ -42,7 +42,10 @@ func (p reader) config(raw *rawFile) *Config {
 	word(p, raw.Compat, "compat", &c.Compat, CompatNone, CompatIPVS)
 	p.settings(raw.Settings, c)
 
-	services := p.services(raw.Services, c.Compat)
+	p.timing(&raw.CheckDefaults, &c.CheckDefaults)
+	p.scriptUser(raw.ScriptUser, c)
+
+	services := p.services(raw.Services, c)
 	rules := p.snat(raw.SNAT)
 	var marked map[netip.Addr]Position
 	c.Marks, marked = p.marks(raw.Marks)
@@ -242,7 +245,7 @@ func (p reader) log(raw *rawLog, c *Log) {
 func (p reader) timeouts(raw *rawTimeouts, c *control.Timeouts) {
 	from := reflect.ValueOf(raw).Elem()
 	eachTimeout(c, func(key string, d *control.Duration) {
-		p.timeout(from.Field(field(from.Type(), key)).Interface().(text), d)
+		p.timeout(from.FieldByIndex(field(from.Type(), key)).Interface().(text), d)
 	})
 }
 

@@ -54,23 +54,25 @@ func (w words) first() text {
 }
 
 type rawFile struct {
-	Include    words        `key:"include"`
-	Interfaces words        `key:"interfaces"`
-	IO         text         `key:"io"`
-	Guard      text         `key:"guard"`
-	Addresses  words        `key:"addresses"`
-	Routes     []rawRoute   `key:"routes"`
-	MaxConns   text         `key:"max-conns"`
-	Control    rawControl   `key:"control"`
-	Log        rawLog       `key:"log"`
-	Timeouts   rawTimeouts  `key:"timeouts"`
-	ICMPRate   text         `key:"icmp-rate"`
-	Compat     text         `key:"compat"`
-	Settings   pairs        `key:"settings"`
-	Services   []rawService `key:"services"`
-	SNAT       []rawSNAT    `key:"snat"`
-	Marks      []rawMark    `key:"marks"`
-	At         Position
+	Include       words        `key:"include"`
+	Interfaces    words        `key:"interfaces"`
+	IO            text         `key:"io"`
+	Guard         text         `key:"guard"`
+	Addresses     words        `key:"addresses"`
+	Routes        []rawRoute   `key:"routes"`
+	MaxConns      text         `key:"max-conns"`
+	Control       rawControl   `key:"control"`
+	Log           rawLog       `key:"log"`
+	Timeouts      rawTimeouts  `key:"timeouts"`
+	ICMPRate      text         `key:"icmp-rate"`
+	Compat        text         `key:"compat"`
+	Settings      pairs        `key:"settings"`
+	Services      []rawService `key:"services"`
+	CheckDefaults rawTiming    `key:"check-defaults"`
+	ScriptUser    text         `key:"script-user"`
+	SNAT          []rawSNAT    `key:"snat"`
+	Marks         []rawMark    `key:"marks"`
+	At            Position
 }
 
 type rawRoute struct {
@@ -125,21 +127,29 @@ type rawTimeouts struct {
 }
 
 type rawService struct {
-	TCP          text           `key:"tcp"`
-	UDP          text           `key:"udp"`
-	SCTP         text           `key:"sctp"`
-	Mark         text           `key:"mark"`
-	Mark6        text           `key:"mark6"`
-	Scheduler    text           `key:"scheduler"`
-	SchedFlags   words          `key:"sched-flags"`
-	Persistence  rawPersistence `key:"persistence"`
-	OnePacket    text           `key:"one-packet"`
-	NoServer     text           `key:"no-server"`
-	Helper       text           `key:"helper"`
-	OnServerDown text           `key:"on-server-down"`
-	Idle         text           `key:"idle"`
-	Servers      []rawServer    `key:"servers"`
-	At           Position
+	TCP           text           `key:"tcp"`
+	UDP           text           `key:"udp"`
+	SCTP          text           `key:"sctp"`
+	Mark          text           `key:"mark"`
+	Mark6         text           `key:"mark6"`
+	Scheduler     text           `key:"scheduler"`
+	SchedFlags    words          `key:"sched-flags"`
+	Persistence   rawPersistence `key:"persistence"`
+	OnePacket     text           `key:"one-packet"`
+	NoServer      text           `key:"no-server"`
+	Helper        text           `key:"helper"`
+	OnServerDown  text           `key:"on-server-down"`
+	Idle          text           `key:"idle"`
+	Check         rawCheck       `key:"check"`
+	Checks        []rawCheck     `key:"checks"`
+	Sorry         text           `key:"sorry"`
+	SlowStart     text           `key:"slow-start"`
+	Panic         text           `key:"panic"`
+	Quorum        rawQuorum      `key:"quorum"`
+	OnCheckFailed text           `key:"on-check-failed"`
+	Start         text           `key:"start"`
+	Servers       []rawServer    `key:"servers"`
+	At            Position
 }
 
 type rawPersistence struct {
@@ -159,7 +169,53 @@ type rawServer struct {
 	TunnelPort     text `key:"tunnel-port"`
 	TunnelChecksum text `key:"tunnel-checksum"`
 
+	Check     rawCheck   `key:"check"`
+	Checks    []rawCheck `key:"checks"`
+	Unchecked text       `key:"unchecked"`
+
 	At Position
+}
+
+// rawTiming is a mapping of its own, and a part of rawCheck.
+type rawTiming struct {
+	Interval text `key:"interval"`
+	Timeout  text `key:"timeout"`
+	Rise     text `key:"rise"`
+	Fall     text `key:"fall"`
+	HoldDown text `key:"hold-down"`
+	At       Position
+}
+
+type rawCheck struct {
+	Type text `key:"type,short"`
+	rawTiming
+	Port       text  `key:"port"`
+	Address    text  `key:"address"`
+	URL        words `key:"url"`
+	Method     text  `key:"method"`
+	Headers    words `key:"headers"`
+	Host       text  `key:"host"`
+	ServerName text  `key:"server-name"`
+	Status     words `key:"status"`
+	Body       text  `key:"body"`
+	BodyRegexp text  `key:"body-regexp"`
+	Digest     text  `key:"digest"`
+	Verify     text  `key:"verify"`
+	HTTP2      text  `key:"http2"`
+	Send       text  `key:"send"`
+	Expect     text  `key:"expect"`
+	Name       text  `key:"name"`
+	Query      text  `key:"query"`
+	Command    words `key:"command"`
+	At         Position
+}
+
+type rawQuorum struct {
+	Min        text  `key:"min,short"`
+	Hysteresis text  `key:"hysteresis"`
+	Up         words `key:"up"`
+	Down       words `key:"down"`
+	At         Position
 }
 
 type rawSNAT struct {
@@ -303,21 +359,21 @@ func decodePair(pair *ast.MappingValueNode, into reflect.Value, seen map[string]
 	}
 	seen[key] = at
 	i := field(into.Type(), key)
-	if i < 0 {
+	if i == nil {
 		p.add(at, oneOf(key, names(into.Type())), "unknown key %.60q", key)
 		return
 	}
-	decode(pair.Value, into.Field(i), key, p)
+	decode(pair.Value, into.FieldByIndex(i), key, p)
 }
 
-// field is the index of the field for a key of a raw struct, or -1.
-func field(t reflect.Type, key string) int {
-	for i := range t.NumField() {
-		if name, _, _ := strings.Cut(t.Field(i).Tag.Get("key"), ","); name == key && name != "" {
-			return i
+// field is the index of the field for a key of a raw struct, or nil.
+func field(t reflect.Type, key string) []int {
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("key"), ","); name == key && name != "" {
+			return f.Index
 		}
 	}
-	return -1
+	return nil
 }
 
 // short is the index of the field that a scalar in place of the mapping

@@ -17,7 +17,7 @@ type located struct {
 	servers []Position // of each server's address
 }
 
-func (p reader) services(list []rawService, c Compat) []located {
+func (p reader) services(list []rawService, c *Config) []located {
 	out := make([]located, 0, len(list))
 	seen := make(map[control.ServiceKey]Position, len(list))
 	for i := range list {
@@ -37,7 +37,7 @@ func (p reader) services(list []rawService, c Compat) []located {
 
 // service reports false if the service has no usable name; its servers are
 // then judged as far as that goes.
-func (p reader) service(raw *rawService, c Compat) (located, bool) {
+func (p reader) service(raw *rawService, c *Config) (located, bool) {
 	var s located
 	if raw.At.Line == 0 {
 		return s, false
@@ -47,7 +47,7 @@ func (p reader) service(raw *rawService, c Compat) (located, bool) {
 		return s, false
 	}
 	s.at = name.at
-	s.Scheduler, s.NoServer, s.OnServerDown = control.DefaultScheduler, control.NoServerICMP, c.ServerDown(s.Proto)
+	s.Scheduler, s.NoServer, s.OnServerDown = control.DefaultScheduler, control.NoServerICMP, c.Compat.ServerDown(s.Proto)
 	s.Helper = control.HelperNone
 	for _, w := range []struct {
 		from text
@@ -70,6 +70,7 @@ func (p reader) service(raw *rawService, c Compat) (located, bool) {
 	s.ServiceSpec = canonical(s.ServiceSpec)
 
 	p.servers(raw.Servers, &s)
+	p.checking(raw, &s, c.CheckDefaults)
 	return s, true
 }
 

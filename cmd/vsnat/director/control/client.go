@@ -294,6 +294,11 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 // Links implements Director.
 func (c *Client) Links(ctx context.Context) ([]Link, error) { return get[[]Link](ctx, c, "/v1/links") }
 
+// Checks implements Director.
+func (c *Client) Checks(ctx context.Context) ([]Check, error) {
+	return get[[]Check](ctx, c, "/v1/health/checks")
+}
+
 // Timeouts implements Director.
 func (c *Client) Timeouts(ctx context.Context) (Timeouts, error) {
 	return get[Timeouts](ctx, c, "/v1/timeouts")

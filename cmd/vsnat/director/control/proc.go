@@ -120,7 +120,7 @@ func procService(b *bytes.Buffer, s *Service) {
 	b.WriteString("\n")
 	for i := range s.Servers {
 		r := &s.Servers[i]
-		fmt.Fprintf(b, "  -> %s      %-7s %-6d %-10d %-10d\n", procEndpoint(r.Address), forwardWords[r.Method], r.Weight, r.Active, r.Inactive)
+		fmt.Fprintf(b, "  -> %s      %-7s %-6d %-10d %-10d\n", procEndpoint(r.Address), forwardWords[r.Method], r.WeightInForce(), r.Active, r.Inactive)
 	}
 }
 

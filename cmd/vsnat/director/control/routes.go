@@ -67,6 +67,7 @@ func routes() []route {
 		{"GET", "/v1/stats", func(d Director, r request) (any, error) { return d.Stats(r.Context()) }},
 		{"POST", "/v1/zero", zero},
 		{"GET", "/v1/health", func(d Director, r request) (any, error) { return d.Health(r.Context()) }},
+		{"GET", "/v1/health/checks", func(d Director, r request) (any, error) { return listed(d.Checks(r.Context())) }},
 		{"GET", "/v1/links", func(d Director, r request) (any, error) { return listed(d.Links(r.Context())) }},
 		{"GET", "/v1/timeouts", func(d Director, r request) (any, error) { return d.Timeouts(r.Context()) }},
 		{"PUT", "/v1/timeouts", setTimeouts},

@@ -54,6 +54,9 @@ type Director interface {
 	Health(context.Context) (Health, error)
 	Links(context.Context) ([]Link, error)
 
+	// Checks lists the checks of servers, by server and type.
+	Checks(context.Context) ([]Check, error)
+
 	Timeouts(context.Context) (Timeouts, error)
 	// SetTimeouts changes the timeouts that are not zero; they hold for a
 	// connection from its next packet on.
@@ -114,6 +117,7 @@ type Service struct {
 // Server is a real server with its state.
 type Server struct {
 	ServerSpec
+	Standing
 	Active     int      `json:"active"`     // ActiveConn: established
 	Inactive   int      `json:"inactive"`   // InActConn: every other one
 	Persistent int      `json:"persistent"` // PersistConn: clients that stay with it
@@ -299,9 +303,9 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 // String is the duration in Go's notation.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// MarshalJSON writes seconds, with a fraction down to milliseconds.
+// MarshalJSON writes seconds, with a fraction down to microseconds.
 func (d Duration) MarshalJSON() ([]byte, error) {
-	return json.Marshal(float64(time.Duration(d).Milliseconds()) / 1000)
+	return json.Marshal(float64(time.Duration(d).Microseconds()) / 1e6)
 }
 
 // UnmarshalJSON reads seconds.
@@ -313,6 +317,6 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	if math.Abs(seconds) > 1e9 {
 		return fmt.Errorf("a duration of %g seconds is out of range", seconds)
 	}
-	*d = Duration(math.Round(seconds*1000)) * Duration(time.Millisecond)
+	*d = Duration(math.Round(seconds*1e6)) * Duration(time.Microsecond)
 	return nil
 }

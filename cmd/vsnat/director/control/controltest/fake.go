@@ -24,6 +24,7 @@ type Director struct {
 	Counts  control.Stats
 	State   control.Health
 	Ports   []control.Link
+	Checked []control.Check
 	Text    string // Config's
 	Set     []control.Setting
 	Done    control.Reloaded
@@ -465,4 +466,10 @@ func (d *Director) SetCounters(k control.ServiceKey, a netip.AddrPort, active, i
 	}
 	r := &s.Servers[server(s, a)]
 	r.Active, r.Inactive, r.Stats = active, inactive, c
+}
+
+// Checks implements control.Director.
+func (d *Director) Checks(ctx context.Context) ([]control.Check, error) {
+	defer d.lock(ctx, "Checks")()
+	return slices.Clone(d.Checked), nil
 }

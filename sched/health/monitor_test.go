@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// puppet is a Dialer whose servers are up or down as it is told.
+type puppet struct {
+	down  map[string]bool
+	calls int
+	hang  bool
+}
+
+func (p *puppet) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
+	p.calls++
+	if p.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if p.down[address] {
+		return nil, unix.ECONNREFUSED
+	}
+	a, b := net.Pipe()
+	b.Close()
+	return a, nil
+}
+
+func (p *puppet) tools() Tools {
+	return Tools{Dialer: func(netip.Addr) (Dialer, error) { return p, nil }}
+}
+
+func target(n int, change func(*Spec)) Target {
+	s := Spec{Type: TCP, Interval: time.Second, Timeout: time.Second, Limits: Limits{Rise: 2, Fall: 3}}
+	if change != nil {
+		change(&s)
+	}
+	return Target{Server: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(n)}), 80), Proto: 6, Spec: s}
+}
+
+// TestMonitor: the first round comes fast, a dead server is out in fall x interval
+// and a timeout, and news comes once for each change.
+func TestMonitor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &puppet{down: map[string]bool{}}
+		m := NewMonitor(p.tools())
+		defer m.Close()
+		one, two := target(1, nil), target(2, nil)
+		m.Set([]Target{one, two})
+		time.Sleep(firsts)
+		synctest.Wait()
+		for _, c := range m.List() {
+			if c.State != Up || c.Good != 1 {
+				t.Errorf("after the first round: %+v", c)
+			}
+		}
+		<-m.News()
+
+		p.down["10.0.0.2:80"] = true
+		begin := time.Now()
+		<-m.News()
+		if took := time.Since(begin); took > 3*time.Second+time.Second {
+			t.Errorf("down after %v", took)
+		}
+		got, _ := m.Status(two.Key())
+		if got.State != Down || got.Bad != 3 || got.Last.Text != "connect: connection refused" {
+			t.Errorf("%+v", got)
+		}
+		if n := len(got.History); n != 3 || got.History[1].N != 2 || got.History[2].State != Down {
+			t.Errorf("history: %+v", got.History)
+		}
+		if c, _ := m.Status(one.Key()); c.State != Up || c.Bad != 0 {
+			t.Errorf("the other one: %+v", c)
+		}
+
+		p.down["10.0.0.2:80"] = false
+		begin = time.Now()
+		<-m.News()
+		if took := time.Since(begin); took > 2*time.Second || took < time.Second/2 {
+			t.Errorf("up after %v", took)
+		}
+	})
+}
+
+// A check that hangs ends at its time-out, and with its monitor.
+func TestMonitorEndsWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &puppet{hang: true}
+		m := NewMonitor(p.tools())
+		c := target(1, func(s *Spec) { s.Timeout = 500 * time.Millisecond })
+		m.Set([]Target{c})
+		time.Sleep(firsts + 600*time.Millisecond)
+		synctest.Wait()
+		if got, _ := m.Status(c.Key()); got.State != Down || got.Last.Text != "connect: timed out" {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(time.Second) // in the middle of another one
+		m.Close()
+	})
+}
+
+// TestSignals: what clients see counts, and has the check made at once.
+func TestSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &puppet{down: map[string]bool{}}
+		m := NewMonitor(p.tools())
+		defer m.Close()
+		c := target(1, func(s *Spec) { s.Interval = time.Hour })
+		m.Set([]Target{c})
+		<-m.News()
+		synctest.Wait()
+
+		m.Signal(Signal{Server: c.Server, Proto: 17, Kind: Silent, N: 9})
+		m.Signal(Signal{Server: c.Server, Proto: 6, Kind: Answered, N: 9})
+		synctest.Wait()
+		if got, _ := m.Status(c.Key()); got.State != Up || got.Signals != 0 || got.Good != 1 {
+			t.Errorf("of another protocol, and good ones: %+v", got)
+		}
+		m.Signal(Signal{Server: c.Server, Proto: 6, Kind: Silent, N: 2})
+		synctest.Wait()
+		if got, _ := m.Status(c.Key()); got.State != Up || got.Signals != 2 || got.Good != 2 {
+			t.Errorf("two of three: %+v", got)
+		}
+		m.Signal(Signal{Server: c.Server, Proto: 6, Kind: Refused, N: 3, Detail: "3 RST in 1s"})
+		<-m.News()
+		synctest.Wait()
+		got, _ := m.Status(c.Key())
+		if got.State != Down || got.Signals != 5 {
+			t.Errorf("three: %+v", got)
+		}
+		if i := slices.IndexFunc(got.History, func(e Event) bool { return e.Text == "clients: 3 RST in 1s" }); i < 0 {
+			t.Errorf("history: %+v", got.History)
+		}
+	})
+}
+
+// TestReloadKeepsChecks: whatever else a reload changes, a check whose content stays
+// keeps its state, counts and history, and is not made anew.
+func TestReloadKeepsChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &puppet{down: map[string]bool{"10.0.0.3:80": true}}
+		m := NewMonitor(p.tools())
+		defer m.Close()
+		random := rand.New(rand.NewPCG(1, 2))
+		pool := make([]Target, 0, 12)
+		for n := range 6 {
+			pool = append(pool, target(n, nil), target(n, func(s *Spec) { s.Fall = 1 }))
+		}
+		for round := range 50 {
+			var now []Target
+			for _, c := range pool {
+				if random.IntN(3) > 0 {
+					now = append(now, c, c) // twice: two services
+				}
+			}
+			random.Shuffle(len(now), func(i, j int) { now[i], now[j] = now[j], now[i] })
+			before := make(map[string]Status)
+			for _, s := range m.List() {
+				before[s.Key] = s
+			}
+			m.Set(now)
+			after := make(map[string]Status)
+			for _, s := range m.List() {
+				after[s.Key] = s
+			}
+			for _, c := range now {
+				key := c.Key()
+				was, had := before[key]
+				is, has := after[key]
+				if !has {
+					t.Fatalf("round %d: a check is missing", round)
+				}
+				if had && fmt.Sprint(was) != fmt.Sprint(is) {
+					t.Fatalf("round %d: a check that stays is not the same:\n%+v\n%+v", round, was, is)
+				}
+			}
+			if len(after) > len(now)/2 {
+				t.Fatalf("round %d: %d checks for %d", round, len(after), len(now)/2)
+			}
+			time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+			synctest.Wait()
+		}
+	})
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The other process of a Runner.
+
+// ServeRunner gives up all privileges and runs what it is asked to on from, until
+// that ends.
+func ServeRunner(from io.Reader, to io.Writer) error {
+	requests, replies := json.NewDecoder(from), json.NewEncoder(to)
+	var who identity
+	if err := requests.Decode(&who); err != nil {
+		return fmt.Errorf("nobody says who to become: %w", err)
+	}
+	cannot := become(who)
+	if err := giveUp(); err != nil {
+		return err
+	}
+	if err := replies.Encode(cannot); err != nil {
+		return err
+	}
+	s := runnerServer{to: replies, running: make(map[uint64]context.CancelFunc)}
+	ctx, cancel := context.WithCancel(context.Background())
+	for {
+		var q request
+		if requests.Decode(&q) != nil {
+			break // the director has ended
+		}
+		if q.Kill {
+			s.kill(q.ID)
+			continue
+		}
+		once, stop := context.WithTimeout(ctx, q.Timeout)
+		s.mu.Lock()
+		s.running[q.ID] = stop
+		s.mu.Unlock()
+		s.group.Go(func() {
+			s.answer(run(once, q))
+			s.kill(q.ID)
+		})
+	}
+	cancel()
+	s.group.Wait()
+	return nil
+}
+
+// become changes the user, or says why not.
+func become(who identity) (cannot string) {
+	if who.UID == os.Geteuid() {
+		return ""
+	}
+	// In this order, since the last takes the right to the others.
+	for _, step := range []func() error{
+		func() error { return syscall.Setgroups([]int{}) },
+		func() error { return syscall.Setgid(who.GID) },
+		func() error { return syscall.Setuid(who.UID) },
+	} {
+		if err := step(); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// giveUp gives up every capability, in all threads, and the right to gain one.
+func giveUp() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0); e != 0 && e != syscall.ENOTSUP {
+		return fmt.Errorf("giving up capabilities: %w", e)
+	}
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 && e != syscall.ENOTSUP {
+		return fmt.Errorf("giving up new privileges: %w", e)
+	}
+	return nil
+}
+
+type runnerServer struct {
+	group sync.WaitGroup
+
+	mu      sync.Mutex // of all below
+	to      *json.Encoder
+	running map[uint64]context.CancelFunc
+}
+
+func (s *runnerServer) answer(a reply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.to.Encode(a) // nobody is there to be told
+}
+
+func (s *runnerServer) kill(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if stop := s.running[id]; stop != nil {
+		stop()
+		delete(s.running, id)
+	}
+}
+
+// drainWithin is how long the rest of a program's output is waited for: another
+// process that has left the group may hold the pipe.
+const drainWithin = 100 * time.Millisecond
+
+// run runs one program. Whatever it leaves behind in its process group is killed.
+func run(ctx context.Context, q request) (a reply) {
+	a.ID = q.ID
+	var output head
+	cmd := exec.Command(q.Program.Argv[0], q.Program.Argv[1:]...)
+	cmd.Dir = "/"
+	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, q.Program.Env...)
+	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = drainWithin
+	if err := cmd.Start(); err != nil {
+		a.Error = err.Error()
+		return a
+	}
+	// Negative: the group, whose number is that of its first process. Its number is
+	// not given to another process while one of the group is left.
+	kill := func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	stop := context.AfterFunc(ctx, kill)
+	err := cmd.Wait()
+	a.Killed = !stop()
+	kill()
+	if state := cmd.ProcessState; state != nil {
+		if w, ok := state.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+			a.Signal = int(w.Signal())
+		}
+		a.Status = max(state.ExitCode(), 0)
+	} else if err != nil {
+		a.Error = err.Error()
+	}
+	a.Output = output.text()
+	return a
+}
+
+// head keeps the first MaxOutput bytes that are written to it.
+type head struct {
+	mu sync.Mutex // a copy may be under way when Wait gives up
+	b  []byte
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.b = append(h.b, p[:min(len(p), MaxOutput-len(h.b))]...)
+	return len(p), nil
+}
+
+func (h *head) text() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return string(h.b)
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vsnat/vsnat/test/lab"
+)
+
+// checkedPort is where the servers of these tests have pages that can be stopped.
+const checkedPort = 8082
+
+// A site that can be stopped and started, as a server's web server.
+type page struct {
+	c      *cluster
+	n      int // of the server, from 1
+	server *http.Server
+}
+
+// servePage starts the web server of server n, whose page is its number.
+func (c *cluster) servePage(n int) *page {
+	c.t.Helper()
+	p := &page{c: c, n: n}
+	p.start()
+	c.t.Cleanup(p.stop)
+	return p
+}
+
+func (p *page) start() {
+	l, err := p.c.Servers[p.n-1].Listen("tcp", fmt.Sprintf(":%d", checkedPort))
+	p.c.must(err)
+	p.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, p.n) })}
+	p.server.SetKeepAlivesEnabled(false)
+	go p.server.Serve(l)
+}
+
+func (p *page) stop() { p.server.Close() }
+
+// checked is a configuration with a service whose servers are checked.
+func checked(c *lab.Cluster, io, more string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "  - tcp: %q\n%s    servers:\n", fmt.Sprint(at(&lab.Node{Addr: c.Config.VIP()}, checkedPort)), more)
+	for _, n := range c.Servers {
+		fmt.Fprintf(&b, "      - %q\n", at(n, checkedPort))
+	}
+	return strings.Replace(c.Config.DirectorConfig("rr", io), "snat:\n", b.String()+"snat:\n", 1)
+}
+
+// A fetch is one request and what came of it.
+type fetch struct {
+	at   time.Time // when it began
+	page string
+	err  error
+}
+
+// A flow asks for the page at a rate, from several sides, and keeps what came of it.
+type flow struct {
+	c     *cluster
+	stop  func()
+	group sync.WaitGroup
+	mu    sync.Mutex
+	done  []fetch
+}
+
+// flow starts a load of perSecond requests a second, if the machine can.
+func (c *cluster) flow(perSecond int) *flow {
+	c.t.Helper()
+	const sides = 20
+	stop := make(chan struct{})
+	f := &flow{c: c, stop: sync.OnceFunc(func() { close(stop) })}
+	url := fmt.Sprintf("http://%v/", c.virtual(checkedPort))
+	for range sides {
+		f.group.Go(func() {
+			tick := time.NewTicker(sides * time.Second / time.Duration(perSecond))
+			defer tick.Stop()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+				r := fetch{at: time.Now()}
+				r.page, r.err = c.Client.Get(c.ctx, url)
+				f.mu.Lock()
+				f.done = append(f.done, r)
+				f.mu.Unlock()
+			}
+		})
+	}
+	c.t.Cleanup(f.end)
+	return f
+}
+
+func (f *flow) end() { f.stop(); f.group.Wait() }
+
+// between counts the requests that began in a span of time, by page; failed ones are
+// under "".
+func (f *flow) between(from, to time.Time) map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := make(map[string]int)
+	for _, r := range f.done {
+		if r.at.Before(from) || !r.at.Before(to) {
+			continue
+		}
+		if r.err != nil {
+			r.page = ""
+		}
+		n[r.page]++
+	}
+	return n
+}
+
+// states are those of the checks, by server.
+func (c *cluster) states() (states []string) {
+	c.t.Helper()
+	list, err := c.control.Checks(c.ctx)
+	c.must(err)
+	for _, k := range list {
+		states = append(states, k.State)
+	}
+	return states
+}
+
+func (c *cluster) untilStates(want ...string) {
+	c.t.Helper()
+	c.eventually("states "+strings.Join(want, " "), func() bool { return fmt.Sprint(c.states()) == fmt.Sprint(want) })
+}
+
+// TestServerStops has a web server stopped under load, and started again: clients see
+// no error once it is known, and it takes its share gradually.
+func TestServerStops(t *testing.T) {
+	const interval, timeout, fall = 100 * time.Millisecond, 100 * time.Millisecond, 2
+	const slow = 600 * time.Millisecond
+	configure := func(c *lab.Cluster, io string) string {
+		return checked(c, io, fmt.Sprintf(`    scheduler: wlc
+    check: {type: http /, interval: %v, timeout: %v, rise: 2, fall: %d, hold-down: 0s}
+    slow-start: %v
+`, interval, timeout, fall, slow))
+	}
+	scenario := func(t *testing.T, c *cluster) {
+		pages := []*page{c.servePage(1), c.servePage(2), c.servePage(3)}
+		c.untilStates("up", "up", "up")
+		load := c.flow(400)
+
+		time.Sleep(interval) // the load is what time passes for
+		stopped := time.Now()
+		pages[1].stop()
+		c.untilStates("up", "down", "up")
+		time.Sleep(interval)
+		known := stopped.Add(fall*interval + timeout)
+		if late := time.Now(); late.After(known) {
+			n := load.between(known, late)
+			if n[""] > 0 || n["2"] > 0 {
+				t.Errorf("%v after the stop: %v requests by page", known.Sub(stopped), n)
+			}
+		}
+		if got := c.ipvsadm("-L", "-n"); !strings.Contains(got, at(c.Servers[1], checkedPort).String()+strings.Repeat(" ", 29-len(at(c.Servers[1], checkedPort).String()))) || !strings.Contains(got, "Masq    0 ") {
+			t.Errorf("no weight of 0 in\n%s", got)
+		}
+		if got := c.vsnat("save"); strings.Contains(got, "weight") {
+			t.Errorf("the weight is saved that the server has for being down:\n%s", got)
+		}
+
+		pages[1].start()
+		c.untilStates("up", "up", "up")
+		started := time.Now()
+		time.Sleep(slow + slow/2)
+		load.end()
+		early, late := load.between(started, started.Add(slow/3)), load.between(started.Add(slow), time.Now())
+		if early[""] > 0 || late[""] > 0 {
+			t.Errorf("failed requests after the start: %v, %v", early, late)
+		}
+		share := func(n map[string]int) float64 { return float64(n["2"]) / float64(n["1"]+n["2"]+n["3"]) }
+		if share(early) >= share(late) || share(late) < 0.2 {
+			t.Errorf("its share did not grow: %v, then %v", early, late)
+		}
+	}
+	t.Run("IPv4", func(t *testing.T) { t.Parallel(); eachIO(t, lab.Config{}, configure, scenario) })
+	t.Run("IPv6", func(t *testing.T) { t.Parallel(); onPacket(t, lab.Config{IPv6: true}, configure, scenario) })
+}
+
+// TestReloadUnderChecks: reloads under load lose no request, and no check forgets.
+func TestReloadUnderChecks(t *testing.T) {
+	const reloads = 100
+	configure := func(c *lab.Cluster, io string) string {
+		return checked(c, io, "    scheduler: rr\n    check: {type: http, interval: 300ms, timeout: 300ms}\n")
+	}
+	eachIO(t, lab.Config{}, configure, func(t *testing.T, c *cluster) {
+		for n := range 3 {
+			c.servePage(n + 1)
+		}
+		c.untilStates("up", "up", "up")
+		before, err := c.control.Checks(c.ctx)
+		c.must(err)
+		load := c.flow(400)
+		text, err := os.ReadFile(c.ConfigFile())
+		c.must(err)
+		other := strings.Replace(string(text), "scheduler: rr\n    check:", "scheduler: wlc\n    slow-start: 1s\n    panic: 20%\n    check:", 1)
+		for i := range reloads {
+			use := string(text)
+			if i%2 == 0 {
+				use = other
+			}
+			c.must(os.WriteFile(c.ConfigFile(), []byte(use), 0o600))
+			r, err := c.control.Reload(c.ctx)
+			c.must(err)
+			if len(r.Changes) == 0 {
+				t.Fatal("a reload changed nothing")
+			}
+		}
+		end := time.Now()
+		load.end()
+		if n := load.between(time.Time{}, end); n[""] > 0 || n["1"] == 0 {
+			t.Errorf("requests by page: %v", n)
+		}
+		after, err := c.control.Checks(c.ctx)
+		c.must(err)
+		for i, k := range after {
+			if !k.Since.Equal(before[i].Since) || k.Good < before[i].Good || k.State != "up" {
+				t.Errorf("check of %s: %+v, was %+v", k.Server, k, before[i])
+			}
+		}
+	})
+}
