@@ -15,7 +15,7 @@ import (
 func newConfigCommand() *cobra.Command {
 	return newGroup("config", "Write and check configurations",
 		"  vsnat config init > vsnat.yaml\n  vsnat config check vsnat.yaml",
-		newConfigInitCommand(), newConfigCheckCommand())
+		newConfigInitCommand(), newConfigCheckCommand(), newConfigSchemaCommand())
 }
 
 type configInitOptions struct{ reference bool }
@@ -86,4 +86,22 @@ func readConfig(c *cobra.Command, path string) (*config.Config, error) {
 		return config.Read(path)
 	}
 	return config.ReadFrom("standard input", c.InOrStdin())
+}
+
+func newConfigSchemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print a JSON Schema of the configuration, for editors",
+		Long: `Prints a JSON Schema of the configuration. An editor that knows it completes keys,
+explains them and marks mistakes. Editors with the YAML language server look for it
+where a first line of the configuration says:
+
+  # yaml-language-server: $schema=vsnat.schema.json`,
+		Example: "  vsnat config schema > vsnat.schema.json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := c.OutOrStdout().Write(config.Schema())
+			return err
+		},
+	}
 }

@@ -159,6 +159,9 @@ func TestParseForms(t *testing.T) {
 			if got := string(Marshal(c)); got != tt.canonical {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.canonical)
 			}
+			if err := validate(t, tt.text); err != nil {
+				t.Errorf("the schema refuses it: %v", err)
+			}
 		})
 	}
 }

@@ -28,5 +28,6 @@
 // steps from one configuration to another and names nothing that stays, which
 // is what a reload applies.
 //
-// reference.yaml documents every key where it stands.
+// reference.yaml documents every key where it stands. [Schema] has its words, and the
+// grammar, for editors.
 package config

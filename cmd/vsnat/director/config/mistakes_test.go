@@ -12,6 +12,20 @@ import (
 // Every mistake is told with its place and with a next step. Where a row has
 // several problems, all are listed, in the order of the file.
 func TestMistakes(t *testing.T) {
+	eachMistake(func(name, text, want string) {
+		t.Run(name, func(t *testing.T) {
+			c, err := Parse("f", []byte(text))
+			if err == nil {
+				t.Fatalf("got %+v; want %s", c, want)
+			}
+			if joined := inOneLine(t, err); joined != want {
+				t.Errorf("got  %s\nwant %s", joined, want)
+			}
+		})
+	})
+}
+
+func eachMistake(f func(name, text, want string)) {
 	const service = "services:\n  - tcp: 192.0.2.1:80\n"
 	for _, tt := range []struct{ name, text, want string }{
 		{"empty file", "", "f: the configuration is empty"},
@@ -180,16 +194,7 @@ func TestMistakes(t *testing.T) {
 		{"in several places", "guard: x\nservices:\n  - tcp: 1.2.3:80\n  - tcp: 1.2.3.4:80\n    servers: [10.0.0.1, 10.0.0.1]\nsnat: 3\n",
 			"f:1:8: guard can't be \"x\" | f:3:10: \"1.2.3\" is not an IP address | f:5:25: server 10.0.0.1:80 is given twice, first in line 5 | f:6:7: snat is a single value, not a list"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			c, err := Parse("f", []byte(tt.text))
-			if err == nil {
-				t.Fatalf("got %+v; want %s", c, tt.want)
-			}
-			joined := inOneLine(t, err)
-			if joined != tt.want {
-				t.Errorf("got  %s\nwant %s", joined, tt.want)
-			}
-		})
+		f(tt.name, tt.text, tt.want)
 	}
 }
 
