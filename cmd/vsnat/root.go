@@ -61,16 +61,43 @@ the packets both ways. It needs no kernel module.
 		&cobra.Group{ID: groupLook, Title: "Look:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		groupServe:  {newRunCommand(r, run), newConfigCommand(), newLabCommand()},
-		groupChange: {newServiceCommand(r), newServerCommand(r), newSNATCommand(r), newMarkCommand(r), newSetCommand(r), newReloadCommand(r), newApplyCommand(r), newConfirmCommand(r), newRollbackCommand(r), newSaveCommand(r), newIpvsadmCommand(r, std)},
-		groupLook:   {newStatusCommand(r), newHealthCommand(r), newDiffCommand(r), newConnCommand(r), newStatsCommand(r), newEventsCommand(r), newProcCommand(r), newSimCommand()},
+		groupServe: {
+			newRunCommand(r, run),
+			newConfigCommand(),
+			newInstallUnitCommand(),
+			newLabCommand(),
+		},
+		groupChange: {
+			newServiceCommand(r),
+			newServerCommand(r),
+			newSNATCommand(r),
+			newMarkCommand(r),
+			newSetCommand(r),
+			newReloadCommand(r),
+			newApplyCommand(r),
+			newConfirmCommand(r),
+			newRollbackCommand(r),
+			newSaveCommand(r),
+			newIpvsadmCommand(r, std),
+		},
+		groupLook: {
+			newStatusCommand(r),
+			newHealthCommand(r),
+			newDoctorCommand(r),
+			newDiffCommand(r),
+			newConnCommand(r),
+			newStatsCommand(r),
+			newEventsCommand(r),
+			newProcCommand(r),
+			newSimCommand(),
+		},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(), newReaperCommand(), newScriptsCommand())
+	root.AddCommand(newVersionCommand(), newManCommand(), newReaperCommand())
 	return root
 }
 
