@@ -97,7 +97,7 @@ the packets both ways. It needs no kernel module.
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCommand(), newManCommand(), newReaperCommand())
+	root.AddCommand(newVersionCommand(), newManCommand(), newReaperCommand(), newScriptsCommand())
 	return root
 }
 
