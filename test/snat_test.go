@@ -182,11 +182,17 @@ func (c *cluster) gatewayMAC() net.HardwareAddr {
 // whoUDP asks a peer as whom it sees a node's socket.
 func (c *cluster) whoUDP(n *lab.Node, local *net.UDPAddr, peer *lab.Node) netip.AddrPort {
 	c.t.Helper()
+	return c.whoUDPAt(n, local, at(peer, lab.WhoPort))
+}
+
+// whoUDPAt is whoUDP of any endpoint.
+func (c *cluster) whoUDPAt(n *lab.Node, local *net.UDPAddr, peer netip.AddrPort) netip.AddrPort {
+	c.t.Helper()
 	var from net.Addr
 	if local != nil {
 		from = local
 	}
-	conn, err := n.DialFrom(c.ctx, "udp", from, at(peer, lab.WhoPort).String())
+	conn, err := n.DialFrom(c.ctx, "udp", from, peer.String())
 	c.must(err)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(limit / 4))

@@ -53,7 +53,7 @@ const serverArgs = serviceArgs + " SERVER[:PORT]"
 // serverFlags are what can be set of a server.
 type serverFlags struct {
 	weight, upper, lower int
-	method               string
+	method, nat          string
 	tunnel, checksum     string
 	port                 uint16
 }
@@ -64,6 +64,7 @@ func (f *serverFlags) register(c *cobra.Command) {
 	l.IntVar(&f.upper, "upper", 0, "connections from which on it gets no new ones; 0: no limit")
 	l.IntVar(&f.lower, "lower", 0, "connections below which it gets new ones again; 0: three quarters of upper")
 	l.StringVar(&f.method, "method", control.MethodNAT, "how packets get there: nat, route or tunnel")
+	l.StringVar(&f.nat, "nat", control.NATMasquerade, "whose address it sees as its client's: masquerade (the client's), full or auto")
 	l.StringVar(&f.tunnel, "tunnel", control.TunnelIPIP, "what they are wrapped in: ipip, gre or gue")
 	l.Uint16Var(&f.port, "tunnel-port", 0, "of a gue tunnel: the UDP port that the server listens at")
 	l.StringVar(&f.checksum, "tunnel-checksum", control.ChecksumNone, "of a gue or gre tunnel: nocsum, csum or remcsum")
@@ -75,6 +76,7 @@ func (f *serverFlags) fields() []field[control.ServerSpec] {
 		{"upper", func(s *control.ServerSpec) { s.Upper = f.upper }},
 		{"lower", func(s *control.ServerSpec) { s.Lower = f.lower }},
 		{"method", func(s *control.ServerSpec) { s.Method = f.method }},
+		{"nat", func(s *control.ServerSpec) { s.NAT = f.nat }},
 		{"tunnel", func(s *control.ServerSpec) { s.Tunnel.Type = unless(f.tunnel, control.TunnelIPIP) }},
 		{"tunnel-port", func(s *control.ServerSpec) { s.Tunnel.Port = f.port }},
 		{"tunnel-checksum", func(s *control.ServerSpec) { s.Tunnel.Checksum = unless(f.checksum, control.ChecksumNone) }},

@@ -218,6 +218,9 @@ func note(s control.Server) string {
 	if s.Method != "" && s.Method != control.MethodNAT {
 		notes = append(notes, s.Method)
 	}
+	if s.FullNAT {
+		notes = append(notes, "fullnat")
+	}
 	switch {
 	case s.Overloaded:
 		notes = append(notes, "overloaded")

@@ -110,6 +110,8 @@ var methods = map[string]nat.Method{
 	control.MethodNAT: nat.Masquerade, control.MethodRoute: nat.DirectRoute, control.MethodTunnel: nat.Tunnel,
 }
 
+var sources = map[string]nat.SourceNAT{"": nat.SourceKept, control.NATFull: nat.SourceFull, control.NATAuto: nat.SourceAuto}
+
 var tunnelTypes = map[string]nat.TunnelType{
 	control.TunnelIPIP: nat.IPIP, control.TunnelGUE: nat.GUE, control.TunnelGRE: nat.GRE,
 }
@@ -131,7 +133,7 @@ func wordOf[T comparable](table map[string]T, value T) string {
 func natServer(s control.ServerSpec) nat.ServerSpec {
 	return nat.ServerSpec{
 		Addr: s.Address.Addr(), Port: s.Address.Port(), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
-		Method: methods[s.Method],
+		Method: methods[s.Method], Source: sources[s.NAT],
 		Tunnel: nat.TunnelSpec{Type: tunnelTypes[s.Tunnel.Type], Port: s.Tunnel.Port, Checksum: tunnelChecksums[s.Tunnel.Checksum]},
 	}
 }
@@ -203,6 +205,7 @@ func settingsOf(cfg *config.Config) nat.Settings {
 func loadRules(r *roster, cfg *config.Config) error {
 	r.rules.SetSettings(settingsOf(cfg))
 	r.rules.SetOwned(cfg.Addresses)
+	r.rules.SetLocal(cfg.LocalAddresses)
 	for _, s := range cfg.Services {
 		if err := r.AddService(natService(s.ServiceSpec)); err != nil {
 			return fmt.Errorf("service %s: %w", s.ServiceKey, err)
@@ -263,7 +266,7 @@ func controlService(s nat.ServiceSpec) control.ServiceSpec {
 func controlServer(s nat.ServerSpec) control.ServerSpec {
 	spec := control.ServerSpec{
 		Address: netip.AddrPortFrom(s.Addr, s.Port), Weight: s.Weight, Upper: s.Upper, Lower: s.Lower,
-		Method: wordOf(methods, s.Method),
+		Method: wordOf(methods, s.Method), NAT: wordOf(sources, s.Source),
 	}
 	if s.Tunnel != (nat.TunnelSpec{}) {
 		spec.Tunnel = control.Tunnel{Type: wordOf(tunnelTypes, s.Tunnel.Type), Port: s.Tunnel.Port}

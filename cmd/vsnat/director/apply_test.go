@@ -32,7 +32,7 @@ services:
     servers:
       - {address: 10.0.0.2, method: route, weight: 0}
       - {address: 10.0.0.3, method: tunnel, upper: 9, lower: 3}
-      - {address: 10.0.0.4, weight: 65535}
+      - {address: 10.0.0.4, weight: 65535, nat: auto}
   - udp: 192.0.2.1:53
     one-packet: true
     on-server-down: repick

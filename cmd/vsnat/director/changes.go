@@ -108,6 +108,7 @@ func (d *director) apply(c *control.Change) (what string, err error) {
 		if err := d.checkServer(c.Service.ServiceKey, c.Server); err != nil {
 			return "", err
 		}
+		d.keepNAT(&c.Server, key)
 		return "edit server " + server + ": weight " + strconv.Itoa(c.Server.Weight) + by(c.Server), d.roster.EditServer(key, natServer(c.Server))
 	case control.OpDeleteServer:
 		return "delete server " + server, d.roster.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())

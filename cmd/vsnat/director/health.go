@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
@@ -93,6 +94,7 @@ func (d *director) listProblems() (list []string) {
 			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 	}
 	list = append(list, defenceProblems(d.shards.defence(), d.cfg)...)
+	list = append(list, d.exhausted(time.Now())...)
 	return append(list, d.checkProblems()...)
 }
 

@@ -31,7 +31,7 @@ func (d *director) Services(ctx context.Context) (list []control.Service, err er
 			}
 			for _, v := range s.Servers {
 				server := control.Server{
-					ServerSpec: controlServer(v.ServerSpec), Active: v.Active, Inactive: v.Inactive, Persistent: v.Persistent, Overloaded: v.Overloaded,
+					ServerSpec: controlServer(v.ServerSpec), Active: v.Active, Inactive: v.Inactive, Persistent: v.Persistent, Overloaded: v.Overloaded, FullNAT: v.FullNAT,
 					Stats: d.shown(v.Serial, at(stats.Servers, v.Slot)), Rate: d.rates.of(v.Serial),
 				}
 				d.showStanding(s.ServiceKey, v.ServerSpec, &server)

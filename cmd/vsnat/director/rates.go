@@ -4,6 +4,7 @@ package director
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/nat"
@@ -80,6 +81,7 @@ func (r *rates) of(serial uint64) control.Counters {
 var alarms = map[nat.Reason]string{
 	nat.ReasonTableFull: "connection table full: raise max-conns",
 	nat.ReasonNoPort:    "no SNAT port left: add an address, or narrow who uses the rule",
+	nat.ReasonNoLocal:   "no local port left for full NAT: add to local-addresses",
 	nat.ReasonClash:     "replies of two services could not be told apart",
 	nat.ReasonQueueFull: "too many packets wait for a next hop that does not answer",
 }
@@ -118,6 +120,7 @@ func (d *director) sample() {
 	for reason := range nat.NumReasons {
 		n := s.drops(reason)
 		if text := alarms[reason]; text != "" && n > d.drops[reason] {
+			d.alarmed[reason] = time.Now()
 			d.alarm(text, n-d.drops[reason])
 		}
 		d.drops[reason] = n

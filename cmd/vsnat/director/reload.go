@@ -86,6 +86,7 @@ func (d *director) adopt(cfg *config.Config, changes []config.Change, by string)
 	d.level.Set(next.Log.Level)
 	d.rules.SetSettings(settingsOf(&next))
 	d.rules.SetOwned(next.Addresses)
+	d.rules.SetLocal(next.LocalAddresses)
 	_ = d.follow() // what fails is a problem, and tried again
 	return outcome(changes)
 }

@@ -125,8 +125,9 @@ type director struct {
 	guard      iface.Guard    // nil with io: tun
 	tunHost    *iface.TUNHost // nil with io: packet
 	rates      rates
-	drops      [nat.NumReasons]uint64  // at the last sample
-	zero       map[uint64]nat.Counters // by serial of service or server: what Zero set aside
+	drops      [nat.NumReasons]uint64    // at the last sample
+	alarmed    [nat.NumReasons]time.Time // when drops that alarms has were last seen to grow
+	zero       map[uint64]nat.Counters   // by serial of service or server: what Zero set aside
 	warned     map[string]time.Time
 	events     control.EventLog     // safe from anywhere
 	problems   map[string]time.Time // that Health tells of, and since when

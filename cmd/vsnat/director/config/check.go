@@ -144,6 +144,7 @@ func serverFaults(service control.ServiceKey, server control.ServerSpec) []fault
 		list = append(list, fault{"address", fmt.Sprintf("server %s has not the port of its service %s", server.Address, service),
 			"only method: nat can change it"})
 	}
+	list = append(list, sourceNATFaults(server)...)
 	list = append(list, tunnelFaults(server)...)
 	if server.Weight < 0 || server.Weight > control.MaxWeight {
 		list = append(list, fault{"weight", fmt.Sprintf("weight %d is out of range", server.Weight),

@@ -16,23 +16,25 @@ import (
 // Two configurations that mean the same in the same order are DeepEqual:
 // defaults are filled in, empty lists are nil.
 type Config struct {
-	Interfaces    []string // names or globs of links to serve; nil: auto
-	IO            IO
-	Guard         Guard
-	Addresses     []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
-	Routes        []Route        // beside those of the host, and before them
-	MaxConns      int            // 1..MaxMaxConns, all shards together
-	Control       Control
-	Log           Log
-	Timeouts      control.Timeouts // none is zero
-	ICMPRate      int              // ICMP errors made per second; 0: none
-	Compat        Compat
-	Settings      map[string]int // of IPVS, by the names of its sysctls; only what differs from the default
-	CheckDefaults CheckTiming    // of checks that do not say
-	ScriptUser    string         // name or number of who runs scripts; DefaultScriptUser
-	Services      []Service
-	SNAT          []control.SNATSpec
-	Marks         []control.MarkSpec // in the order in which they count
+	Interfaces []string // names or globs of links to serve; nil: auto
+	IO         IO
+	Guard      Guard
+	Addresses  []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
+	// LocalAddresses are what clients appear with at servers with full NAT, as Addresses.
+	LocalAddresses []netip.Prefix
+	Routes         []Route // beside those of the host, and before them
+	MaxConns       int     // 1..MaxMaxConns, all shards together
+	Control        Control
+	Log            Log
+	Timeouts       control.Timeouts // none is zero
+	ICMPRate       int              // ICMP errors made per second; 0: none
+	Compat         Compat
+	Settings       map[string]int // of IPVS, by the names of its sysctls; only what differs from the default
+	CheckDefaults  CheckTiming    // of checks that do not say
+	ScriptUser     string         // name or number of who runs scripts; DefaultScriptUser
+	Services       []Service
+	SNAT           []control.SNATSpec
+	Marks          []control.MarkSpec // in the order in which they count
 }
 
 // IO is the way packets come in and go out.

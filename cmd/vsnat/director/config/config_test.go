@@ -129,6 +129,9 @@ func TestParseForms(t *testing.T) {
 		{"methods", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, method: route}, {address: 10.0.0.3, method: tunnel, weight: 1}]}]",
 			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    servers:\n      - address: 10.0.0.2:80\n        method: route\n" +
 				"      - address: 10.0.0.3:80\n        method: tunnel\n"},
+		{"full NAT", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, nat: masquerade}, {address: 10.0.0.3, nat: full}, {nat: auto, weight: 2, address: 10.0.0.4}]}]\nlocal-addresses: [10.0.0.11/24]",
+			"local-addresses: [10.0.0.11/24]\nservices:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    servers:\n      - 10.0.0.2:80\n" +
+				"      - address: 10.0.0.3:80\n        nat: full\n      - address: 10.0.0.4:80\n        nat: auto\n        weight: 2\n"},
 		{"tunnels", "services: [{tcp: 192.0.2.1:80, servers: [{address: 10.0.0.2, method: tunnel, tunnel: ipip}, " +
 			"{address: 10.0.0.3, method: tunnel, tunnel: gre, tunnel-checksum: nocsum}, {address: 10.0.0.4, tunnel-port: 6080, tunnel: gue, method: tunnel, tunnel-checksum: csum}]}]",
 			"services:\n  - tcp: 192.0.2.1:80\n    scheduler: wlc\n    servers:\n      - address: 10.0.0.2:80\n        method: tunnel\n" +

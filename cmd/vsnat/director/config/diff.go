@@ -138,7 +138,7 @@ type diff struct{ list []Change }
 func (d *diff) settings(from, to *Config) {
 	a, b := reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem()
 	for _, s := range []struct{ field, key string }{
-		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Addresses", "addresses"},
+		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Addresses", "addresses"}, {"LocalAddresses", "local-addresses"},
 		{"Routes", "routes"}, {"MaxConns", "max-conns"}, {"Control", "control"}, {"Log", "log"},
 		{"Timeouts", "timeouts"}, {"ICMPRate", "icmp-rate"}, {"Compat", "compat"}, {"Settings", "settings"},
 		{"CheckDefaults", "check-defaults"}, {"ScriptUser", "script-user"},

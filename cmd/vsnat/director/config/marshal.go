@@ -23,6 +23,7 @@ func Marshal(c *Config) []byte {
 	w.set("io", string(c.IO), string(d.IO))
 	w.set("guard", string(c.Guard), string(d.Guard))
 	w.list("addresses", texts(c.Addresses))
+	w.list("local-addresses", texts(c.LocalAddresses))
 	w.routes(c.Routes)
 	w.set("max-conns", strconv.Itoa(c.MaxConns), strconv.Itoa(d.MaxConns))
 	w.set("icmp-rate", strconv.Itoa(c.ICMPRate), strconv.Itoa(d.ICMPRate))
@@ -178,6 +179,7 @@ func (w *writer) server(r control.ServerSpec, own *ServerChecks, defaults CheckT
 	}
 	w.line("      - address: %s", address)
 	w.set("        method", r.Method, control.MethodNAT)
+	w.set("        nat", r.NAT, "")
 	w.set("        tunnel", r.Tunnel.Type, "")
 	w.set("        tunnel-port", strconv.Itoa(int(r.Tunnel.Port)), "0")
 	w.set("        tunnel-checksum", r.Tunnel.Checksum, "")

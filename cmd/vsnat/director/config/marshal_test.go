@@ -291,6 +291,7 @@ func randomService(r *rand.Rand, i int) Service {
 		case 0:
 			server.Upper = r.IntN(100)
 			server.Lower = server.Upper / 2
+			server.NAT = pick(r, "", control.NATFull, control.NATAuto)
 		case 1:
 			server.Method = pick(r, control.MethodRoute, control.MethodTunnel)
 			server.Address = netip.AddrPortFrom(server.Address.Addr(), s.Address.Port())

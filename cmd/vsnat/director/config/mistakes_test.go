@@ -150,6 +150,10 @@ func eachMistake(f func(name, text, want string)) {
 
 		{"kind of tunnel", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: vxlan}]\n", "f:3:59: tunnel can't be \"vxlan\""},
 		{"tunnel without method", service + "    servers: [{address: 10.0.0.2, tunnel: gre}]\n", "f:3:43: there is no tunnel to the server"},
+		{"nat", service + "    servers: [{address: 10.0.0.2, nat: fullnat}]\n", "f:3:40: nat can't be \"fullnat\""},
+		{"nat with a method without", service + "    servers: [{address: 10.0.0.2, method: route, nat: auto}]\n", "f:3:55: with method: route no address is rewritten"},
+		{"server at a local address", "local-addresses: [10.0.0.2/24]\n" + service + "    servers: [10.0.0.2]\n", "f:4:15: server 10.0.0.2 is an address of the director (local-addresses)"},
+		{"local network", "local-addresses: [10.0.0.0/24]\n", "f:1:19: 10.0.0.0/24 is a network, not an address"},
 		{"gue without port", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: gue}]\n", "f:3:59: a tunnel of type gue needs a port"},
 		{"port of gre", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: gre, tunnel-port: 6080}]\n", "f:3:77: only a tunnel of type gue has a port"},
 		{"checksum of ipip", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel-checksum: csum}]\n", "f:3:68: a tunnel of type ipip has no checksum"},

@@ -33,6 +33,7 @@ func (p reader) config(raw *rawFile) *Config {
 	word(p, raw.IO, "io", &c.IO, IOPacket, IOTUN)
 	word(p, raw.Guard, "guard", &c.Guard, GuardAuto, GuardNFT, GuardSocket, GuardNone)
 	c.Addresses = p.addresses(raw.Addresses)
+	c.LocalAddresses = p.addresses(raw.Locals)
 	c.Routes = p.routes(raw.Routes)
 	p.number(raw.MaxConns, &c.MaxConns, 1, MaxMaxConns)
 	p.number(raw.ICMPRate, &c.ICMPRate, 0, 1_000_000)
@@ -50,6 +51,7 @@ func (p reader) config(raw *rawFile) *Config {
 	var marked map[netip.Addr]Position
 	c.Marks, marked = p.marks(raw.Marks)
 	p.cross(services, c.Addresses, marked)
+	p.crossLocal(services, c.LocalAddresses)
 	for _, s := range services {
 		c.Services = append(c.Services, s.Service)
 	}

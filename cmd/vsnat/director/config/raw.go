@@ -59,6 +59,7 @@ type rawFile struct {
 	IO            text         `key:"io"`
 	Guard         text         `key:"guard"`
 	Addresses     words        `key:"addresses"`
+	Locals        words        `key:"local-addresses"`
 	Routes        []rawRoute   `key:"routes"`
 	MaxConns      text         `key:"max-conns"`
 	Control       rawControl   `key:"control"`
@@ -161,6 +162,7 @@ type rawPersistence struct {
 type rawServer struct {
 	Address text `key:"address,short"`
 	Method  text `key:"method"`
+	NAT     text `key:"nat"`
 	Weight  text `key:"weight"`
 	Upper   text `key:"upper"`
 	Lower   text `key:"lower"`

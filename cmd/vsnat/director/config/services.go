@@ -146,12 +146,13 @@ func (p reader) servers(list []rawServer, s *located) {
 		p.number(raw.Upper, &server.Upper, 0, 1<<31-1)
 		p.number(raw.Lower, &server.Lower, 0, 1<<31-1)
 		word(p, raw.Method, "method", &server.Method, control.MethodNAT, control.MethodRoute, control.MethodTunnel)
+		p.sourceNAT(raw, &server.NAT)
 		p.tunnel(raw, &server.Tunnel)
 		if len(p.list) > known {
 			continue
 		}
 		p.faults(serverFaults(s.ServiceKey, server), map[string]text{
-			"address": raw.Address, "weight": raw.Weight, "upper": raw.Upper, "lower": raw.Lower,
+			"address": raw.Address, "weight": raw.Weight, "upper": raw.Upper, "lower": raw.Lower, "nat": raw.NAT,
 			"tunnel": raw.Tunnel, "tunnel-port": raw.TunnelPort, "tunnel-checksum": raw.TunnelChecksum,
 		}, raw.Address.at)
 		if first, twice := seen[endpoint]; twice {

@@ -186,7 +186,20 @@ type ServerSpec struct {
 	Lower   int            `json:"lower"`            // free again below this many; 0: three quarters of Upper
 	Method  string         `json:"method,omitempty"` // one of the Method words; "" means MethodNAT
 	Tunnel  Tunnel         `json:"tunnel,omitzero"`  // with MethodTunnel
+	// NAT is one of the NAT words, with MethodNAT. "" means NATMasquerade where a server
+	// is added, and what it has been where one is edited.
+	NAT string `json:"nat,omitempty"`
 }
+
+// RewritesSource reports whether the server may see another address than the client's.
+func (s ServerSpec) RewritesSource() bool { return s.NAT == NATFull || s.NAT == NATAuto }
+
+// Whose address a server sees as its client's.
+const (
+	NATMasquerade = "masquerade" // the client's own; the default
+	NATFull       = "full"       // a local address of the director
+	NATAuto       = "auto"       // the client's own, until its answers are found to go elsewhere
+)
 
 // How packets get to a server.
 const (

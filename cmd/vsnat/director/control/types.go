@@ -122,6 +122,7 @@ type Server struct {
 	Inactive   int      `json:"inactive"`   // InActConn: every other one
 	Persistent int      `json:"persistent"` // PersistConn: clients that stay with it
 	Overloaded bool     `json:"overloaded"` // Upper was reached
+	FullNAT    bool     `json:"fullnat"`    // new clients appear with a local address
 	Stats      Counters `json:"stats"`
 	Rate       Counters `json:"rate"`
 }
