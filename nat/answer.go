@@ -158,6 +158,9 @@ func (f *Forwarder) echo(p *Packet, h *parsed, own *ownEntry) Verdict {
 		return Verdict{Action: Pass}
 	}
 	if !h.echoRequest() {
+		if own.holds(h.icmpID) {
+			return Verdict{Action: Pass}
+		}
 		return drop(ReasonUnsolicited)
 	}
 	b := f.answer(h, len(p.Data))

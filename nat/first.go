@@ -69,6 +69,9 @@ func (f *Forwarder) sloppy(h *parsed) bool {
 // without that port does. Strangers at a mapped port get silence (RFC 5382,
 // REQ-4): the answer to a connection from inside may be on its way.
 func (f *Forwarder) noService(p *Packet, h *parsed, own int32) Verdict {
+	if f.snap.own.entries[own].holds(h.tuple.Dst.Port) {
+		return Verdict{Action: Pass}
+	}
 	if f.mapper.mapped(own, h.tuple.Proto, h.tuple.Dst.Port) {
 		return drop(ReasonUnsolicited)
 	}

@@ -106,6 +106,7 @@ func (r *Rules) ownTable() ownTable {
 			addr: conntrack.AddrFrom(a.Addr), onHost: a.OnHost, service: a.Service, snat: a.SNAT, local: a.Local,
 			leaving: a.SNAT && !a.Service && !a.Local && !slices.ContainsFunc(r.snats, func(s SNATSpec) bool { return s.To == a.Addr }),
 			mapped:  r.mappedPorts(a.Addr),
+			held:    !a.OnHost && slices.Contains(r.held, a.Addr),
 		})
 	}
 	return newOwnTable(entries)
@@ -135,7 +136,7 @@ func (r *Rules) reserves(own *ownTable) []portReserve {
 	for i := range own.entries {
 		e, p := &own.entries[i], &list[i]
 		if !e.onHost {
-			p.spans = [][2]uint16{{1, 65535}}
+			p.spans = e.freeSpans()
 			continue
 		}
 		addr := e.addr.Netip()

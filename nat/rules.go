@@ -52,6 +52,7 @@ type Rules struct {
 	snats    []SNATSpec
 	marks    []MarkRule
 	owned    []netip.Prefix
+	held     []netip.Addr
 	local    []netip.Prefix // of full NAT
 	host     HostAddresses
 	ports    []PortInfo

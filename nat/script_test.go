@@ -29,6 +29,7 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	        [persistent DURATION] [mask ADDR] [one-packet]     edit-service …  the same words
 //	server A:P [weight N] [method nat|route|tunnel] [nat full|auto]   (of the last service)
 //	        with a tunnel: tunnel gre, gue PORT, checksum yes
+//	held ADDR             its ports 62000 to 62999 are the director's own
 //	fullnat A:P on|off    local ADDR/BITS
 //	weight A:P N    delete-server A:P    delete-service tcp A:P
 //	service mark N sched rr                        mark6: in IPv6; servers of port 0 take the packet's
@@ -358,6 +359,9 @@ func (s *script) step(word, rest string) {
 		s.dirty = true
 	case "local":
 		s.local = append(s.local, netip.MustParsePrefix(w[0]))
+		s.dirty = true
+	case "held":
+		s.rules.SetHeld([]netip.Addr{netip.MustParseAddr(w[0])})
 		s.dirty = true
 	case "fullnat":
 		a := netip.MustParseAddrPort(w[0])

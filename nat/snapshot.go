@@ -176,6 +176,7 @@ type ownEntry struct {
 	service bool // some service is on it
 	snat    bool // some SNAT rule leads to it
 	local   bool // clients appear with it; see fullnat.go
+	held    bool // the director speaks from it too
 	leaving bool // nothing but a deleted rule, whose connections go on
 	mapped  *atomic.Int64
 }

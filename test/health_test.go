@@ -3,7 +3,9 @@
 package test
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -11,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
@@ -21,20 +26,21 @@ const checkedPort = 8082
 type page struct {
 	c      *cluster
 	n      int // of the server, from 1
+	port   int
 	server *http.Server
 }
 
 // servePage starts the web server of server n, whose page is its number.
 func (c *cluster) servePage(n int) *page {
 	c.t.Helper()
-	p := &page{c: c, n: n}
+	p := &page{c: c, n: n, port: checkedPort}
 	p.start()
 	c.t.Cleanup(p.stop)
 	return p
 }
 
 func (p *page) start() {
-	l, err := p.c.Servers[p.n-1].Listen("tcp", fmt.Sprintf(":%d", checkedPort))
+	l, err := p.c.Servers[p.n-1].Listen("tcp", fmt.Sprintf(":%d", p.port))
 	p.c.must(err)
 	p.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, p.n) })}
 	p.server.SetKeepAlivesEnabled(false)
@@ -44,11 +50,14 @@ func (p *page) start() {
 func (p *page) stop() { p.server.Close() }
 
 // checked is a configuration with a service whose servers are checked.
-func checked(c *lab.Cluster, io, more string) string {
+func checked(c *lab.Cluster, io, more string) string { return checkedAt(c, io, checkedPort, more) }
+
+// checkedAt has the servers serve at a port.
+func checkedAt(c *lab.Cluster, io string, port int, more string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "  - tcp: %q\n%s    servers:\n", fmt.Sprint(at(&lab.Node{Addr: c.Config.VIP()}, checkedPort)), more)
 	for _, n := range c.Servers {
-		fmt.Fprintf(&b, "      - %q\n", at(n, checkedPort))
+		fmt.Fprintf(&b, "      - %q\n", at(n, port))
 	}
 	return strings.Replace(c.Config.DirectorConfig("rr", io), "snat:\n", b.String()+"snat:\n", 1)
 }
@@ -229,4 +238,77 @@ func TestReloadUnderChecks(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestServerGone: a server that is taken out for having failed takes its connections
+// with it, in good order, and nobody else's; and while none is left another stands in
+// (FAULTS 88, 92).
+func TestServerGone(t *testing.T) {
+	t.Parallel()
+	const interval = 100 * time.Millisecond
+	configure := func(c *lab.Cluster, io string) string {
+		// The check is of another port, whose end is not that of the connections.
+		return checkedAt(c, io, lab.EchoPort, fmt.Sprintf(`    scheduler: rr
+    check: {type: tcp, port: %d, interval: %v, rise: 1, fall: 2, hold-down: 0s}
+    on-check-failed: remove
+    sorry: %q
+`, checkedPort+1, interval, fmt.Sprint(at(c.Servers[0], 80))))
+	}
+	eachIO(t, lab.Config{}, configure, func(t *testing.T, c *cluster) {
+		var pulses []*page
+		for n := range 3 {
+			p := &page{c: c, n: n + 1, port: checkedPort + 1}
+			p.start()
+			t.Cleanup(p.stop)
+			pulses = append(pulses, p)
+		}
+		c.untilStates("up", "up", "up")
+		held := make(map[string]net.Conn) // by server
+		for len(held) < 3 {
+			conn := c.dialTCP(checkedPort)
+			c.echo(conn)
+			for _, k := range c.conns(control.ConnQuery{Service: c.virtual(checkedPort)}) {
+				if k.Client.String() == conn.LocalAddr().String() {
+					held[k.Server.Addr().String()] = conn
+				}
+			}
+		}
+
+		pulses[1].stop()
+		gone := held[c.Servers[1].Addr.String()]
+		gone.SetReadDeadline(time.Now().Add(limit / 2))
+		if _, err := gone.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("a connection of the server that is out: %v, want a reset", err)
+		}
+		for _, n := range []int{0, 2} {
+			if err := tryEcho(held[c.Servers[n].Addr.String()]); err != nil {
+				t.Errorf("a connection of server %d: %v", n+1, err)
+			}
+		}
+
+		pulses[0].stop()
+		pulses[2].stop()
+		c.eventually("the sorry server stands in", func() bool {
+			page, err := c.get(c.Client, checkedPort)
+			return err == nil && page == c.Config.ServerPage(1)
+		})
+		if got := c.problems(); !strings.Contains(got, "no server is usable, "+at(c.Servers[0], 80).String()+" stands in") {
+			t.Errorf("status does not say so: %s", got)
+		}
+		back := time.Now()
+		pulses[1].start()
+		c.untilStates("down", "up", "down")
+		if took := time.Since(back); took > interval+2*time.Second {
+			t.Errorf("it served %v after its return", took)
+		}
+		c.echo(c.dialTCP(checkedPort))
+	})
+}
+
+// problems are those that the director tells of.
+func (c *cluster) problems() string {
+	c.t.Helper()
+	h, err := c.control.Health(c.ctx)
+	c.must(err)
+	return strings.Join(h.Problems, "; ")
 }

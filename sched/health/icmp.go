@@ -21,7 +21,7 @@ type icmpCheck struct {
 
 // EchoID is the identifier of our pings. It lies where no inside host's echo is
 // given one, see package nat.
-const EchoID = 62999
+const EchoID = 62999 // see nat.HeldMax
 
 // Check implements Checker. The data of each echo is its own, since all pings of a
 // host reach all who listen for them.

@@ -5,7 +5,6 @@ package director
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -77,9 +76,6 @@ func (d *director) runHook(argv, env []string) {
 	}()
 }
 
-// checkDialer is called by any goroutine.
-func (d *director) checkDialer(netip.Addr) (health.Dialer, error) { return health.Host{}, nil }
-
 // heed brings the rules in line with what is known of the servers, and reports
 // whether there is something to publish.
 func (d *director) heed() (publish bool) {
@@ -88,6 +84,8 @@ func (d *director) heed() (publish bool) {
 	}
 	if d.roster.changed {
 		d.roster.changed = false
+		d.aimChecks()
+		publish = true
 		d.monitor.Set(d.roster.targets())
 	}
 	now := time.Now()
@@ -104,7 +102,7 @@ func (d *director) heed() (publish bool) {
 	if d.rampTimer == nil && done.ramping {
 		d.rampTimer = time.NewTimer(rampEvery)
 	}
-	return done.publish
+	return done.publish || publish
 }
 
 // heard takes up what checks have found out.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/iface/userstack"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
 )
@@ -112,8 +114,10 @@ type director struct {
 	world  world
 
 	monitor   *health.Monitor
-	scripts   *health.Runner // nil: no scripts can be run
-	rampTimer *time.Timer    // of slow starts; nil: there is none
+	scripts   *health.Runner             // nil: no scripts can be run
+	stack     *userstack.Stack           // for checks, where the host has no address; nil: everywhere it has
+	paths     atomic.Pointer[checkPaths] // of checks; safe from anywhere
+	rampTimer *time.Timer                // of slow starts; nil: there is none
 
 	trial      *trial         // of a configuration that waits for its confirmation, or nil
 	filed      *config.Config // what the file said when it was read last; nil: there is none
@@ -209,6 +213,9 @@ func (d *director) close() {
 	}
 	if d.scripts != nil {
 		d.scripts.Close()
+	}
+	if d.stack != nil {
+		d.stack.Close()
 	}
 	if len(d.shards) > 0 {
 		if err := d.shards.stop(); err != nil {

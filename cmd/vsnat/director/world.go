@@ -100,6 +100,9 @@ func (d *director) follow() (first error) {
 			}
 		}
 	}
+	if d.monitor != nil {
+		d.aimChecks() // what is here now may be reached in another way
+	}
 	return cmpError(first, d.publish())
 }
 
