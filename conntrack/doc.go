@@ -19,7 +19,7 @@ packets, chosen addresses and a jumping clock each have a defined answer.
 The size is fixed when a [Table] is made. A table has one owner, which alone
 calls it, from one goroutine; several shards have a table each. There is no
 per-client limit here. A template serves the connections of its own table only:
-with several shards, the clients that it stands for have to meet in one.
+with several shards, the clients that it stands for meet in one (package nat).
 
 # Geometry
 
@@ -35,8 +35,8 @@ and an inside endpoint (Dest), whoever opened it:
 A packet that arrives for an address of ours comes from the outside endpoint; a
 packet that leaves goes to it. So one hash, of the outside endpoint and the
 protocol, finds the bucket of a DNAT connection for both directions; it is what
-IPVS does (ip_vs_conn_hashkey_param) and why a shard can be chosen by the same
-key, for SNAT too. Only a bucket needs more there: the remote of SNAT may be one
+IPVS does (ip_vs_conn_hashkey_param) and why a shard can be chosen by the address
+in that key, for SNAT too. Only a bucket needs more there: the remote of SNAT may be one
 server that the whole inside talks to, and all of that would be one chain. SNAT
 connections are therefore chained twice, by (client, virtual) for what arrives
 and by (client, dest) for what leaves, and looked for second. Whether the destination is an address of ours is the one thing

@@ -13,7 +13,7 @@
 //
 // # Limits
 //
-// One packet socket reads one link. Links are Ethernet-like or carry bare IP
+// One packet socket reads one link, or its share of one. Links are Ethernet-like or carry bare IP
 // packets. Frames above 64 KiB (the kernel's BIG TCP) do not fit a slot; they
 // are flagged as truncated and never sent on. 802.1Q tags that the kernel took
 // off are flagged, not put back.
@@ -56,10 +56,19 @@
 // when the link's transmit queue is full the frame is tried a bounded number
 // of times, then dropped and counted.
 //
+// # Several queues
+//
+// A link may have one queue for each shard ([OpenPackets]). The kernel divides what
+// arrives between them by a program of ours (PACKET_FANOUT_CBPF), which computes by an
+// outside address whose packet it is ([Steering]); it is replaced with the filter. The
+// queues are opened, and have to be closed, together. A TUN device has several as well
+// ([OpenTUNs]); there the kernel remembers by which one a flow was written last. Either is
+// a help that may fail for a packet: who reads has to look, and hand over.
+//
 // # Files
 //
 // In the order a frame meets them: filter.go, poller.go, frame.go, packet.go
-// with packet_group.go, packet_receive.go and packet_send.go, offload.go, segment.go, tun.go.
+// with packet_group.go, packet_fanout.go, steering.go, packet_receive.go and packet_send.go, offload.go, segment.go, tun.go.
 // Package ifacetest has queues in memory and the helper that gives tests a
 // network namespace.
 package iface

@@ -55,6 +55,9 @@ type packetQueue struct {
 
 	groups map[[6]byte]bool // link-layer groups that were joined
 
+	beside *fanout // that it is queue number of, or nil
+	number int
+
 	// Made once, so that failing costs no allocation either.
 	errDown, errGone, errClosed error
 
@@ -68,7 +71,18 @@ type packetQueue struct {
 // link may be down. It needs CAP_NET_RAW in the user namespace that owns the
 // network namespace.
 func OpenPacket(link Link, opts PacketOptions) (Queue, error) {
+	q, err := openPacket(link, opts, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+// openPacket opens one of the queues beside each other, if beside is not nil.
+func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*packetQueue, error) {
 	q := &packetQueue{
+		beside:    beside,
+		number:    number,
 		name:      link.Name,
 		index:     link.Index,
 		groups:    map[[6]byte]bool{},
@@ -160,35 +174,64 @@ func (q *packetQueue) setBuffer(force, plain, size int) {
 // addresses in Ours are asked. A host may limit the memory of filters
 // (net.core.optmem_max); then all of IP is admitted.
 func (q *packetQueue) SetFilter(f Filter) error {
+	if err := q.admit(f); err != nil {
+		return err
+	}
+	if err := q.withFD(func(fd int) error { return q.follow(fd, f.Ours) }); err != nil {
+		return err
+	}
+	if q.beside != nil {
+		return q.beside.follow(q.number, f)
+	}
+	return nil
+}
+
+// admit attaches the filter.
+func (q *packetQueue) admit(f Filter) error {
 	raw, err := f.Assemble(q.layer)
 	if err != nil {
 		return fmt.Errorf("port %s: %w", q.name, err)
 	}
+	if q.beside != nil {
+		raw = q.beside.admits(q.number, raw)
+	}
+	return q.withFD(func(fd int) error {
+		err := attach(fd, raw)
+		if err == unix.ENOMEM {
+			if raw, err = assembleWide(q.layer); err == nil {
+				err = attach(fd, raw)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("port %s: attach the filter: %w", q.name, err)
+		}
+		return nil
+	})
+}
+
+// withFD calls f with the descriptor, which stays open meanwhile.
+func (q *packetQueue) withFD(f func(fd int) error) error {
 	fd, ok := q.hold()
 	if !ok {
 		return q.errClosed
 	}
 	defer q.release()
-	err = attach(fd, raw)
-	if err == unix.ENOMEM {
-		if raw, err = assembleWide(q.layer); err == nil {
-			err = attach(fd, raw)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("port %s: attach the filter: %w", q.name, err)
-	}
-	return q.follow(fd, f.Ours)
+	return f(fd)
 }
 
 // attach replaces the filter in one step: there is no moment without one.
 func attach(fd int, raw []bpf.RawInstruction) error {
+	program := rawProgram(raw)
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+}
+
+func rawProgram(raw []bpf.RawInstruction) []unix.SockFilter {
 	program := make([]unix.SockFilter, len(raw))
 	for i, r := range raw {
 		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	return program
 }
 
 // FD implements Queue.

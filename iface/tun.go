@@ -43,6 +43,18 @@ const tunDevice = "/dev/net/tun"
 // up. The name has at most 15 bytes; "vsnat%d" lets the kernel choose the number,
 // and "" the name. The device vanishes with Close or with the process.
 func OpenTUN(name string, mtu int) (*TUN, error) {
+	queues, err := OpenTUNs(name, mtu, 1)
+	if err != nil {
+		return nil, err
+	}
+	return queues[0], nil
+}
+
+// OpenTUNs is OpenTUN with n queues, which divide what the host routes into the device.
+// The kernel takes the one that packets between the same two ends were last written to, or
+// else one by a hash: what comes back of a connection comes by the queue that its other
+// direction left by. The device vanishes with the last of them.
+func OpenTUNs(name string, mtu, n int) (queues []*TUN, err error) {
 	if mtu < 68 || mtu > 65535 {
 		return nil, fmt.Errorf("tun %q: MTU %d is not between 68 and 65535", name, mtu)
 	}
@@ -52,10 +64,38 @@ func OpenTUN(name string, mtu int) (*TUN, error) {
 	if _, err := netlink.LinkByName(name); err == nil && !strings.Contains(name, "%") {
 		return nil, fmt.Errorf("tun %q: a link of this name exists\nhint: choose another name", name)
 	}
-	fd, name, err := createTUN(name)
+	var flags uint16
+	if n > 1 {
+		flags = unix.IFF_MULTI_QUEUE
+	}
+	fd, name, err := createTUN(name, flags)
 	if err != nil {
 		return nil, err
 	}
+	queues = append(queues, newTUN(fd, name))
+	defer func() {
+		if err != nil {
+			for _, q := range queues {
+				_ = q.Close() // the first error is the one to tell
+			}
+			queues = nil
+		}
+	}()
+	for range n - 1 {
+		fd, err := openTUNDevice(name)
+		if err != nil {
+			return queues, err
+		}
+		if err := attachQueue(fd, name, flags); err != nil {
+			unix.Close(fd)
+			return queues, fmt.Errorf("tun %q: %w", name, err)
+		}
+		queues = append(queues, newTUN(fd, name))
+	}
+	return queues, bringUp(name, mtu)
+}
+
+func newTUN(fd int, name string) *TUN {
 	q := &TUN{
 		name:      name,
 		errDown:   fmt.Errorf("port %s: %w", name, ErrDown),
@@ -64,11 +104,15 @@ func OpenTUN(name string, mtu int) (*TUN, error) {
 		slots:     make([]byte, BatchSize*slotSize),
 	}
 	q.fd = fd
-	if err := bringUp(name, mtu); err != nil {
-		unix.Close(fd)
-		return nil, err
+	return q
+}
+
+func openTUNDevice(name string) (int, error) {
+	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, tunError(name, err)
 	}
-	return q, nil
+	return fd, nil
 }
 
 // createTUN returns a descriptor of our own. The library's knows no offload header,
@@ -76,14 +120,14 @@ func OpenTUN(name string, mtu int) (*TUN, error) {
 // with Go's network poller and inherited by child processes, too. So the library
 // makes a device that outlives its descriptor, ours is attached in its place, and
 // from then on the device ends with ours.
-func createTUN(name string) (int, string, error) {
-	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+func createTUN(name string, flags uint16) (int, string, error) {
+	fd, err := openTUNDevice(name)
 	if err != nil {
-		return -1, "", tunError(name, err)
+		return -1, "", err
 	}
 	device, err := water.New(water.Config{
 		DeviceType:             water.TUN,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true},
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: true, MultiQueue: flags != 0},
 	})
 	if err != nil {
 		unix.Close(fd)
@@ -91,7 +135,7 @@ func createTUN(name string) (int, string, error) {
 	}
 	name = device.Name()
 	device.Close()
-	if err := attachQueue(fd, name); err != nil {
+	if err := attachQueue(fd, name, flags); err != nil {
 		unix.Close(fd)
 		if link, gone := netlink.LinkByName(name); gone == nil {
 			err = errors.Join(err, netlink.LinkDel(link))
@@ -101,14 +145,15 @@ func createTUN(name string) (int, string, error) {
 	return fd, name, nil
 }
 
-// attachQueue makes fd the queue of a device, with the offload header of
-// OffloadSize bytes in front of each packet, and its end the device's.
-func attachQueue(fd int, name string) error {
+// attachQueue makes fd a queue of a device, with the offload header of OffloadSize bytes
+// in front of each packet, and the end of the last queue the device's. flags are those
+// beside what all have.
+func attachQueue(fd int, name string, flags uint16) error {
 	request, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR | flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
 		return fmt.Errorf("attach a queue: %w", err)
 	}

@@ -217,7 +217,7 @@ func (f *Forwarder) ourAddress(in uint16, peer *conntrack.Addr) conntrack.Addr {
 // nextID numbers the packets that we make. They are never fragmented, so that
 // uniqueness is courtesy (RFC 6864, 4.1).
 func (f *Forwarder) nextID() uint16 {
-	f.id++
+	f.id += uint16(f.place.n) // no other Forwarder uses these
 	return f.id
 }
 

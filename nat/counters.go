@@ -24,12 +24,13 @@ func (c *Counters) Add(o Counters) {
 // counters are a Forwarder's own: plain numbers, written with each packet and
 // copied between batches.
 type counters struct {
-	verdicts               [Hold + 1]uint64
+	verdicts               [Elsewhere + 1]uint64
 	drops                  [NumReasons]uint64
 	suppressed             [NumReasons]uint64 // answers that were not given
 	removals               [conntrack.NumRemovals]uint64
 	expiredOpen, farewells uint64
 	refusedOnHost          uint64
+	strange                uint64
 	snat                   Counters
 	retired                Counters // of services that are deleted
 	services               []slotCounters
@@ -117,6 +118,8 @@ func (c *Counters) count(dir conntrack.Direction, packets, bytes int) {
 // Stats is a copy of everything that a Forwarder counts.
 type Stats struct {
 	Passed, Forwarded, Dropped, Held uint64
+	Elsewhere                        uint64             // packets that belonged to another Forwarder
+	Strange                          uint64             // packets that met a connection, or were to begin one, where it does not belong
 	Drops                            [NumReasons]uint64 // by Reason
 	Suppressed                       [NumReasons]uint64 // answers not given, by Reason
 	Removals                         [conntrack.NumRemovals]uint64
@@ -145,6 +148,7 @@ func (f *Forwarder) Stats() Stats {
 	k := &f.counters
 	s := Stats{
 		Passed: k.verdicts[Pass], Forwarded: k.verdicts[Forward], Dropped: k.verdicts[Drop], Held: k.verdicts[Hold],
+		Elsewhere: k.verdicts[Elsewhere], Strange: k.strange,
 		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat, Retired: k.retired,
 		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.Defence(),
 		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), Bytes: f.Bytes(),
@@ -155,9 +159,7 @@ func (f *Forwarder) Stats() Stats {
 	for i := range k.servers {
 		s.Servers = append(s.Servers, k.servers[i].Counters)
 	}
-	for i, a := range f.mapper.addrs {
-		s.Mappings = append(s.Mappings, PoolStats{Addr: a, Mappings: f.mapper.counts[i]})
-	}
+	s.Mappings = f.mapper.stats()
 	return s
 }
 
@@ -168,6 +170,8 @@ func (s *Stats) Add(o *Stats) {
 	s.Forwarded += o.Forwarded
 	s.Dropped += o.Dropped
 	s.Held += o.Held
+	s.Elsewhere += o.Elsewhere
+	s.Strange += o.Strange
 	for i := range s.Drops {
 		s.Drops[i] += o.Drops[i]
 		s.Suppressed[i] += o.Suppressed[i]

@@ -14,6 +14,11 @@ import (
 
 // fragment decides about a part of a datagram.
 func (f *Forwarder) fragment(p *Packet, h *parsed) Verdict {
+	if f.place.n > 1 {
+		if v, away := f.fragmentElsewhere(p, h); away {
+			return v
+		}
+	}
 	if f.snap.own.find(&h.tuple.Dst.Addr) < 0 && f.snap.snatFor(&h.tuple.Src.Addr) == nil &&
 		f.snap.inner.find(&h.tuple.Src.Addr) < 0 && !f.snap.marks.between(&h.tuple.Src.Addr, &h.tuple.Dst.Addr) {
 		return Verdict{Action: Pass} // nothing of ours, and not worth remembering
@@ -29,7 +34,7 @@ func (f *Forwarder) fragment(p *Packet, h *parsed) Verdict {
 	if h.fragOffset == 0 {
 		return f.datagram(p, h, nil, &o)
 	}
-	leader := Packet{Data: o.held.next(), In: o.in, From: o.from}
+	leader := Packet{Data: o.held.next(), In: o.in, From: o.from, Hops: p.Hops}
 	if r := f.leader.parse(&leader); r != ReasonNone {
 		f.counters.drops[ReasonFragmentLate] += uint64(o.held.drop())
 		return drop(r) // it was sound when it came
@@ -59,6 +64,8 @@ func (f *Forwarder) datagram(p *Packet, h *parsed, last *Packet, o *fragOutcome)
 		v = f.sendLeader(p, last, v)
 	case Hold:
 		d, v = f.answered(h, mark)
+	case Elsewhere:
+		return f.handOn(p, last, &o.held, v)
 	}
 	for v.Action != Drop {
 		data := o.held.next()

@@ -26,8 +26,8 @@ rewrite keeps their error.
 	  │        Publish: an immutable snapshot behind one atomic pointer
 	Forwarder  one per shard and goroutine: connection table, port mappings,
 	           fragments, counters. Begin loads the snapshot, once per batch.
-	scheduler  the only thing that shards share: a mutex for one choice, atomic
-	           counts of connections (package sched)
+	scheduler  shared by all: a mutex for one choice, atomic counts of connections
+	           (package sched)
 
 A scheduler hears of a change at once, a Forwarder with Publish; a server chosen
 that the snapshot does not have yet is passed over for one that it has.
@@ -195,8 +195,9 @@ is sent to them, and by whom:
 	                   the destination
 	hairpin            the client appears with any address of ours of its family; if
 	                   there is none its connection is dropped as no-snat-port
-	shards             a packet's outside endpoint does not follow from its addresses
-	                   alone where an SNAT network meets a marked one: one shard has both
+	Forwarders         a packet's outside address does not follow from its addresses alone
+	                   where an SNAT network meets a marked one: only one Forwarder can
+	                   have such rules
 
 A deleted rule marks nothing any more. Its connections go on while something else
 makes their packets ours; to an address that is the host's again they end there.
@@ -280,7 +281,7 @@ no-local-port. A local address that is ours no longer takes its connections with
 
 # Port mapping
 
-An inside endpoint gets one port of an address, for all its connections of one
+An inside endpoint gets one port of an address, whichever Forwarder has them, for all its connections of one
 protocol (endpoint-independent mapping), its own if that is free and in range, else
 one of its class (1-511, 600-1023, 1024-65535) found from a keyed hash. No two
 endpoints share one. It goes back with the last connection. Ports of services are
@@ -289,6 +290,20 @@ that the host has too, neither are ports that it uses or takes for itself. Filte
 is by address and port: nobody but the peer of a connection reaches a mapped port,
 and others are met with silence. When the ports of a rule are used up a new endpoint
 is refused with ICMP host unreachable; who has one goes on.
+
+# Several Forwarders
+
+[NewForwarders] makes several, each for a part of the outside addresses, and each with
+its part of MaxConns, its fragments, defences by the level of its own table, and its limit
+for what is told of ends. A client has all that it has in one of them, so that a limit
+for it is exact; one address is never spread. A packet that came to another one is not
+touched, and the verdict says where it belongs: see shards.go, which has the rules, and
+says what the Forwarders share. An address that two snapshots do not agree about while
+one replaces the other may cost a packet, as wrong-shard.
+
+With full NAT a server's answer does not name the client. Ports that stand for clients
+are dealt out by their number, so that an answer's port tells whose it is, and an inside
+endpoint may have one for each Forwarder; an answer comes by its source and is handed on.
 
 # FTP
 

@@ -72,7 +72,7 @@ func (f *Forwarder) noService(p *Packet, h *parsed, own int32) Verdict {
 	if f.snap.own.entries[own].holds(h.tuple.Dst.Port) {
 		return Verdict{Action: Pass}
 	}
-	if f.mapper.mapped(own, h.tuple.Proto, h.tuple.Dst.Port) {
+	if f.mapped(own, h.tuple.Proto, h.tuple.Dst.Port) {
 		return drop(ReasonUnsolicited)
 	}
 	if f.snap.own.entries[own].onHost && !f.snap.reserved[own].leaves(h.tuple.Proto, h.tuple.Dst.Port) {
@@ -255,20 +255,17 @@ func (f *Forwarder) begin(h *parsed, c *conntrack.Conn, dir conntrack.Direction)
 // hairpin has the client appear with the virtual address and a port of its own
 // there. It reports false if no port is left.
 func (f *Forwarder) hairpin(c *conntrack.Conn) bool {
-	pool := f.mapper.pool(f.snap.own.find(&c.Virtual.Addr))
-	if pool < 0 {
-		pool = f.mapper.anyPool(f.snap, c.Virtual.Addr.Is4()) // the virtual address is ours by a mark rule to a network
-	}
-	if pool < 0 {
-		return false
+	own := f.snap.own.find(&c.Virtual.Addr)
+	if own < 0 || f.pools[own] < 0 {
+		own = f.anyPool(c.Virtual.Addr.Is4()) // the virtual address is ours by a mark rule to a network
 	}
 	lo, hi := classOf(c.Client.Port)
-	c.Rule = f.mapper.get(&c.Client, c.Proto, uint8(pool), lo, hi)
-	if c.Rule == 0 {
+	var port uint16
+	if c.Rule, port = f.mapPort(own, &c.Client, c.Proto, lo, hi, f.place.locals()); c.Rule == 0 {
 		return false
 	}
 	c.Flags |= conntrack.FullNAT
-	c.Local = conntrack.Endpoint{Addr: f.mapper.addrs[pool], Port: f.mapper.rows[c.Rule].port}
+	c.Local = conntrack.Endpoint{Addr: f.snap.own.entries[own].addr, Port: port}
 	return true
 }
 
@@ -345,8 +342,7 @@ func (f *Forwarder) stray(p *Packet, h *parsed) Verdict {
 // masquerade makes the entry of a connection opened from inside under a SNAT
 // rule, and sends its first packet.
 func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
-	pool := f.mapper.pool(rule.own)
-	if pool < 0 {
+	if rule.own < 0 || f.pools[rule.own] < 0 {
 		return drop(ReasonNoPort)
 	}
 	lo, hi := classOf(h.tuple.Src.Port)
@@ -356,13 +352,13 @@ func (f *Forwarder) masquerade(p *Packet, h *parsed, rule *snatRule) Verdict {
 	if rule.max != 0 {
 		lo, hi = rule.min, rule.max
 	}
-	m := f.mapper.get(&h.tuple.Src, h.tuple.Proto, uint8(pool), lo, hi)
+	m, port := f.mapPort(rule.own, &h.tuple.Src, h.tuple.Proto, lo, hi, anyPort)
 	if m == 0 {
 		return f.unreachable(p, h, unreachable(icmpHostUnreachable), ReasonNoPort)
 	}
 	f.spec = conntrack.Conn{
 		Client: h.tuple.Dst, Dest: h.tuple.Src, Proto: h.tuple.Proto,
-		Virtual: conntrack.Endpoint{Addr: rule.to, Port: f.mapper.rows[m].port},
+		Virtual: conntrack.Endpoint{Addr: rule.to, Port: port},
 		Flags:   conntrack.SNAT, Server: conntrack.NoSlot, Rule: m,
 		HopPort: NoPort, InsidePort: p.In,
 	}

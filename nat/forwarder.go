@@ -21,9 +21,6 @@ package nat
 // way to a new one.
 
 import (
-	"crypto/rand"
-	"encoding/binary"
-	"fmt"
 	"time"
 	"unsafe"
 
@@ -31,25 +28,22 @@ import (
 	"github.com/vsnat/vsnat/sched"
 )
 
-// ForwarderConfig is what a Forwarder is made from.
-type ForwarderConfig struct {
-	Rules    *Rules
-	MaxConns int       // entries of the connection table, claimed at the start
-	Seed     [2]uint64 // secret of the hash tables; zero: a random one
-}
-
-// A Forwarder moves the packets of one shard. It owns its connection table and
-// its port mappings; one goroutine uses it.
+// A Forwarder moves the packets of one shard. It owns its connection table; one
+// goroutine uses it. Several are made at once, and share what shards.go says.
 type Forwarder struct {
 	rules *Rules
 	snap  *snapshot
 	now   conntrack.Time
 
 	table     *conntrack.Table
-	mapper    portMapper
+	place     place
+	common    *commons
+	mapper    *portMapper // of common
+	pools     []int16     // of the mapper, by index in own.entries; -1: none
 	frags     *fragments
 	hops      hopCache
 	paths     pathCache
+	lessons   uint64 // of common.paths, that are in paths
 	limit     limiter
 	outbox    outbox
 	defence   defence
@@ -81,32 +75,6 @@ type Forwarder struct {
 	counted counted
 }
 
-// NewForwarder returns a Forwarder with an empty connection table. Its memory
-// is known then: Bytes says how much.
-func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
-	if c.Seed == [2]uint64{} {
-		var b [16]byte
-		if _, err := rand.Read(b[:]); err != nil {
-			return nil, fmt.Errorf("seed of the hash tables: %w", err)
-		}
-		c.Seed = [2]uint64{binary.LittleEndian.Uint64(b[:8]), binary.LittleEndian.Uint64(b[8:])}
-	}
-	f := &Forwarder{rules: c.Rules}
-	table, err := conntrack.NewTable(conntrack.Config{MaxConns: c.MaxConns, Seed: c.Seed, Removed: f.removed})
-	if err != nil {
-		return nil, err
-	}
-	f.table = table
-	f.mapper.init(c.Seed[1], c.MaxConns)
-	f.clients.seed, f.clients.maxRows = c.Seed[1], c.MaxConns
-	f.frags = newFragments(c.Seed[0])
-	f.outbox.init()
-	f.farewells.setRate(farewells)
-	f.scratch = make([]byte, ipv4MaxLen)
-	f.Begin(0)
-	return f, nil
-}
-
 // Close gives the memory of the connection table back.
 func (f *Forwarder) Close() error { return f.table.Close() }
 
@@ -115,10 +83,11 @@ func (f *Forwarder) Close() error { return f.table.Close() }
 func (f *Forwarder) Begin(now conntrack.Time) {
 	f.now = now
 	f.outbox.reset()
+	f.common.paths.follow(&f.paths, &f.lessons)
 	if s := f.rules.current.Load(); s != f.snap {
 		f.snap = s
 		f.hops.clear()
-		f.mapper.sync(s)
+		f.pools = f.mapper.sync(s, f.pools)
 		f.counters.sync(s)
 		f.limit.setRate(s.settings.ICMPRate)
 		if s.helpers {
@@ -192,7 +161,15 @@ func (f *Forwarder) whole(p *Packet, h *parsed) Verdict {
 	}
 	c, dir := f.lookup(&h.tuple, own)
 	if c == nil {
+		if f.place.n > 1 {
+			if v, away := f.elsewhere(p, &h.tuple, own); away {
+				return v
+			}
+		}
 		return f.first(p, h, own)
+	}
+	if f.place.n > 1 {
+		f.meets(c)
 	}
 	return f.follow(p, h, c, dir)
 }
@@ -467,7 +444,11 @@ func (f *Forwarder) Sweep(budget int) {
 // use, but for the port rows of SNAT addresses still to come and the counts of the
 // first limit of connections per client.
 func (f *Forwarder) Bytes() int64 {
-	return f.table.Bytes() + f.mapper.bytes() + f.ftp.bytes() + f.clients.bytes() + int64(unsafe.Sizeof(*f.frags)) +
+	var shared int64 // is counted once
+	if f.place.self == 0 {
+		shared = f.mapper.bytes()
+	}
+	return f.table.Bytes() + shared + f.ftp.bytes() + f.clients.bytes() + int64(unsafe.Sizeof(*f.frags)) +
 		outboxBytes + int64(len(f.scratch))
 }
 

@@ -60,12 +60,11 @@ func (f *Forwarder) expectPassive(c *conntrack.Conn, k *ftpControl, port uint16)
 	f.expected(c)
 	d := &f.spec
 	d.Client.Port, d.Virtual.Port, d.Dest.Port = 0, port, port
-	if pool := f.mapper.pool(f.snap.own.find(&d.Virtual.Addr)); pool >= 0 {
+	if own := f.snap.own.find(&d.Virtual.Addr); own >= 0 && f.pools[own] >= 0 {
 		lo, hi := classOf(port)
-		if d.Rule = f.mapper.get(&d.Dest, d.Proto, uint8(pool), lo, hi); d.Rule == 0 {
+		if d.Rule, d.Virtual.Port = f.mapPort(own, &d.Dest, d.Proto, lo, hi, anyPort); d.Rule == 0 {
 			return 0, ReasonNone
 		}
-		d.Virtual.Port = f.mapper.rows[d.Rule].port
 	}
 	made, r := f.expect(c)
 	if !made {

@@ -211,7 +211,7 @@ func (f *Forwarder) pickLocalPort(c *conntrack.Conn, own int32) bool {
 	h := mix(f.mapper.seed^hashAddr(&c.Client.Addr), uint64(c.Client.Port)<<32^uint64(binary.BigEndian.Uint16(c.Dest.Addr[14:]))<<16^uint64(c.Dest.Port)^1<<63)
 	at, stride := int(uint32(h))%n, localStride(n, uint32(h>>32))
 	var spare *conntrack.Conn
-	for range min(n, localPortTries) {
+	for range min(n, localPortTries*f.place.n) {
 		c.Local.Port = localPortAt(r, at)
 		free, other := f.localPortFree(c, r)
 		if free {
@@ -233,7 +233,7 @@ func (f *Forwarder) pickLocalPort(c *conntrack.Conn, own int32) bool {
 // localPortFree says whether c.Local may be handed out and no answer of c's server goes
 // there yet, or else to which connection one goes.
 func (f *Forwarder) localPortFree(c *conntrack.Conn, r *portReserve) (bool, *conntrack.Conn) {
-	if !r.leaves(c.Proto, c.Local.Port) {
+	if !f.tells(c.Local.Port) || !r.leaves(c.Proto, c.Local.Port) {
 		return false, nil
 	}
 	t := conntrack.Tuple{Src: c.Dest, Dst: c.Local, Proto: c.Proto}

@@ -47,6 +47,9 @@ func (f *Forwarder) hit(p *Packet, v *Verdict) bool {
 	if c == nil || !f.outlet(p, &g, c, dir, v) {
 		return false
 	}
+	if f.place.n > 1 {
+		f.meets(c)
+	}
 	b := p.Data[:g.total:g.total]
 	p.Data = b
 	if g.tuple.Proto == protoTCP {

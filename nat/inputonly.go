@@ -116,7 +116,7 @@ func (f *Forwarder) serverUnreachable(p *Packet, h *parsed) bool {
 	c, _ := f.table.Lookup(&h.tuple, conntrack.DstOurs)
 	if t := f.snap.tunnelOf(&h.tuple, h.proto); t != nil {
 		var inner quoted
-		c = f.innerConn(p.Data, &quoted{l4: h.l4, end: len(p.Data), proto: h.proto}, t, &inner)
+		c, _ = f.innerConn(p.Data, &quoted{l4: h.l4, end: len(p.Data), proto: h.proto}, t, &inner)
 		about = about[inner.at:max(inner.at, inner.end)]
 	}
 	if c == nil || c.Flags&conntrack.InputOnly == 0 {

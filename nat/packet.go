@@ -28,6 +28,9 @@ type Packet struct {
 	// From is the link address of the neighbour that sent the frame, zero on
 	// a port without link addresses.
 	From conntrack.LinkAddr
+	// Hops is how often the packet was handed over from one Forwarder to
+	// another: that of the verdict that said so.
+	Hops uint8
 }
 
 // GSO types of a virtio_net_hdr (virtio 1.2, 5.1.6).

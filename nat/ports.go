@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -58,13 +59,13 @@ func (p *portPool) free(port uint16) bool {
 // pick returns a free port in [lo, hi], the first at or after a place that
 // salt decides, or 0 if none is left. It looks at 64 ports at a time, so that
 // an exhausted range costs about a microsecond.
-func (p *portPool) pick(lo, hi uint16, salt uint32) uint16 {
+func (p *portPool) pick(lo, hi uint16, kind portKind, salt uint32) uint16 {
 	first, last := int(lo/64), int(hi/64)
 	n := last - first + 1
 	start := int(salt>>8) % n
 	for i := 0; i <= n; i++ {
 		w := first + (start+i)%n
-		free := ^(p.taken[w] | p.reserved[w])
+		free := ^(p.taken[w] | p.reserved[w]) & kind.of64(w*64)
 		if w == first {
 			free &= ^uint64(0) << (lo % 64)
 		}
@@ -87,15 +88,44 @@ type mapping struct {
 	proto  uint8
 	pool   uint8 // which of our addresses
 	port   uint16
+	kind   portKind
 	refs   uint32 // connections
 	next   uint32 // in the chain of its bucket, or in the free list; 0 ends
 }
 
-// portMapper holds the mappings of one shard.
+// A portKind says which ports an endpoint may be given. With several Forwarders those
+// that stand for a client towards servers tell whose connections they are of, so that an
+// endpoint has one for each Forwarder, beside the one of SNAT.
+type portKind struct{ shard, of uint8 }
+
+// anyPort may be any.
+var anyPort = portKind{0, 1}
+
+// locals are the ports that tell of connections here.
+func (w *place) locals() portKind { return portKind{uint8(w.self), uint8(w.n)} }
+
+func (k portKind) has(port uint16) bool { return uint8(port%uint16(k.of)) == k.shard }
+
+// of64 has a bit for each of 64 ports from first on that is one of k.
+func (k portKind) of64(first int) (bits uint64) {
+	if k.of == 1 {
+		return ^uint64(0)
+	}
+	n := int(k.of)
+	for i := (int(k.shard) + n - first%n) % n; i < 64; i += n {
+		bits |= 1 << i
+	}
+	return bits
+}
+
+// portMapper holds the mappings of all Forwarders, as a port must never stand for two
+// endpoints, and an endpoint has its port whoever it talks to. The first packets and the
+// removals of connections with a mapping come here, and no others.
 type portMapper struct {
-	seed    uint64
+	mu      sync.Mutex
+	seed    uint64 // never changes
 	maxRows int
-	byOwn   []int16          // pool number by index in ownTable.entries, -1: none
+	serial  uint64           // of the newest snapshot that was taken up
 	addrs   []conntrack.Addr // by pool number, at most maxPortAddrs
 	pools   [][4]*portPool   // parallel: TCP, UDP, SCTP, ICMP
 	rows    []mapping        // row 0 is none
@@ -104,7 +134,7 @@ type portMapper struct {
 	fresh   uint32 // rows from here on were never used
 	used    int
 	counts  [maxPortAddrs]int           // mappings per address
-	shared  [maxPortAddrs]*atomic.Int64 // those of all Forwarders
+	shared  [maxPortAddrs]*atomic.Int64 // the same, for Rules
 }
 
 func protoIndex(proto uint8) int {
@@ -129,38 +159,47 @@ func (m *portMapper) init(seed uint64, maxConns int) {
 
 // sync takes up the addresses and reserved ports of a new snapshot: those of
 // SNAT rules, and those of services for the hairpin. An address that is ours no
-// longer keeps its pool while mappings live on.
-func (m *portMapper) sync(s *snapshot) {
-	m.byOwn = slices.Grow(m.byOwn[:0], len(s.own.entries))[:len(s.own.entries)]
-	for i := range m.byOwn {
-		m.byOwn[i] = -1
+// longer keeps its pool while mappings live on. It returns the pool of each address
+// of ours, in the memory of pools: -1 if it has none, or none any more because a newer
+// snapshot was taken up by another Forwarder.
+func (m *portMapper) sync(s *snapshot, pools []int16) []int16 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pools = slices.Grow(pools[:0], len(s.own.entries))[:len(s.own.entries)]
+	for i := range pools {
+		pools[i] = -1
 	}
 	for pool := range m.addrs {
 		if i := s.own.find(&m.addrs[pool]); i >= 0 {
-			m.byOwn[i] = int16(pool)
+			pools[i] = int16(pool)
 		}
 	}
-	m.claim(s, func(e *ownEntry) bool { return e.snat })
-	m.claim(s, func(e *ownEntry) bool { return e.service })
+	if s.serial < m.serial {
+		return pools
+	}
+	m.serial = s.serial
+	m.claim(s, pools, func(e *ownEntry) bool { return e.snat })
+	m.claim(s, pools, func(e *ownEntry) bool { return e.service })
 	if want := min(m.maxRows, 4*65535*len(m.addrs)) + 1; want > len(m.rows) {
 		rows := make([]mapping, want)
 		copy(rows, m.rows[:m.fresh])
 		m.rows = rows
 		m.rehash()
 	}
-	for i, pool := range m.byOwn {
+	for i, pool := range pools {
 		if pool >= 0 {
 			m.reserve(int(pool), &s.reserved[i])
 			m.shared[pool] = s.own.entries[i].mapped
 		}
 	}
+	return pools
 }
 
 // claim gives a pool to each address of a kind that has none, if one is left.
-func (m *portMapper) claim(s *snapshot, kind func(*ownEntry) bool) {
+func (m *portMapper) claim(s *snapshot, pools []int16, kind func(*ownEntry) bool) {
 	for i := range s.own.entries {
-		if e := &s.own.entries[i]; m.byOwn[i] < 0 && kind(e) {
-			m.byOwn[i] = int16(m.addPool(s, e.addr))
+		if e := &s.own.entries[i]; pools[i] < 0 && kind(e) {
+			pools[i] = int16(m.addPool(s, e.addr))
 		}
 	}
 }
@@ -217,29 +256,49 @@ func (p *portPool) unreserve(lo, hi uint16) {
 	}
 }
 
-// pool returns the number of the pool of one of our addresses, given by its
-// index among them, or -1.
-func (m *portMapper) pool(own int32) int {
-	if own < 0 {
-		return -1
-	}
-	return int(m.byOwn[own])
-}
-
-// anyPool returns the number of a pool of a family that more may be mapped of, or -1.
-func (m *portMapper) anyPool(s *snapshot, four bool) int {
-	for i, pool := range m.byOwn {
-		if pool >= 0 && m.addrs[pool].Is4() == four && !s.own.entries[i].leaving {
-			return int(pool)
+// anyPool returns the index of an address of ours of a family that more ports may be
+// mapped of, or -1.
+func (f *Forwarder) anyPool(four bool) int32 {
+	for i, pool := range f.pools {
+		if e := &f.snap.own.entries[i]; pool >= 0 && e.addr.Is4() == four && !e.leaving {
+			return int32(i)
 		}
 	}
 	return -1
 }
 
+// mapPort returns a mapping of inside to a port of one of our addresses, given by its
+// index among them: see portMapper.get. 0: no port is left.
+func (f *Forwarder) mapPort(own int32, inside *conntrack.Endpoint, proto uint8, lo, hi uint16, kind portKind) (row uint32, port uint16) {
+	if own < 0 || f.pools[own] < 0 {
+		return 0, 0
+	}
+	return f.mapper.get(&f.snap.own.entries[own].addr, uint8(f.pools[own]), inside, proto, lo, hi, kind)
+}
+
+// mapped reports whether a port of one of our addresses stands for somebody inside.
+func (f *Forwarder) mapped(own int32, proto uint8, port uint16) bool {
+	if own < 0 || f.pools[own] < 0 {
+		return false
+	}
+	return f.mapper.mapped(uint8(f.pools[own]), proto, port)
+}
+
 // bytes is the memory claimed.
 func (m *portMapper) bytes() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return int64(len(m.rows))*int64(unsafe.Sizeof(mapping{})) + 4*int64(len(m.heads)) +
 		int64(len(m.pools))*4*int64(unsafe.Sizeof(portPool{}))
+}
+
+func (m *portMapper) stats() (list []PoolStats) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, a := range m.addrs {
+		list = append(list, PoolStats{Addr: a, Mappings: m.counts[i]})
+	}
+	return list
 }
 
 func (m *portMapper) rehash() {
@@ -267,29 +326,34 @@ func (m *portMapper) hash(e *conntrack.Endpoint, proto, pool uint8) uint64 {
 }
 
 // find returns the row of an inside endpoint's mapping, or 0.
-func (m *portMapper) find(e *conntrack.Endpoint, proto, pool uint8) uint32 {
+func (m *portMapper) find(e *conntrack.Endpoint, proto, pool uint8, kind portKind) uint32 {
 	for i := m.heads[m.bucket(e, proto, pool)]; i != 0; i = m.rows[i].next {
-		if row := &m.rows[i]; row.inside == *e && row.proto == proto && row.pool == pool {
+		if row := &m.rows[i]; row.inside == *e && row.proto == proto && row.pool == pool && row.kind == kind {
 			return i
 		}
 	}
 	return 0
 }
 
-// get returns a mapping of inside to a port of the pool's address: the one
-// there is, or a new one with inside's own port if that is free, else one of
-// [lo, hi]. A reference is counted; give it back with release. 0: no port is
-// left.
-func (m *portMapper) get(e *conntrack.Endpoint, proto, pool uint8, lo, hi uint16) uint32 {
-	if i := m.find(e, proto, pool); i != 0 {
+// get returns a mapping of e to a port of addr, the pool's address: the one there is, or a
+// new one with e's own port if that is free, else one of [lo, hi]. A reference is
+// counted; give it back with release. 0: no port is left, or the pool is another
+// address's by now.
+func (m *portMapper) get(addr *conntrack.Addr, pool uint8, e *conntrack.Endpoint, proto uint8, lo, hi uint16, kind portKind) (row uint32, port uint16) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.addrs[pool] != *addr {
+		return 0, 0
+	}
+	if i := m.find(e, proto, pool, kind); i != 0 {
 		m.rows[i].refs++
-		return i
+		return i, m.rows[i].port
 	}
 	p := m.pools[pool][protoIndex(proto)]
-	port := e.Port
-	if port < lo || port > hi || !p.free(port) {
-		if port = p.pick(lo, hi, uint32(m.hash(e, proto, pool)>>32)); port == 0 {
-			return 0
+	port = e.Port
+	if port < lo || port > hi || !kind.has(port) || !p.free(port) {
+		if port = p.pick(lo, hi, kind, uint32(m.hash(e, proto, pool)>>32)); port == 0 {
+			return 0, 0
 		}
 	}
 	i := m.free
@@ -300,20 +364,22 @@ func (m *portMapper) get(e *conntrack.Endpoint, proto, pool uint8, lo, hi uint16
 		i = m.fresh
 		m.fresh++
 	default:
-		return 0
+		return 0, 0
 	}
 	b := m.bucket(e, proto, pool)
-	m.rows[i] = mapping{inside: *e, proto: proto, pool: pool, port: port, refs: 1, next: m.heads[b]}
+	m.rows[i] = mapping{inside: *e, proto: proto, pool: pool, port: port, refs: 1, next: m.heads[b], kind: kind}
 	m.heads[b] = i
 	p.taken[port/64] |= 1 << (port % 64)
 	m.used++
 	m.counts[pool]++
 	m.shared[pool].Add(1)
-	return i
+	return i, port
 }
 
 // release gives a reference back; the last one frees the port.
 func (m *portMapper) release(i uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	row := &m.rows[i]
 	if row.refs--; row.refs > 0 {
 		return
@@ -331,8 +397,8 @@ func (m *portMapper) release(i uint32) {
 	m.used--
 }
 
-// mapped reports whether a port of one of our addresses stands for somebody inside.
-func (m *portMapper) mapped(own int32, proto uint8, port uint16) bool {
-	pool := m.pool(own)
-	return pool >= 0 && m.pools[pool][protoIndex(proto)].taken[port/64]>>(port%64)&1 != 0
+func (m *portMapper) mapped(pool, proto uint8, port uint16) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pools[pool][protoIndex(proto)].taken[port/64]>>(port%64)&1 != 0
 }

@@ -12,7 +12,8 @@ import (
 // Publish makes everything that was said since the last Publish visible to the
 // Forwarders, at once and as a whole. They take it up with their next batch.
 func (r *Rules) Publish() {
-	s := &snapshot{settings: r.settings, idle: len(r.byKey) == 0}
+	s := &snapshot{settings: r.settings, idle: len(r.byKey) == 0, serial: r.versions}
+	r.versions++
 	for _, p := range r.ports {
 		if p.Index < MaxPorts {
 			p.addrs = nil

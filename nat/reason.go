@@ -60,6 +60,8 @@ const (
 	ReasonHelperFull  // more control connections than helpers remember
 	ReasonClientLimit // its client has as many connections as it may
 	ReasonDropPacket  // one of the first packets that DropPacket drops
+	ReasonWrongShard  // handed over, and not to where it belongs
+	ReasonHandOver    // too many packets wait to be handed over
 
 	// What the way out says.
 	ReasonNoRoute
@@ -122,6 +124,8 @@ var reasonNames = [NumReasons]string{
 	ReasonHelperFull:        "helper-full",
 	ReasonClientLimit:       "client-limit",
 	ReasonDropPacket:        "drop-packet",
+	ReasonWrongShard:        "wrong-shard",
+	ReasonHandOver:          "hand-over-full",
 	ReasonNoRoute:           "no-route",
 	ReasonTooBig:            "too-big",
 	ReasonNeighbour:         "neighbour-silent",

@@ -28,6 +28,11 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 		if v, ok := f.outerError(p, h, q); ok {
 			return v
 		}
+		if f.place.n > 1 {
+			if v, away := f.elsewhere(p, &t, f.snap.own.find(&t.Dst.Addr)); away {
+				return v
+			}
+		}
 		if f.snap.settings.ScheduleICMP && h.tuple.Dst.Addr == q.tuple.Src.Addr {
 			if v, ok := f.firstError(p, h, &t); ok {
 				return v

@@ -62,6 +62,7 @@ type Rules struct {
 	departed uint64 // servers ever deleted
 	leaving  []leavingSNAT
 	mapped   map[netip.Addr]*atomic.Int64 // ports in use, counted by the Forwarders
+	versions uint64                       // snapshots published
 }
 
 // slots numbers things. A number is used again after its thing is gone.

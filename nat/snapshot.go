@@ -16,6 +16,7 @@ import (
 // A snapshot is everything that Forwarders read and Rules decides: immutable
 // once published, swapped whole, loaded once per batch.
 type snapshot struct {
+	serial    uint64 // how many were published before
 	own       ownTable
 	owned     []connected // of own, those with a network
 	services  serviceTable

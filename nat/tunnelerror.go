@@ -24,12 +24,18 @@ func (f *Forwarder) outerError(p *Packet, h *parsed, q *quoted) (Verdict, bool) 
 	e := errorIn4(h, p.Data)
 	tooBig := e.kind == icmpUnreachable && e.code == icmpFragNeeded
 	var inner quoted
-	c := f.innerConn(p.Data, q, t, &inner)
+	c, told := f.innerConn(p.Data, q, t, &inner)
+	if c == nil && told && p.Hops < maxHops {
+		if k := f.place.key.Of(&inner.tuple.Src.Addr, f.place.n); k != f.place.self {
+			return elsewhere(k, maxHops), true
+		}
+	}
 	if c != nil && inner.kind == kindTCP && !sent(c, conntrack.Inbound, inner.seq) {
 		return drop(ReasonICMPQuote), true // never sent: believe nothing of it
 	}
 	if tooBig {
-		f.paths.learn(&t.dst, e.rest, f.now)
+		f.common.paths.learn(&t.dst, e.rest, f.now)
+		f.common.paths.follow(&f.paths, &f.lessons)
 	}
 	if c == nil || e.kind == icmpSourceQuench {
 		return Verdict{Action: Hold}, true // nobody to be told, or nothing (RFC 6633)
@@ -49,23 +55,23 @@ func (f *Forwarder) outerError(p *Packet, h *parsed, q *quoted) (Verdict, bool) 
 }
 
 // innerConn finds the connection of the packet that a quoted outer one holds, and
-// reads that into inner. nil if too little of it was quoted, or if it is of no
-// connection through t.
-func (f *Forwarder) innerConn(b []byte, q *quoted, t *tunnel, inner *quoted) *conntrack.Conn {
+// reads that into inner. nil if it is of no connection through t here, and not told if
+// too little of it was quoted.
+func (f *Forwarder) innerConn(b []byte, q *quoted, t *tunnel, inner *quoted) (c *conntrack.Conn, told bool) {
 	six, ok := t.holds(b[q.l4:q.end], q.proto)
 	inner.at = q.l4 + t.shim()
 	if !ok || six && !inner.readIPv6(b) || !six && !inner.readIPv4(b) {
-		return nil
+		return nil, false
 	}
 	inner.end = min(inner.end, q.end)
 	if inner.l4+8 > inner.end || !inner.readTransport(b) {
-		return nil
+		return nil, false
 	}
-	c, _ := f.table.Lookup(&inner.tuple, conntrack.DstOurs)
+	c, _ = f.table.Lookup(&inner.tuple, conntrack.DstOurs)
 	if c == nil || c.Flags&conntrack.Tunnel == 0 || c.Dest.Addr != t.dst {
-		return nil
+		return nil, true
 	}
-	return c
+	return c, true
 }
 
 // holds tells the family of what the tunnel's own header b, as far as it was quoted,

@@ -18,6 +18,9 @@ const (
 	// Hold means that the packet was consumed: kept until the rest of its
 	// datagram comes, or answered from the outbox.
 	Hold
+	// Elsewhere means that another Forwarder has the packet's connection, and
+	// Verdict.Shard says which: it is to be handed over as it came.
+	Elsewhere
 )
 
 func (a Action) String() string {
@@ -28,6 +31,8 @@ func (a Action) String() string {
 		return "drop"
 	case Hold:
 		return "hold"
+	case Elsewhere:
+		return "elsewhere"
 	}
 	return "pass"
 }
@@ -37,6 +42,9 @@ type Verdict struct {
 	Action Action
 	// Reason is set with Drop.
 	Reason Reason
+	// Shard is the number of the Forwarder to hand the packet over to, with
+	// Elsewhere, and Hops what Packet.Hops is then.
+	Shard, Hops uint8
 	// Port is the index of the port to leave by, with Forward.
 	Port uint16
 	// To is the link address to send to if it is known (replies to a client
@@ -49,7 +57,7 @@ type Verdict struct {
 // Generated is a packet that the Forwarder made itself, or held and let go.
 type Generated struct {
 	Packet  Packet
-	Verdict Verdict // Action is Forward
+	Verdict Verdict // Action is Forward, or Elsewhere for what was held
 	// Memory is Packet.Data with Headroom bytes in front, for a link header.
 	Memory []byte
 }

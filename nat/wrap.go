@@ -125,7 +125,7 @@ func (f *Forwarder) putCut(inner []byte, in uint16, v Verdict, w *wrapping) Reas
 		return ReasonTooBig
 	}
 	f.head(head, inner, w, false)
-	f.cutID++
+	f.cutID += uint32(f.place.n)
 	for at := 0; at < length; at += take {
 		n := min(take, length-at)
 		b := f.outbox.room(fragmentAt + n)

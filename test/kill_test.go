@@ -52,7 +52,7 @@ func killUnderLoad(t *testing.T, config lab.Config, signal unix.Signal, io strin
 	if err := tunForbidden(); io == "tun" && err != nil {
 		return // TestTUNRefused has it
 	}
-	c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: io}
+	c := &cluster{Cluster: lab.Start(t, withWorkers(t, config)), t: t, ctx: testContext(t), io: io}
 	c.settle()
 	before := c.hostState()
 	c.start(site(c.Cluster, io))

@@ -68,6 +68,21 @@ type cluster struct {
 	control  *control.Client
 }
 
+// workersVariable names how many workers all directors have that a test says nothing of.
+const workersVariable = "VSNAT_TEST_WORKERS"
+
+// withWorkers has a director with as many workers as the environment says.
+func withWorkers(t *testing.T, config lab.Config) lab.Config {
+	t.Helper()
+	if n := os.Getenv(workersVariable); n != "" && config.Workers == 0 {
+		var err error
+		if config.Workers, err = strconv.Atoi(n); err != nil {
+			t.Fatalf("%s: %v", workersVariable, err)
+		}
+	}
+	return config
+}
+
 // eachFamily runs scenarios on the clusters of eachIO, in IPv4 and in IPv6.
 func eachFamily(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io string) string, scenarios func(t *testing.T, c *cluster)) {
 	inFamilies(t, func(t *testing.T, ipv6 bool) {
@@ -95,7 +110,7 @@ func eachIO(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io s
 	for _, io := range ways {
 		t.Run(io, func(t *testing.T) {
 			t.Parallel()
-			c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: io}
+			c := &cluster{Cluster: lab.Start(t, withWorkers(t, config)), t: t, ctx: testContext(t), io: io}
 			text := configure(c.Cluster, io)
 			if err := tunForbidden(); io == "tun" && err != nil {
 				assertTUNRefused(t, c, text, err)
@@ -112,7 +127,7 @@ func onPacket(t *testing.T, config lab.Config, configure func(c *lab.Cluster, io
 	if configure == nil {
 		configure = site
 	}
-	c := &cluster{Cluster: lab.Start(t, config), t: t, ctx: testContext(t), io: "packet"}
+	c := &cluster{Cluster: lab.Start(t, withWorkers(t, config)), t: t, ctx: testContext(t), io: "packet"}
 	c.start(configure(c.Cluster, c.io))
 	scenarios(t, c)
 }

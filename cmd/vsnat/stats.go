@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -60,6 +61,14 @@ func writeStats(c *cobra.Command, s control.Stats) error {
 		s.Conns.Cap, s.Conns.Len, s.Conns.HalfOpen, s.Conns.OneWay, s.Conns.Held); err != nil {
 		return err
 	}
+	if len(s.Shards) > 1 {
+		if _, err := fmt.Fprintln(w); err != nil {
+			return err
+		}
+		if err := writeShards(w, s.Shards); err != nil {
+			return err
+		}
+	}
 	for _, list := range []struct {
 		title    string
 		counters map[string]uint64
@@ -81,4 +90,14 @@ func writeStats(c *cobra.Command, s control.Stats) error {
 		}
 	}
 	return nil
+}
+
+// writeShards shows how the workers divide the work, and what came to one that was
+// another's.
+func writeShards(w io.Writer, shards []control.ShardStats) error {
+	t := newTable("WORKER", "CONNECTIONS ", "RECEIVED ", "SENT ", "HANDED OVER ", "TAKEN OVER ", "STRANGE ")
+	for _, s := range shards {
+		t.add(strconv.Itoa(s.Shard), strconv.Itoa(s.Conns), count(s.Packets), count(s.Sent), count(s.HandedOver), count(s.TakenOver), count(s.Strange))
+	}
+	return t.write(w)
 }

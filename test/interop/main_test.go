@@ -38,9 +38,13 @@ type service struct {
 func tcp(port int) service { return service{"tcp", port} }
 func udp(port int) service { return service{"udp", port} }
 
-// site is a configuration with services, and SNAT of the servers' network.
+// site is a configuration with services, and SNAT of the servers' network; with as many
+// workers as VSNAT_TEST_WORKERS says.
 func site(c *lab.Cluster, io string, services ...service) string {
 	var b strings.Builder
+	if n := os.Getenv("VSNAT_TEST_WORKERS"); n != "" {
+		fmt.Fprintf(&b, "workers: %s\n", n)
+	}
 	fmt.Fprintf(&b, "io: %s\nsnat:\n  - from: %v\n    to: %v\nservices:\n", io, c.Config.Inside(), c.Config.VIP())
 	for _, s := range services {
 		fmt.Fprintf(&b, "  - %s: %q\n    scheduler: rr\n    servers:\n", s.proto, netip.AddrPortFrom(c.Config.VIP(), uint16(s.port)))

@@ -61,6 +61,7 @@ type Config struct {
 	Far     bool          // a host 203.0.113.9 behind the client, which forwards
 	MTU     int           // of all links, 576 (IPv6: 1280) to 65535; 0 means 1500
 	IPv6    bool          // the same in IPv6, and no IPv4 address anywhere
+	Workers int           // of the director; 0: as many as it takes by itself
 }
 
 // complete fills in what zero stands for, and refuses what can't be built.

@@ -37,11 +37,14 @@ func (c Config) EmptyDirectorConfig(io string) string {
 }
 
 // directorBasics is what stands before the services: the addresses and routes
-// that the director's host lacks if it is HostBare, and io.
+// that the director's host lacks if it is HostBare, io, and workers.
 func (c Config) directorBasics(io string) string {
 	var b strings.Builder
 	if io != "" {
 		fmt.Fprintf(&b, "io: %q\n", io)
+	}
+	if c.Workers > 0 {
+		fmt.Fprintf(&b, "workers: %d\n", c.Workers)
 	}
 	if c.Host == HostBare {
 		inner := "eth1"

@@ -25,7 +25,12 @@ func (d *director) AddSNAT(ctx context.Context, s control.SNATSpec) error {
 	if err := config.CheckSNAT(s); err != nil {
 		return err
 	}
-	return d.change(ctx, "add snat "+s.From.String(), func() error { return d.rules.AddSNAT(natSNAT(s)) })
+	return d.change(ctx, "add snat "+s.From.String(), func() error {
+		if err := d.checkWorkers(nil, []control.SNATSpec{s}); err != nil {
+			return err
+		}
+		return d.rules.AddSNAT(natSNAT(s))
+	})
 }
 
 func (d *director) DeleteSNAT(ctx context.Context, from netip.Prefix) error {
@@ -38,6 +43,9 @@ func (d *director) AddMark(ctx context.Context, m control.MarkSpec) error {
 	}
 	return d.change(ctx, "add "+m.String(), func() error {
 		if err := d.checkApart(m); err != nil {
+			return err
+		}
+		if err := d.checkWorkers([]control.MarkSpec{m}, nil); err != nil {
 			return err
 		}
 		return d.rules.AddMark(natMark(m))

@@ -85,12 +85,18 @@ func (d *director) apply(c *control.Change) (what string, err error) {
 		if err := config.CheckService(c.Service); err != nil {
 			return "", err
 		}
+		if err := d.checkShared(c.Service); err != nil {
+			return "", err
+		}
 		return "add service " + service, d.roster.AddService(d.natService(c.Service))
 	case control.OpEditService:
 		if !d.rules.HasService(key) {
 			return "", nat.ErrNoService
 		}
 		if err := config.CheckService(c.Service); err != nil {
+			return "", err
+		}
+		if err := d.checkShared(c.Service); err != nil {
 			return "", err
 		}
 		return "edit service " + service, d.roster.EditService(d.natService(c.Service))

@@ -76,11 +76,6 @@ func (s *shard) resolve(p *port, v *nat.Verdict, frame []byte, off iface.Offload
 	return true
 }
 
-// silent is told of each frame whose next hop did not answer.
-func (s *shard) silent(port int, frame []byte) {
-	s.forwarder.Unreachable(frame[etherHeaderLen:], uint16(port))
-}
-
 // queue puts a frame into a port's batch. Its memory must stay as it is until
 // flush.
 func (s *shard) queue(p *port, frame []byte, off iface.Offload) {
@@ -94,14 +89,35 @@ func (s *shard) queue(p *port, frame []byte, off iface.Offload) {
 	p.out = append(p.out, iface.Frame{Data: frame, Offload: off})
 }
 
-// generated sends what the Forwarder made itself.
+// generated sends what the Forwarder made itself, or kept until it was whole.
 func (s *shard) generated() {
 	for list := s.forwarder.Outbox(); len(list) > 0; list = s.forwarder.Outbox() {
 		for i := range list {
 			g := &list[i]
+			if g.Verdict.Action == nat.Elsewhere {
+				s.handOn(g)
+				continue
+			}
 			s.depart(g.Memory, nat.Headroom, &g.Packet, &g.Verdict)
 		}
 	}
+}
+
+// handOn hands over what the Forwarder kept for another shard. Its link header is gone,
+// the room for one is not.
+func (s *shard) handOn(g *nat.Generated) {
+	p := s.ports[g.Packet.In%nat.MaxPorts]
+	if p == nil {
+		s.unsent[nat.ReasonSend]++
+		return
+	}
+	header := etherHeaderLen
+	if p.l3 {
+		header = 0
+	}
+	s.handOver(int(g.Verdict.Shard), &letter{
+		port: g.Packet.In, hops: g.Verdict.Hops, header: uint8(header), from: g.Packet.From,
+	}, g.Memory[nat.Headroom-header:])
 }
 
 // flush writes all batches.

@@ -11,7 +11,8 @@
 //	decide    decide.go   owns all that is configured; the only one that changes it
 //	watch     decide.go   reads links, addresses and routes when the kernel says that they changed
 //	control   control/    serves the socket; each request is a goroutine that asks decide
-//	shard     shard.go    reads, judges and sends packets; a thread of its own
+//	shard     shard.go    reads, judges and sends packets; a thread of its own, one for
+//	                      each of workers
 //
 // and every piece of state has one owner:
 //
@@ -19,6 +20,13 @@
 //	queues, nat.Forwarder, batch, MAC cache               shard
 //	Neighbours                                            a mutex; the shard, and decide when the host changes
 //	the published snapshot of the rules                   immutable; decide stores it, the shard loads it once a batch
+//
+// Shards divide the connections by outside addresses (package nat), and what arrives by
+// queues (package iface). Nothing depends on what the kernel makes of that: a packet that
+// came to the wrong shard is copied to the right one through a ring (handover.go), which
+// is bounded and never waited for. ARP and the like are no shard's: Neighbours is one for
+// all, and the first shard keeps its time. The director asks all of them where it has one
+// question (shards.go), one after the other, between two batches of each.
 //
 // There are four ways between them, and no other. Into decide: calls, which the
 // caller waits for, and tell, which never waits and may forget. Into the shard:

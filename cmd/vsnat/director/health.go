@@ -31,7 +31,10 @@ func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": s.ignored},
 		}
 		for i := range each {
-			out.Shards = append(out.Shards, control.ShardStats{Packets: each[i].packets, Sent: each[i].sent, Conns: each[i].Conns})
+			out.Shards = append(out.Shards, control.ShardStats{
+				Shard: i, Packets: each[i].packets, Sent: each[i].sent, Conns: each[i].Conns,
+				HandedOver: each[i].handedOver, TakenOver: each[i].takenOver, Strange: each[i].Strange,
+			})
 		}
 		for r := range nat.NumReasons {
 			if n := s.drops(r); n > 0 {

@@ -66,7 +66,7 @@ func (s *shard) await(ids []int) (int, error) {
 	began := s.clock()
 	for now := began; now-began < s.linger.length; {
 		n, err := s.poller.Wait(ids, 0)
-		if n > 0 || err != nil || len(s.mail) > 0 {
+		if n > 0 || err != nil || len(s.mail) > 0 || s.beside.expected() {
 			return n, err
 		}
 		looked := s.clock()
@@ -75,8 +75,20 @@ func (s *shard) await(ids []int) (int, error) {
 			s.linger.crowded(now)
 		}
 	}
-	n, err := s.poller.Wait(ids, pause)
+	n, err := s.sleep(ids)
 	now := s.clock()
 	s.linger.after(now, now-began)
 	return n, err
+}
+
+// sleep waits, unless another shard has sent something: who sends after the look finds
+// the shard asleep, and wakes it.
+func (s *shard) sleep(ids []int) (int, error) {
+	timeout := pause
+	s.beside.asleep.Store(true)
+	defer s.beside.asleep.Store(false)
+	if s.beside.expected() {
+		timeout = 0
+	}
+	return s.poller.Wait(ids, timeout)
 }

@@ -95,11 +95,15 @@ func (d *director) openPort(i int, link iface.Link) error {
 		return nil
 	}
 	d.closePort(w) // of another link, or with another address
-	queue, err := iface.OpenPacket(link, iface.PacketOptions{Filter: d.world.filter})
+	steering := iface.Steering{Mask4: d.key.Mask4, Mask6: d.key.Mask6}
+	queues, err := iface.OpenPackets(link, iface.PacketOptions{Filter: d.world.filter}, steering, len(d.shards))
 	if err != nil {
 		return err
 	}
-	g := portGroup{{index: uint16(i), mac: link.MAC, queue: queue}}
+	var g portGroup
+	for _, q := range queues {
+		g = append(g, &port{index: uint16(i), mac: link.MAC, queue: q})
+	}
 	if err := d.shards.setPort(g); err != nil {
 		return fmt.Errorf("%s: %w", link.Name, err)
 	}

@@ -35,7 +35,13 @@ func hintOf(err error) string {
 
 // servable refuses what no packet would ever be found for.
 func (d *director) servable(cfg *config.Config) error {
+	if err := config.CheckWorkers(len(d.shards), cfg.Marks, cfg.SNAT); err != nil {
+		return err
+	}
 	for _, s := range cfg.Services {
+		if err := d.checkShared(s.ServiceSpec); err != nil {
+			return err
+		}
 		for _, v := range s.Servers {
 			if err := d.checkPlace(v.Address.Addr()); err != nil {
 				return err

@@ -81,7 +81,8 @@ func (d *director) adopt(cfg *config.Config, changes []config.Change, by string)
 	}
 	next := *cfg
 	// What needs a restart stays as it was.
-	next.IO, next.Guard, next.MaxConns, next.Control, next.ScriptUser = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Control, d.cfg.ScriptUser
+	next.IO, next.Guard, next.MaxConns, next.Workers = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Workers
+	next.Control, next.ScriptUser = d.cfg.Control, d.cfg.ScriptUser
 	d.cfg = &next
 	d.level.Set(next.Log.Level)
 	d.rules.SetSettings(settingsOf(&next))

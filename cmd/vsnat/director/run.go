@@ -79,7 +79,7 @@ func Run(ctx context.Context, o Options) error {
 	group.Go(func() error { return control.NewServer(d, o.Log).Serve(ctx, listener) })
 	group.Go(func() error {
 		o.Log.Info("serving", "pid", os.Getpid(), "socket", socket, "io", string(cfg.IO), "guard", d.guardMethod(),
-			"services", len(cfg.Services), "max-conns", cfg.MaxConns)
+			"services", len(cfg.Services), "max-conns", cfg.MaxConns, "workers", cfg.Workers)
 		if o.Ready != nil {
 			o.Ready()
 		}
@@ -125,6 +125,7 @@ type director struct {
 	driftKnown bool           // of what is in force now
 
 	shards     shards
+	key        nat.ShardKey // never changes
 	neighbours *iface.Neighbours
 	guard      iface.Guard    // nil with io: tun
 	tunHost    *iface.TUNHost // nil with io: packet
@@ -169,16 +170,14 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 		return nil, err
 	}
 	d.neighbours = iface.NewNeighbours(iface.NeighbourConfig{Conflict: d.conflict, Taken: d.taken, Claimed: d.claimed})
-	forwarder, err := nat.NewForwarder(nat.ForwarderConfig{Rules: d.rules, MaxConns: cfg.MaxConns})
+	d.key = shardKey(cfg)
+	forwarders, err := nat.NewForwarders(nat.ForwarderConfig{Rules: d.rules, MaxConns: cfg.MaxConns, Key: d.key}, cfg.Workers)
 	if err != nil {
 		return nil, fmt.Errorf("memory for %d connections: %w (lower max-conns)", cfg.MaxConns, err)
 	}
-	s, err := newShard(forwarder, d.neighbours, d.portLost)
-	if err != nil {
-		_ = forwarder.Close() // the first error is the one to tell
+	if d.shards, err = newShards(forwarders, d.neighbours, d.portLost, d.hostAsked); err != nil {
 		return nil, err
 	}
-	d.shards, s.refused = shards{s}, d.hostAsked
 	d.shards.run()
 
 	d.world.topology, err = d.watcher.Read()

@@ -9,9 +9,11 @@ package director
 //	serve      Read a batch, Begin, judge each frame, send, flush
 //	judge        link header → ARP and neighbour discovery to the neighbours, IP to the Forwarder
 //	depart       verdict → port and link address; see depart.go
+//	takeOver   the same with packets that another shard has received; see handover.go
 //	idle     ageing, and what other goroutines asked for, between batches
 //
-// One goroutine on its own thread does all of it. Others reach it by do alone.
+// One goroutine on its own thread does all of it. Others reach it by do alone, other
+// shards by their rings.
 
 import (
 	"encoding/binary"
@@ -49,7 +51,7 @@ type port struct {
 	out   []iface.Frame // to be written at the end of the batch
 }
 
-// A shard serves all ports.
+// A shard serves all ports: of each it has a queue of its own.
 type shard struct {
 	forwarder  *nat.Forwarder
 	neighbours *iface.Neighbours
@@ -64,6 +66,7 @@ type shard struct {
 
 	now    conntrack.Time
 	linger linger
+	beside neighbourhood
 	ports  [nat.MaxPorts]*port
 	frames [iface.BatchSize]iface.Frame
 	macs   macCache
@@ -140,10 +143,12 @@ func (s *shard) run() {
 				s.serve(p)
 			}
 		}
+		s.takeOver()
 		if s.now >= tick {
 			s.idle()
 			tick = s.now + conntrack.Time(pause)
 		}
+		s.wakeOthers()
 		s.read()
 	}
 }
@@ -227,21 +232,27 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 		packet.Offload = fromWire(&f.Offload, etherHeaderLen)
 		packet.From = from
 	}
-	v := s.forwarder.Forward(&packet)
-	if p.l3 && v.Action == nat.Pass {
-		// The host routed it to us and keeps no copy: what is not ours goes
-		// back as it came.
-		s.queue(p, f.Data, f.Offload)
-		return
+	s.forward(p, f.Data, len(f.Data)-len(packet.Data), &packet, &f.Offload)
+}
+
+// forward has the Forwarder decide about a packet, which lies behind the first header
+// bytes of data, and does what it says. off is how the packet came.
+func (s *shard) forward(p *port, data []byte, header int, packet *nat.Packet, off *iface.Offload) {
+	v := s.forwarder.Forward(packet)
+	switch v.Action {
+	case nat.Forward:
+		s.depart(data[:header+len(packet.Data)], header, packet, &v)
+	case nat.Pass:
+		if p.l3 {
+			// The host routed it to us and keeps no copy: what is not ours goes
+			// back as it came.
+			s.queue(p, data, *off)
+		}
+	case nat.Elsewhere:
+		s.handOver(int(v.Shard), &letter{
+			port: p.index, hops: v.Hops, header: uint8(header), from: packet.From, offload: toWire(&packet.Offload, uint16(header)),
+		}, data)
 	}
-	if v.Action != nat.Forward {
-		return
-	}
-	frame := packet.Data
-	if !p.l3 {
-		frame = f.Data[:etherHeaderLen+len(packet.Data)]
-	}
-	s.depart(frame, len(frame)-len(packet.Data), &packet, &v)
 }
 
 // neighbour hands on what neighbours say: ARP, and IPv6 neighbour discovery,
@@ -255,7 +266,9 @@ func (s *shard) neighbour(p *port, f *iface.Frame) {
 // idle does what time brings.
 func (s *shard) idle() {
 	s.forwarder.Begin(s.now)
-	s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
+	if s.beside.self == 0 {
+		s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
+	}
 	s.forwarder.Sweep(sweepPerTick)
 	s.generated()
 	s.flush()

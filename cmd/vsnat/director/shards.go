@@ -11,6 +11,25 @@ import (
 // asked of the director is asked of all of them, and what they say is added up.
 type shards []*shard
 
+// newShards makes a shard for each Forwarder, which closes them.
+func newShards(forwarders []*nat.Forwarder, n *iface.Neighbours, lost func(*port, error), refused func()) (all shards, err error) {
+	for _, f := range forwarders {
+		s, err := newShard(f, n, lost)
+		if err != nil {
+			for _, s := range all {
+				_ = s.poller.Close() // the first error is the one to tell
+			}
+			for _, f := range forwarders {
+				_ = f.Close() // the same
+			}
+			return nil, err
+		}
+		s.refused = refused
+		all = append(all, s)
+	}
+	return all, nil
+}
+
 // do has each shard call f between two of its batches, one shard after the other, and
 // waits for all. It reports false if one has ended.
 func (all shards) do(f func(s *shard)) bool {
@@ -27,6 +46,7 @@ func (all shards) first() *shard { return all[0] }
 
 // run starts them. Their clock is one, since they share limits and neighbours.
 func (all shards) run() {
+	all.connect()
 	for _, s := range all {
 		s.start = all.first().start
 		go s.run()
@@ -74,13 +94,17 @@ func (all shards) stop() (first error) {
 // A shardStats is what a shard counts, beside and with its Forwarder, or all of them.
 type shardStats struct {
 	nat.Stats
-	packets, sent uint64
-	ignored       uint64
-	unsent        [nat.NumReasons]uint64
+	packets, sent         uint64
+	ignored               uint64
+	unsent                [nat.NumReasons]uint64
+	handedOver, takenOver uint64
 }
 
 func (s *shard) stats() shardStats {
-	return shardStats{Stats: s.forwarder.Stats(), packets: s.packets, sent: s.sent, ignored: s.ignored, unsent: s.unsent}
+	return shardStats{
+		Stats: s.forwarder.Stats(), packets: s.packets, sent: s.sent, ignored: s.ignored, unsent: s.unsent,
+		handedOver: s.beside.handedOver, takenOver: s.beside.takenOver,
+	}
 }
 
 // drops is how many packets were dropped for a reason.

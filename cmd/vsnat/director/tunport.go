@@ -34,14 +34,18 @@ func (d *director) openTUN() error {
 			"give it one on each side, or use io: packet, which needs none",
 		}
 	}
-	tun, err := iface.OpenTUN(tunName, tunMTU)
+	queues, err := iface.OpenTUNs(tunName, tunMTU, len(d.shards))
 	if err != nil {
 		return err
 	}
-	if err := d.shards.setPort(portGroup{{index: tunPort, l3: true, queue: tun}}); err != nil {
+	var g portGroup
+	for _, q := range queues {
+		g = append(g, &port{index: tunPort, l3: true, queue: q})
+	}
+	if err := d.shards.setPort(g); err != nil {
 		return err
 	}
-	d.tunHost, err = iface.OpenTUNHost(tun.Name(), iface.TUNHostOptions{
+	d.tunHost, err = iface.OpenTUNHost(queues[0].Name(), iface.TUNHostOptions{
 		Reaper: d.options.Reaper, State: d.options.State,
 	})
 	return err

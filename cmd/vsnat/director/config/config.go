@@ -24,6 +24,7 @@ type Config struct {
 	LocalAddresses []netip.Prefix
 	Routes         []Route // beside those of the host, and before them
 	MaxConns       int     // 1..MaxMaxConns, all shards together
+	Workers        int     // 1..MaxWorkers: shards
 	Control        Control
 	Log            Log
 	Timeouts       control.Timeouts // none is zero
@@ -137,6 +138,7 @@ func Default() *Config {
 		IO:       IOPacket,
 		Guard:    GuardAuto,
 		MaxConns: DefaultMaxConns,
+		Workers:  DefaultWorkers,
 		Control:  Control{Mode: DefaultSocketMode},
 		Log:      Log{Level: slog.LevelInfo, Format: LogText},
 		Timeouts: DefaultTimeouts(),

@@ -26,6 +26,7 @@ func Marshal(c *Config) []byte {
 	w.list("local-addresses", texts(c.LocalAddresses))
 	w.routes(c.Routes)
 	w.set("max-conns", strconv.Itoa(c.MaxConns), strconv.Itoa(d.MaxConns))
+	w.set("workers", strconv.Itoa(c.Workers), strconv.Itoa(d.Workers))
 	w.set("icmp-rate", strconv.Itoa(c.ICMPRate), strconv.Itoa(d.ICMPRate))
 	w.control(c.Control)
 	if c.Log != d.Log {

@@ -36,6 +36,7 @@ func (p reader) config(raw *rawFile) *Config {
 	c.LocalAddresses = p.addresses(raw.Locals)
 	c.Routes = p.routes(raw.Routes)
 	p.number(raw.MaxConns, &c.MaxConns, 1, MaxMaxConns)
+	p.number(raw.Workers, &c.Workers, 1, MaxWorkers)
 	p.number(raw.ICMPRate, &c.ICMPRate, 0, 1_000_000)
 	p.control(&raw.Control, &c.Control)
 	p.log(&raw.Log, &c.Log)
@@ -56,6 +57,7 @@ func (p reader) config(raw *rawFile) *Config {
 		c.Services = append(c.Services, s.Service)
 	}
 	c.SNAT = rules
+	p.faults(workersFaults(c.Workers, c.Marks, c.SNAT), map[string]text{"workers": raw.Workers}, raw.At)
 	return c
 }
 

@@ -62,6 +62,7 @@ type rawFile struct {
 	Locals        words        `key:"local-addresses"`
 	Routes        []rawRoute   `key:"routes"`
 	MaxConns      text         `key:"max-conns"`
+	Workers       text         `key:"workers"`
 	Control       rawControl   `key:"control"`
 	Log           rawLog       `key:"log"`
 	Timeouts      rawTimeouts  `key:"timeouts"`

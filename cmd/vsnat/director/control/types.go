@@ -199,6 +199,11 @@ type ShardStats struct {
 	Packets uint64 `json:"packets"` // read
 	Sent    uint64 `json:"sent"`
 	Conns   int    `json:"conns"`
+	// What came to a shard that was another's, on both sides, and how many packets
+	// met a connection where it does not belong, which is 0.
+	HandedOver uint64 `json:"handed-over"`
+	TakenOver  uint64 `json:"taken-over"`
+	Strange    uint64 `json:"strange"`
 }
 
 // Health tells whether the director does its work.
