@@ -169,6 +169,12 @@ they mean there. A few need a word:
 	SecureTCP         see defence.go
 	ClientLimit       not of IPVS: how many connections to services a client may have
 
+# Held ports
+
+Somebody beside the Forwarder may speak from an address that is ours alone: the
+director's checks, from ports and with identifiers of pings of 62000 to 62999
+([Rules.SetHeld]). What comes for them is passed, and no connection is given them.
+
 # Services by mark
 
 A service may be named by a mark instead of an address. Netfilter's marks come too

@@ -23,6 +23,7 @@ func TestCheckPaths(t *testing.T) {
       - {type: http, interval: 300ms, body-regexp: "^[123]$"}
       - {type: icmp, interval: 300ms}
       - {type: udp, port: 7, interval: 300ms, send: hello, expect: hello}
+      - {type: script, command: /bin/true, interval: 300ms}
 `)
 	}
 	for name, config := range map[string]lab.Config{
@@ -48,11 +49,11 @@ func checksReach(t *testing.T, c *cluster) {
 				return false
 			}
 		}
-		return len(list) == 12
+		return len(list) == 15
 	})
 	before, drops := c.stats(), c.drops()
 	good, failed := c.results()
-	c.eventually("more checks", func() bool { now, _ := c.results(); return now >= good+12 })
+	c.eventually("more checks", func() bool { now, _ := c.results(); return now >= good+15 })
 	if _, now := c.results(); now != failed {
 		t.Errorf("%d checks failed, %d before", now, failed)
 	}

@@ -289,7 +289,7 @@ func (s *Stack) dial(transport tcpip.TransportProtocolNumber, to tcpip.FullAddre
 		end.Close()
 		return nil, failure(err)
 	}
-	return gonet.NewUDPConn(queue, end), nil
+	return &datagrams{UDPConn: gonet.NewUDPConn(queue, end), end: end, queue: queue}, nil
 }
 
 // failure is an error of the stack as the kernel would have it.

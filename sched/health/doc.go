@@ -2,6 +2,19 @@
 
 // Package health finds out whether real servers serve.
 //
+// # Checks
+//
+// A [Spec] is a check, a [Target] a check of one server, and a [Checker] makes it:
+// one file for each kind. Each ends at its own time-out, and reads a bounded part of
+// what a server sends: 1 MiB of a body, 64 KiB of a header, 100 lines of a greeting.
+// Redirects are not followed. Whatever a server says is made printable.
+//
+// A result is Good, Bad, or Impossible: the server was never asked, for want of a
+// descriptor, a port, a route, a right. That is nothing against the server, whose
+// state stays as it is.
+//
+// How a server is reached is not this package's business: a [Dialer] is handed in.
+//
 // # Rise and fall
 //
 // A [Machine] turns results into a [State]:
@@ -16,8 +29,24 @@
 // is flapping, and is held down, twice as long each time ([Limits].HoldDown): one
 // result good and one bad never makes a storm of changes.
 //
-// What the packets of clients tell ([Signal]) counts as results of the same machine.
+// What the packets of clients tell ([Signal]) counts as failures of the same machine.
 //
-// Nothing here reads a clock that a test cannot replace, and nothing here changes a
+// # Monitor
+//
+// A [Monitor] runs each check in a goroutine of its own, the first within a quarter of
+// a second, and then the begin of one an interval after that of the one before. It
+// keeps state, counts and the last results, by the content of the check: what is in
+// the list that Set is given, and was before, goes on as if nothing had happened.
+// Who wants to know what changed waits for News and asks.
+//
+// # Scripts
+//
+// Programs are run by another process ([Runner], [ServeRunner]) that was started
+// while the director still had the right to become another user. It gives up all
+// rights before it runs anything, gives each program a process group of its own, and
+// kills that when the program ends or its time does. A program that leaves its group
+// (setsid) can outlive it.
+//
+// Times come from the runtime's clock, which tests replace; nothing here changes a
 // weight: what a state means for a server is the director's business.
 package health

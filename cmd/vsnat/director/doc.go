@@ -6,17 +6,21 @@
 //
 // # At work
 //
-// [Run] starts three goroutines and a thread:
+// [Run] starts three goroutines and a thread, and one goroutine for each check of a
+// server:
 //
 //	decide    decide.go   owns all that is configured; the only one that changes it
 //	watch     decide.go   reads links, addresses and routes when the kernel says that they changed
 //	control   control/    serves the socket; each request is a goroutine that asks decide
 //	shard     shard.go    reads, judges and sends packets; a thread of its own, one for
 //	                      each of workers
+//	checks    checking.go a health.Monitor finds out which servers serve
 //
 // and every piece of state has one owner:
 //
 //	nat.Rules, Config, world, guard, rates, zero points   decide
+//	roster: servers as configured, beside what is in force   decide
+//	results of checks                                     the Monitor's mutex; decide asks for them
 //	queues, nat.Forwarder, batch, MAC cache               shard
 //	Neighbours                                            a mutex; the shard, and decide when the host changes
 //	the published snapshot of the rules                   immutable; decide stores it, the shard loads it once a batch
@@ -28,8 +32,9 @@
 // all, and the first shard keeps its time. The director asks all of them where it has one
 // question (shards.go), one after the other, between two batches of each.
 //
-// There are four ways between them, and no other. Into decide: calls, which the
-// caller waits for, and tell, which never waits and may forget. Into the shard:
+// There are five ways between them, and no other. Into decide: calls, which the
+// caller waits for; tell, which never waits and may forget; and the Monitor's word
+// that it has news, which decide then reads. Into the shard:
 // do, a function that is called between two batches and waited for, and the
 // snapshot. The shard waits for nobody. In particular it writes no log: what it
 // has to say goes by tell, so that a log nobody reads holds up decide at most,
@@ -65,6 +70,7 @@
 //	                        second when a packet is refused that may be for one
 //	a port that failed      portLost; follow with the next tick
 //	time                    tick: deleted servers, announcements, estimator
+//	a check                 heard: learn, settle; publish if a server came or went
 //
 // All end in publish, whose order matters: the guard learns of the new rules
 // before the shard does, so that the host never answers for what is about to be
@@ -74,6 +80,33 @@
 // stays accepted: a guard that fails, or a port that does not open, is a problem
 // that Health tells of, that is tried again each second, and that goes away when
 // it is over.
+//
+// # Servers and their weights
+//
+// What is configured of a server and what is in force are two things (roster.go). In
+// the rules a server has the weight that its standing gives it (weight.go, the only
+// place that says so): what an operator ordered comes before what checks say, and
+// that before the configuration. learn takes up what checks have found out, settle
+// (settle.go) has the rules follow:
+//
+//	down                weight 0; with on-check-failed: remove it is deleted from the
+//	                    rules, and its connections fare as on-server-down says
+//	not checked yet     weight 0, unless start: up; a check that is new to a server
+//	                    that is in use takes nothing away before its first result
+//	slow start          while one rises all weights of its service are multiplied, so
+//	                    that the share has steps to grow by; listings divide again
+//	too few left        with panic, those that are down have their weight all the same
+//	none left           the sorry server is added; later it has weight 0 until its
+//	                    connections are over, or with persistence is deleted at once
+//	quorum              a program is run when it is gained or lost, and not waited for
+//
+// A weight is in force at once, since schedulers read it. The connections of a server
+// of weight 0 stay with it.
+//
+// Checks go the way of their server's packets (checkpath.go): by the host's stack
+// where that leads there by the same link, else, from an address that vsnat alone
+// has, by a stack beside the packet loop (package userstack), which passes by what
+// comes for it. Scripts run in another process, see health.Runner.
 //
 // # Events
 //

@@ -128,8 +128,8 @@ func (r *roster) AddServer(k nat.ServiceKey, spec nat.ServerSpec) error {
 		r.dismiss(s)
 	}
 	m := &member{spec: spec, standing: standing{configured: spec.Weight, suggested: health.NoWeight}}
-	m.late = slices.ContainsFunc(s.members, func(m *member) bool { return m.given > 0 })
 	s.check(m)
+	m.late = !m.healthy() && slices.ContainsFunc(s.members, func(m *member) bool { return m.given > 0 })
 	m.given, m.why = m.weight()
 	m.shown = m.given
 	spec.Weight = m.given
@@ -204,7 +204,9 @@ func (r *roster) SetChecking(k nat.ServiceKey, c config.Checking) error {
 	for _, m := range s.members {
 		used := m.healthy()
 		s.check(m)
-		m.trusted = m.trusted || used
+		if used {
+			m.trusted, m.late = true, false
+		}
 	}
 	r.changed = true
 	return nil

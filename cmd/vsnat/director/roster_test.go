@@ -138,6 +138,14 @@ func TestChecksComeLater(t *testing.T) {
 func TestStartUp(t *testing.T) {
 	f := newField(t, "rr", [3]int{1, 1, 1}, config.Checking{Start: config.StartUp})
 	f.play("start: up", steps{{nil, "2:1 3:1 4:1"}, {states{"3": down}, "2:1 3:0 4:1"}})
+
+	// Who served from the beginning does not rise slowly at the first success.
+	f = newField(t, "wlc", [3]int{1, 1, 1}, config.Checking{Start: config.StartUp, SlowStart: time.Minute})
+	f.play("start: up, slow start", steps{{nil, "2:1 3:1 4:1"}, {allUp, "2:1 3:1 4:1"}})
+	f = newField(t, "wlc", [3]int{1, 1, 1}, config.Checking{Checks: []health.Spec{}})
+	f.step(nil)
+	must(t, f.roster.SetChecking(web, config.Checking{Checks: []health.Spec{{Type: health.TCP}}, SlowStart: time.Minute}))
+	f.play("checks come, slow start", steps{{nil, "2:1 3:1 4:1"}, {allUp, "2:1 3:1 4:1"}})
 }
 
 // A failed server is taken out, stays configured, and comes back.
