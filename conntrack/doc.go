@@ -143,6 +143,9 @@ with its last connection when that is evicted. So of a flood of first packets, e
 with a client and thus a template of its own, nothing is left, and neither a held
 connection nor a template of a client that was answered had to give way to it.
 
+How many there are in each class and in each state is counted as they move
+([Table.Counts], [Table.States]), so that who asks need not look at all of them.
+
 # Windows
 
 [Conn.Follow] keeps for each side the end of what it sent, its last

@@ -66,6 +66,7 @@ func (m *model) run(data []byte) {
 		case 4:
 			if c := m.pick(byteOr0()); c != nil {
 				m.setClass(c, Class(byteOr0()%NumClasses))
+				m.table.SetState(c.conn, State(op%NumStates))
 				m.template(c, op)
 			}
 		case 5:
@@ -519,6 +520,15 @@ func (t *Table) consistent() error {
 	}
 	if chained+left != t.taken || free != t.touched-t.taken {
 		return fmt.Errorf("%d in chains, %d left for children, %d free, of %d taken, %d touched", chained, left, free, t.taken, t.touched)
+	}
+	var states [NumStates]int
+	for i := range t.slab[:t.touched] {
+		if c := t.At(i); c != nil {
+			states[c.State]++
+		}
+	}
+	if states != t.States() {
+		return fmt.Errorf("states %v, counted %v", states, t.States())
 	}
 	armed := 0
 	for slot, i := range t.slots {

@@ -55,6 +55,7 @@ func (t *Table) Close() error {
 	t.memory, t.slab, t.heads, t.seconds = nil, nil, nil, nil
 	t.length, t.paired, t.taken, t.touched, t.free = 0, 0, 0, 0, 0
 	t.classes = [NumClasses]queue{}
+	t.states = [NumStates]int{}
 	t.slots = [wheelSlots]link{}
 
 	return unix.Munmap(memory)

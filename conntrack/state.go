@@ -32,6 +32,17 @@ const (
 	numTCPStates = int(SynAck) + 1
 )
 
+// SetState moves c to a state. Whoever writes c.State of a connection in the table
+// has the table miscount.
+func (t *Table) SetState(c *Conn, s State) {
+	t.states[c.State]--
+	t.states[s]++
+	c.State = s
+}
+
+// States is the number of connections in each state.
+func (t *Table) States() [NumStates]int { return t.states }
+
 // Event is what a TCP segment's flags mean to the state machine.
 type Event uint8
 

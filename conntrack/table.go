@@ -22,6 +22,7 @@ type Table struct {
 	free    link   // slots handed back, last in first out
 	removed func(*Conn, Removal)
 	classes [NumClasses]queue
+	states  [NumStates]int // connections in each
 	memory  []byte // the mapping that slab and heads lie in
 	slots   [wheelSlots]link
 }
@@ -224,6 +225,7 @@ func (t *Table) InsertChild(c, parent *Conn, now Time, life time.Duration) (*Con
 	t.chain(n)
 	t.arm(n, t.ticksAhead(n.Deadline))
 	t.enter(n, firstClass(n.Proto))
+	t.states[n.State]++
 	t.length++
 
 	if need == 2 {
@@ -290,6 +292,7 @@ func (t *Table) Remove(c *Conn, why Removal) {
 	t.unchain(c)
 	t.disarm(c)
 	t.leave(c)
+	t.states[c.State]--
 	t.length--
 	parent := t.parentLink(c)
 

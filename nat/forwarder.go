@@ -320,7 +320,7 @@ func (f *Forwarder) advance(h *parsed, c *conntrack.Conn, dir conntrack.Directio
 		if h.flags&flagSYN != 0 {
 			if dir == conntrack.Outbound && c.State == conntrack.Established && begunAnew(h, c) {
 				c.Window = [2]conntrack.Window{}
-				c.State = conntrack.SynRecv // as active as ESTABLISHED, for what follows next
+				f.table.SetState(c, conntrack.SynRecv) // as active as ESTABLISHED, for what follows next
 			}
 			c.FollowSYN(dir, h.seq, h.ack, h.window, h.flags, h.payload, int(h.scale))
 		} else {
@@ -390,7 +390,7 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 				s.ConnDeactivated()
 			}
 		}
-		c.State = next
+		f.table.SetState(c, next)
 		if next == conntrack.Established || next == conntrack.SCTPEstablished {
 			f.assure(c)
 		}

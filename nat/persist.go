@@ -161,6 +161,6 @@ func (f *Forwarder) newTemplate(v *serviceEntry, server uint32) *conntrack.Conn 
 // assure marks the template of a connection as one that has served.
 func (f *Forwarder) assure(c *conntrack.Conn) {
 	if t := f.table.Parent(c); t != nil && t.Flags&conntrack.Template != 0 {
-		t.State = conntrack.Assured
+		f.table.SetState(t, conntrack.Assured)
 	}
 }

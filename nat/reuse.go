@@ -39,5 +39,5 @@ func (f *Forwarder) reopen(c *conntrack.Conn) {
 	c.Flags &^= conntrack.Replied
 	f.asked(c)
 	f.table.SetClass(c, conntrack.ClassHalfOpen)
-	c.State = conntrack.None
+	f.table.SetState(c, conntrack.None)
 }

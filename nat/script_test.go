@@ -701,12 +701,17 @@ func (s *script) listing(word, rest string) []string {
 	var got []string
 	f := s.forwarder()
 	if word == "conns" {
+		states := f.Stats().States
 		for _, c := range f.Conns(ConnQuery{}).Conns {
+			states[c.State]--
 			line := fmt.Sprintf("conns %s c:%s v:%s d:%s", c.State, c.Client, c.Virtual, c.Dest)
 			if c.Local.IsValid() {
 				line += " l:" + c.Local.String()
 			}
 			got = append(got, fmt.Sprintf("%s %ds", line, int(c.Expires.Round(time.Second).Seconds())))
+		}
+		if states != [conntrack.NumStates]int{} {
+			s.fatal("the counts of states differ from the listing by %v", states)
 		}
 		if len(got) == 0 {
 			got = []string{"conns"}
