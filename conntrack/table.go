@@ -23,7 +23,7 @@ type Table struct {
 	removed func(*Conn, Removal)
 	classes [NumClasses]queue
 	states  [NumStates]int // connections in each
-	memory  []byte // the mapping that slab and heads lie in
+	memory  []byte         // the mapping that slab and heads lie in
 	slots   [wheelSlots]link
 }
 

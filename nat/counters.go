@@ -192,6 +192,9 @@ func (s *Stats) Add(o *Stats) {
 	for i := range s.Classes {
 		s.Classes[i] += o.Classes[i]
 	}
+	for i := range s.States {
+		s.States[i] += o.States[i]
+	}
 	s.Mappings = o.Mappings
 	s.Bytes += o.Bytes
 }

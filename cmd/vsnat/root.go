@@ -88,6 +88,8 @@ the packets both ways. It needs no kernel module.
 			newConnCommand(r),
 			newStatsCommand(r),
 			newEventsCommand(r),
+			newMetricsCommand(r),
+			newDebugCommand(r),
 			newProcCommand(r),
 			newSimCommand(),
 		},

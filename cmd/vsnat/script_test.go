@@ -115,6 +115,7 @@ func cluster(d *controltest.Director) error {
 	}
 	d.Happened.Add(control.Event{Kind: control.EventStarted, Text: "vsnat v1 serves, as process 4242"})
 	d.Happened.Add(control.Event{Kind: control.EventServerDeleted, Service: key, Server: netip.MustParseAddrPort("10.0.0.5:80"), By: "uid 0 pid 77", Text: "delete server 10.0.0.5:80 of tcp 192.168.88.23:80"})
+	d.Measured = "# TYPE vsnat_problems gauge\nvsnat_problems 0\n"
 	d.Done = control.Reloaded{Changes: []string{"add service udp 192.168.88.23:53"}, Restart: []string{"max-conns"}}
 	return nil
 }

@@ -108,6 +108,15 @@
 // has, by a stack beside the packet loop (package userstack), which passes by what
 // comes for it. Scripts run in another process, see health.Runner.
 //
+// # Monitoring
+//
+// Who measures gets a snapshot (metrics.go): one call of decide, and in it one visit
+// to each shard between two batches, for copies of counters. Nothing is counted for
+// monitoring alone but the time of a batch (latency.go), for which the clock is read
+// once when the batch was sent. ready.go answers yes or no: alive, if decide and each
+// shard answer; ready, if links are open and the host is kept away. The address for
+// them is opened at the start, if there is one, and served by package control.
+//
 // # Events
 //
 // What an operator may want to hear of later goes to the event log as well

@@ -123,12 +123,7 @@ func defenceProblems(defence nat.Defence, cfg *config.Config) (list []string) {
 // Links implements control.Director.
 func (d *director) Links(ctx context.Context) (list []control.Link, err error) {
 	err = d.call(ctx, func() error {
-		open := make(map[int]portGroup) // by index of the link
-		for i := range d.world.ports {
-			if w := &d.world.ports[i]; w.open != nil {
-				open[w.link] = w.open
-			}
-		}
+		open := d.world.openLinks()
 		for _, l := range d.world.topology.Links {
 			link := control.Link{
 				Name: l.Name, Index: l.Index, MTU: l.MTU, Up: l.Up, Addrs: l.Addrs,

@@ -52,6 +52,17 @@ func (w *world) index(link iface.Link) (i int, reused bool) {
 	return i, i >= 0
 }
 
+// openLinks are the ports that are open, by index of the link.
+func (w *world) openLinks() map[int]portGroup {
+	open := make(map[int]portGroup)
+	for i := range w.ports {
+		if p := &w.ports[i]; p.open != nil {
+			open[p.link] = p.open
+		}
+	}
+	return open
+}
+
 // serve opens the ports of links, closes all others, and returns those that
 // are open, and the first failure.
 func (d *director) serve(links []iface.Link) (ports []nat.PortInfo, first error) {

@@ -5,6 +5,7 @@ package director
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
@@ -12,6 +13,12 @@ import (
 )
 
 // Taking up a configuration file again.
+
+// reloads are how they went.
+type reloads struct {
+	accepted time.Time // the last one, or the start
+	refused  bool      // the last one was
+}
 
 func (d *director) reloadNow() {
 	r, err := d.reloadBy("signal")
@@ -25,10 +32,12 @@ func (d *director) reloadNow() {
 // reloadBy reloads and notes what came of it.
 func (d *director) reloadBy(by string) (control.Reloaded, error) {
 	r, err := d.reload()
+	d.reloads.refused = err != nil
 	if err != nil {
 		d.event(control.Event{Kind: control.EventReloadRefused, By: by, Text: err.Error()})
 		return r, err
 	}
+	d.reloads.accepted = time.Now()
 	d.event(control.Event{Kind: control.EventReloaded, By: by, Text: fmt.Sprintf("%s: %d changes", d.options.ConfigFile, len(r.Changes))})
 	return r, nil
 }
@@ -82,7 +91,7 @@ func (d *director) adopt(cfg *config.Config, changes []config.Change, by string)
 	next := *cfg
 	// What needs a restart stays as it was.
 	next.IO, next.Guard, next.MaxConns, next.Workers = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Workers
-	next.Control, next.ScriptUser = d.cfg.Control, d.cfg.ScriptUser
+	next.Control, next.Metrics, next.ScriptUser = d.cfg.Control, d.cfg.Metrics, d.cfg.ScriptUser
 	d.cfg = &next
 	d.level.Set(next.Log.Level)
 	d.rules.SetSettings(settingsOf(&next))

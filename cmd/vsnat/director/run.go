@@ -17,6 +17,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/metrics"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/iface/userstack"
 	"github.com/vsnat/vsnat/nat"
@@ -56,6 +57,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer listener.Close()
+	public, err := listenPublic(cfg.Metrics)
+	if err != nil {
+		return err
+	}
+	if public != nil {
+		defer public.Close()
+	}
 	if err := checkPrivileges(); err != nil {
 		return err
 	}
@@ -77,6 +85,9 @@ func Run(ctx context.Context, o Options) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.watch(ctx) })
 	group.Go(func() error { return control.NewServer(d, o.Log).Serve(ctx, listener) })
+	if public != nil {
+		group.Go(func() error { return control.NewServer(d, o.Log).ServePublic(ctx, public, cfg.Metrics.Hosts) })
+	}
 	group.Go(func() error {
 		o.Log.Info("serving", "pid", os.Getpid(), "socket", socket, "io", string(cfg.IO), "guard", d.guardMethod(),
 			"services", len(cfg.Services), "max-conns", cfg.MaxConns, "workers", cfg.Workers)
@@ -134,7 +145,9 @@ type director struct {
 	alarmed    [nat.NumReasons]time.Time // when drops that alarms has were last seen to grow
 	zero       map[uint64]nat.Counters   // by serial of service or server: what Zero set aside
 	warned     map[string]time.Time
-	events     control.EventLog     // safe from anywhere
+	events     control.EventLog // safe from anywhere
+	reloads    reloads
+	exposition *metrics.Exposition  // safe from anywhere
 	problems   map[string]time.Time // that Health tells of, and since when
 
 	calls    chan func()         // for decide, which the sender waits for
@@ -148,12 +161,13 @@ type director struct {
 // or not at all.
 func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err error) {
 	d := &director{
-		options: o, log: o.Log, level: level, started: time.Now(),
+		options: o, log: o.Log, level: level, started: time.Now(), reloads: reloads{accepted: time.Now()},
 		cfg: cfg, rules: nat.NewRules(),
 		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time),
 		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
 		stopped: make(chan struct{}), topology: make(chan iface.Topology, 1),
 	}
+	d.exposition = metrics.New(d.snapshot)
 	defer func() {
 		if err != nil {
 			d.close()

@@ -65,6 +65,7 @@ type shard struct {
 	failure error // why run ended by itself; to be read after exited
 
 	now    conntrack.Time
+	looked conntrack.Time // at the clock, the last time
 	linger linger
 	beside neighbourhood
 	ports  [nat.MaxPorts]*port
@@ -76,6 +77,7 @@ type shard struct {
 	packets, sent uint64
 	ignored       uint64 // frames that are not for us
 	refusals      uint64 // what was told of them
+	latency       latency
 	unsent        [nat.NumReasons]uint64
 	failed        iface.FailedFunc
 	sendNow       iface.SendFunc
@@ -138,6 +140,7 @@ func (s *shard) run() {
 			return
 		}
 		s.now = s.clock()
+		s.looked = s.now
 		for _, id := range ids[:n] {
 			if p := s.ports[id]; p != nil {
 				s.serve(p)
@@ -183,6 +186,7 @@ func (s *shard) serve(p *port) {
 			s.forwarder.Sweep(sweepPerBatch)
 			s.generated()
 			s.flush()
+			s.took(n)
 		}
 		if err != nil {
 			s.portFailed(p, err)

@@ -98,12 +98,13 @@ type shardStats struct {
 	ignored               uint64
 	unsent                [nat.NumReasons]uint64
 	handedOver, takenOver uint64
+	latency               latency
 }
 
 func (s *shard) stats() shardStats {
 	return shardStats{
 		Stats: s.forwarder.Stats(), packets: s.packets, sent: s.sent, ignored: s.ignored, unsent: s.unsent,
-		handedOver: s.beside.handedOver, takenOver: s.beside.takenOver,
+		handedOver: s.beside.handedOver, takenOver: s.beside.takenOver, latency: s.latency,
 	}
 }
 
@@ -123,6 +124,7 @@ func (all shards) stats() (sum shardStats, each []shardStats, ok bool) {
 		for r := range sum.unsent {
 			sum.unsent[r] += one.unsent[r]
 		}
+		sum.latency.merge(&one.latency)
 	}
 	return sum, each, ok
 }

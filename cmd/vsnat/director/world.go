@@ -34,6 +34,7 @@ type world struct {
 
 	problems   []string // of the last follow
 	unfinished []string // of the last publish
+	unshielded bool     // the last publish could not keep the host's stack away
 }
 
 // hostChanged takes up a new topology.
@@ -125,7 +126,7 @@ func (d *director) publish() error {
 		d.readHost()
 		d.rules.SetHost(w.host)
 	}
-	w.unfinished = nil
+	w.unfinished, w.unshielded = nil, false
 	g := guardRules(d.rules, own, w.host.Addrs, w.served)
 	if d.tunHost != nil {
 		// What the host does not route to us we never see. With a guard it has
@@ -136,7 +137,7 @@ func (d *director) publish() error {
 	}
 	err := d.shield(g)
 	if err != nil {
-		w.unfinished = append(w.unfinished, err.Error())
+		w.unfinished, w.unshielded = append(w.unfinished, err.Error()), true
 		d.warn("shield", "problem", err.Error())
 		w.retry = true
 	}

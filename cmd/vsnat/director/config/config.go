@@ -27,6 +27,7 @@ type Config struct {
 	Workers        int     // 1..MaxWorkers: shards
 	Control        Control
 	Log            Log
+	Metrics        Metrics
 	Timeouts       control.Timeouts // none is zero
 	ICMPRate       int              // ICMP errors made per second; 0: none
 	Compat         Compat
@@ -141,6 +142,7 @@ func Default() *Config {
 		Workers:  DefaultWorkers,
 		Control:  Control{Mode: DefaultSocketMode},
 		Log:      Log{Level: slog.LevelInfo, Format: LogText},
+		Metrics:  Metrics{Ready: ReadyLinks},
 		Timeouts: DefaultTimeouts(),
 		ICMPRate: DefaultICMPRate,
 		Compat:   CompatNone,

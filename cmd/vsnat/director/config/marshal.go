@@ -34,6 +34,7 @@ func Marshal(c *Config) []byte {
 		w.set("  level", levelWord(c.Log.Level), levelWord(d.Log.Level))
 		w.set("  format", string(c.Log.Format), string(d.Log.Format))
 	}
+	w.metrics(c.Metrics)
 	w.timeouts(&c.Timeouts, &d.Timeouts)
 	w.set("compat", string(c.Compat), string(d.Compat))
 	w.settings(c.Settings)

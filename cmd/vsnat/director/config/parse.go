@@ -40,6 +40,7 @@ func (p reader) config(raw *rawFile) *Config {
 	p.number(raw.ICMPRate, &c.ICMPRate, 0, 1_000_000)
 	p.control(&raw.Control, &c.Control)
 	p.log(&raw.Log, &c.Log)
+	p.metrics(&raw.Metrics, &c.Metrics)
 	p.timeouts(&raw.Timeouts, &c.Timeouts)
 	word(p, raw.Compat, "compat", &c.Compat, CompatNone, CompatIPVS)
 	p.settings(raw.Settings, c)

@@ -65,6 +65,7 @@ type rawFile struct {
 	Workers       text         `key:"workers"`
 	Control       rawControl   `key:"control"`
 	Log           rawLog       `key:"log"`
+	Metrics       rawMetrics   `key:"metrics"`
 	Timeouts      rawTimeouts  `key:"timeouts"`
 	ICMPRate      text         `key:"icmp-rate"`
 	Compat        text         `key:"compat"`

@@ -39,6 +39,14 @@
 // leaves therefore costs one of those places until the next client comes, and
 // nothing else. Nothing here is ever on the way of a packet.
 //
+// # Monitoring
+//
+// /metrics, /healthz and /readyz are on the socket, and on a TCP address as well if
+// one is configured (public.go): with the same limits, without asking who is there,
+// and with nothing else beside them. Pages from elsewhere that a browser asks for are
+// refused, and so is any host name that is not known, which could have been made to
+// lead here. Profiles (profile.go) are on the socket alone.
+//
 // # Events
 //
 // [EventLog] keeps the last events in a ring, numbered from the start of the

@@ -106,11 +106,13 @@ func Caller(ctx context.Context) string {
 	return ""
 }
 
-// feed is an answer of JSON values, one a line, each sent at once. It ends with
-// the context, which ends with the client.
+// feed is an answer whose parts are sent as they come. It ends with the context,
+// which ends with the client. begin, if not nil, can still refuse it.
 type feed struct {
-	stays bool // until the client leaves
-	read  func(ctx context.Context, each func(v any) error) error
+	stays bool // for longer than it takes to read it
+	kind  string
+	begin func() error
+	read  func(ctx context.Context, send func([]byte) error) error
 }
 
 // maxFeeds bounds the clients that stay.
@@ -138,18 +140,24 @@ func (s *HTTPServer) serveFeed(w http.ResponseWriter, req *http.Request, f feed)
 	if err := rc.SetReadDeadline(time.Time{}); err != nil {
 		return false, err
 	}
-	w.Header().Set("Content-Type", "application/jsonl")
-	if err := send(nil); err != nil { // the header, so that nobody waits for it
-		return true, err
-	}
-	return true, f.read(req.Context(), func(v any) error {
-		line, err := json.Marshal(v)
-		if err != nil {
-			return err
+	if f.begin != nil {
+		if err := f.begin(); err != nil {
+			return false, err
 		}
-		return send(append(line, '\n'))
-	})
+	}
+	w.Header().Set("Content-Type", f.kind)
+	if err := send(nil); err != nil { // the header, so that nobody waits for it
+		return true, errors.Join(err, f.read(ended, send))
+	}
+	return true, f.read(req.Context(), send)
 }
+
+// ended is for a feed that nobody is there to read any more.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 func events(d Director, r request) (any, error) {
 	var q EventQuery
@@ -167,8 +175,14 @@ func events(d Director, r request) (any, error) {
 			return nil, Refuse(CodeInvalid, fmt.Sprintf("parameter %.20q: %v", name, err), "parameters: after (a number), follow (true or false)")
 		}
 	}
-	return feed{q.Follow, func(ctx context.Context, each func(any) error) error {
-		return d.Events(ctx, q, func(e Event) error { return each(e) })
+	return feed{stays: q.Follow, kind: "application/jsonl", read: func(ctx context.Context, send func([]byte) error) error {
+		return d.Events(ctx, q, func(e Event) error {
+			line, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			return send(append(line, '\n'))
+		})
 	}}, nil
 }
 

@@ -46,7 +46,7 @@ type done struct{}
 // routes is the whole interface of version 1.
 func routes() []route {
 	const service = "/v1/services/{proto}/{address}"
-	return []route{
+	return append(publicRoutes(), []route{
 		{"GET", "/v1/services", func(d Director, r request) (any, error) { return listed(d.Services(r.Context())) }},
 		{"POST", "/v1/services", addService},
 		{"DELETE", "/v1/services", func(d Director, r request) (any, error) { return done{}, d.Flush(r.Context()) }},
@@ -80,9 +80,10 @@ func routes() []route {
 		{"POST", "/v1/confirm", func(d Director, r request) (any, error) { return d.Confirm(r.Context()) }},
 		{"POST", "/v1/rollback", func(d Director, r request) (any, error) { return d.Rollback(r.Context()) }},
 		{"GET", "/v1/file", filed},
+		{"GET", "/v1/debug/pprof/{name}", profile},
 		{"GET", "/v1/proc/{name}", proc},
 		{"GET", "/v1/openapi.yaml", func(Director, request) (any, error) { return document(openAPI), nil }},
-	}
+	}...)
 }
 
 // request is a request whose body has been read.
@@ -279,7 +280,7 @@ func config(d Director, r request) (any, error) {
 }
 
 func proc(d Director, r request) (any, error) {
-	return stream(func(w io.Writer) error { return Proc(r.Context(), d, r.PathValue("name"), w) }), nil
+	return stream{"text/plain; charset=utf-8", func(w io.Writer) error { return Proc(r.Context(), d, r.PathValue("name"), w) }}, nil
 }
 
 func conns(d Director, r request) (any, error) {

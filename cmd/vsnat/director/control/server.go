@@ -46,8 +46,15 @@ type connKey struct{}
 // Serve answers requests until ctx is done, and then finishes the ones it
 // has. It closes l. The error is nil if ctx ended it.
 func (s *HTTPServer) Serve(ctx context.Context, l *Listener) error {
+	if err := s.serve(ctx, l, s.handler(l)); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	return nil
+}
+
+func (s *HTTPServer) serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	server := &http.Server{
-		Handler:           s.handler(l),
+		Handler:           handler,
 		ReadHeaderTimeout: headerTime,
 		ReadTimeout:       readTime,
 		WriteTimeout:      writeTime,
@@ -77,18 +84,12 @@ func (s *HTTPServer) Serve(ctx context.Context, l *Listener) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("control socket: %w", err)
+	return err
 }
 
 // handler is every route behind the check of who asks.
 func (s *HTTPServer) handler(l *Listener) http.Handler {
-	mux := http.NewServeMux()
-	for _, r := range routes() {
-		mux.HandleFunc(r.pattern(), func(w http.ResponseWriter, req *http.Request) { s.call(w, req, r) })
-	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
-		reply(w, payload{}, Refuse(CodeNotFound, fmt.Sprintf("there is no %s %.100q", req.Method, req.URL.Path), "the paths of this version are in /v1/openapi.yaml"))
-	})
+	mux := s.mux(routes(), "the paths of this version are in /v1/openapi.yaml")
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c := req.Context().Value(connKey{}).(*guest)
 		if err := l.permitted(c.Conn); err != nil {
@@ -98,6 +99,18 @@ func (s *HTTPServer) handler(l *Listener) http.Handler {
 		}
 		mux.ServeHTTP(w, req)
 	})
+}
+
+// mux has each of the routes answered, and anything else refused with a hint.
+func (s *HTTPServer) mux(list []route, hint string) *http.ServeMux {
+	mux := http.NewServeMux()
+	for _, r := range list {
+		mux.HandleFunc(r.pattern(), func(w http.ResponseWriter, req *http.Request) { s.call(w, req, r) })
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
+		reply(w, payload{}, Refuse(CodeNotFound, fmt.Sprintf("there is no %s %.100q", req.Method, req.URL.Path), hint))
+	})
+	return mux
 }
 
 // call reads the request, has it answered and writes the answer. The
@@ -121,7 +134,8 @@ func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, r route) {
 	if err == nil {
 		switch v := v.(type) {
 		case stream:
-			err = v(t)
+			t.kind = v.kind
+			err = v.write(t)
 		case feed:
 			t.begun, err = s.serveFeed(w, req, v)
 			if t.begun && err != nil {
@@ -133,7 +147,7 @@ func (s *HTTPServer) call(w http.ResponseWriter, req *http.Request, r route) {
 	}
 	c.end()
 	if err != nil {
-		if known := new(Error); !errors.As(err, &known) {
+		if known := new(Error); !errors.As(err, &known) && req.Context().Err() == nil {
 			s.log.Error("control: request failed", "method", req.Method, "path", req.URL.Path, "error", err)
 		}
 	}
@@ -154,20 +168,24 @@ type payload struct {
 // document is an answer that is YAML already.
 type document string
 
-// stream is an answer that is text and may be too long to be held in memory.
-type stream func(io.Writer) error
+// stream is an answer that may be too long to be held in memory.
+type stream struct {
+	kind  string
+	write func(io.Writer) error
+}
 
 // text is where a stream goes. Until it begins, an error can be the answer
 // instead; then all that can be done is to cut the connection.
 type text struct {
 	http.ResponseWriter
+	kind  string
 	begun bool
 }
 
 func (t *text) Write(b []byte) (int, error) {
 	if !t.begun {
 		t.begun = true
-		t.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		t.Header().Set("Content-Type", t.kind)
 	}
 	return t.ResponseWriter.Write(b)
 }

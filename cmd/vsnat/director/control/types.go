@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/netip"
 	"time"
@@ -89,6 +90,17 @@ type Director interface {
 	// Zero sets the counters of one service, or of everything when the key
 	// is zero, back to 0 (ipvsadm -Z). Gauges stay.
 	Zero(context.Context, ServiceKey) error
+
+	// Metrics writes what there is to measure, in the text format of Prometheus.
+	Metrics(context.Context, io.Writer) error
+
+	// Alive returns nil if whatever has to go on goes on, and within seconds an
+	// error if not.
+	Alive(context.Context) error
+
+	// Ready returns nil if the director would serve, else an error that says what
+	// is missing.
+	Ready(context.Context) error
 
 	// Events calls each for what happened, the oldest first. Only the last
 	// events are kept; one of kind EventMissed stands for those that are gone.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -39,6 +40,8 @@ type Director struct {
 	CheckSNAT   func(control.SNATSpec) error
 	CheckMark   func(control.MarkSpec) error
 	Happened    control.EventLog // what Events tells
+	Measured    string           // what Metrics writes
+	Sick        error            // what Alive and Ready return
 	// Enter, if set, is called at the start of each call, outside the lock.
 	Enter func(ctx context.Context, name string)
 
@@ -437,6 +440,25 @@ func (d *Director) Rollback(ctx context.Context) (r control.Reloaded, err error)
 func (d *Director) Filed(ctx context.Context) (string, error) {
 	defer d.lock(ctx, "Filed")()
 	return d.File, d.Fail
+}
+
+// Metrics implements control.Director.
+func (d *Director) Metrics(ctx context.Context, w io.Writer) error {
+	defer d.lock(ctx, "Metrics")()
+	_, err := io.WriteString(w, d.Measured)
+	return err
+}
+
+// Alive implements control.Director.
+func (d *Director) Alive(ctx context.Context) error {
+	defer d.lock(ctx, "Alive")()
+	return d.Sick
+}
+
+// Ready implements control.Director.
+func (d *Director) Ready(ctx context.Context) error {
+	defer d.lock(ctx, "Ready")()
+	return d.Sick
 }
 
 // Zero implements control.Director.

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/metrics"
+	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/nat"
+)
+
+// What Prometheus is shown: copies, made in decide with one visit to each
+// packet loop. Counters are those of the packet loop, whatever Zero set aside.
+
+// Metrics implements control.Director.
+func (d *director) Metrics(ctx context.Context, w io.Writer) error { return d.exposition.Write(ctx, w) }
+
+// snapshot is a metrics.Source.
+func (d *director) snapshot(ctx context.Context) (*metrics.Snapshot, error) {
+	s := &metrics.Snapshot{Version: d.options.Version, Events: make(map[string]float64)}
+	err := d.call(ctx, func() error {
+		sum, shards, _ := d.shards.stats()
+		s.IO, s.Guard = string(d.cfg.IO), d.guardMethod()
+		s.Problems, s.Ready = len(d.listProblems()), len(d.unready()) == 0
+		s.ReloadRefused, s.Reloaded = d.reloads.refused, d.reloads.accepted
+		d.countServices(s, &sum.Stats)
+		countFates(s, &sum)
+		countConns(s, &sum.Stats)
+		s.Latency = metrics.Histogram{Bounds: sum.latency.bounds(), Counts: sum.latency.buckets[:], Sum: time.Duration(sum.latency.sum).Seconds()}
+		for i := range shards {
+			t := &shards[i]
+			s.Shards = append(s.Shards, metrics.Shard{Name: strconv.Itoa(i), Received: t.packets, Sent: t.sent, Conns: t.Conns})
+		}
+		d.countLinks(s)
+		return nil
+	})
+	for kind, n := range d.events.Counts() {
+		s.Events[string(kind)] = float64(n)
+	}
+	n := d.neighbours.Stats()
+	s.Neighbours = metrics.Neighbours{
+		Entries: n.Entries, Queued: n.Queued, Requests: n.Requests, Replies: n.Replies, Conflicts: n.Conflicts,
+		Unsolicited: n.Unsolicited, Failed: n.Failed, Refused: n.QueueRefused + n.QueueDisplaced,
+	}
+	return s, err
+}
+
+func (d *director) countServices(s *metrics.Snapshot, stats *nat.Stats) {
+	for _, service := range d.rules.Services() {
+		key := metricKey(controlKey(service.ServiceKey))
+		v := metrics.Service{Key: key, Counters: metrics.Counters(at(stats.Services, service.Slot)), Scheduler: service.Scheduler}
+		for _, r := range service.Servers {
+			key.Server = controlServer(r.ServerSpec).Address.String()
+			v.Servers = append(v.Servers, metrics.Server{
+				Key: key, Counters: metrics.Counters(at(stats.Servers, r.Slot)),
+				Active: r.Active, Inactive: r.Inactive, Persistent: r.Persistent, Weight: r.Weight, Overloaded: r.Overloaded,
+			})
+		}
+		s.Services = append(s.Services, v)
+	}
+	s.SNAT = metrics.Counters(stats.SNAT)
+	for _, r := range d.rules.SNATs() {
+		s.Rules = append(s.Rules, metrics.SNATRule{From: r.From.String(), To: r.To.String(), Capacity: d.rules.Capacity(r)})
+	}
+	for _, m := range stats.Mappings {
+		s.Pools = append(s.Pools, metrics.Pool{Address: m.Addr.Netip().String(), Used: m.Mappings})
+	}
+}
+
+func metricKey(k control.ServiceKey) metrics.Key {
+	if k.ByMark() {
+		return metrics.Key{Proto: k.Proto, Service: strconv.FormatUint(uint64(k.Mark), 10)}
+	}
+	return metrics.Key{Proto: k.Proto, Service: k.Address.String()}
+}
+
+func countFates(s *metrics.Snapshot, t *shardStats) {
+	s.Packets = map[string]float64{
+		"forwarded": float64(t.Forwarded), "passed": float64(t.Passed), "dropped": float64(t.Dropped), "held": float64(t.Held),
+	}
+	s.Drops, s.Suppressed = make(map[string]float64), make(map[string]float64)
+	for r := nat.ReasonNone + 1; r < nat.NumReasons; r++ {
+		s.Drops[r.String()] = float64(t.drops(r))
+		if n := t.Suppressed[r]; n > 0 {
+			s.Suppressed[r.String()] = float64(n)
+		}
+	}
+	s.Ignored, s.Farewells = float64(t.ignored), float64(t.Farewells)
+}
+
+func countConns(s *metrics.Snapshot, stats *nat.Stats) {
+	s.MaxConns, s.TableBytes, s.ExpiredOpen = stats.MaxConns, stats.Bytes, float64(stats.ExpiredOpen)
+	s.Classes, s.States, s.Removals = make(map[string]float64), make(map[string]float64), make(map[string]float64)
+	for k, n := range stats.Classes {
+		s.Classes[conntrack.Class(k).String()] = float64(n)
+	}
+	for k, n := range stats.States {
+		s.States[conntrack.State(k).String()] += float64(n)
+	}
+	for why, n := range stats.Removals {
+		s.Removals[conntrack.Removal(why).String()] = float64(n)
+	}
+}
+
+func (d *director) countLinks(s *metrics.Snapshot) {
+	open := d.world.openLinks()
+	for _, l := range d.world.topology.Links {
+		link := metrics.Link{Name: l.Name, Up: l.Up}
+		if p := open[l.Index]; p != nil {
+			q := p.stats()
+			link.Serving = true
+			link.InFrames, link.InBytes, link.OutFrames, link.OutBytes = q.ReceivedFrames, q.ReceivedBytes, q.SentFrames, q.SentBytes
+			link.KernelDrops, link.ReceiveErrors, link.Truncated = q.KernelDrops, q.ReceiveErrors, q.Truncated
+			link.SendDrops, link.SendRefused = q.SendDrops, q.SendRefused
+		}
+		s.Links = append(s.Links, link)
+	}
+}
+
+// listenPublic opens the address for monitoring, if there is one.
+func listenPublic(c config.Metrics) (net.Listener, error) {
+	if !c.Listen.IsValid() {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", c.Listen.String())
+	if err != nil {
+		return nil, hinted{fmt.Errorf("metrics address: %w", err), "choose another one under metrics:, or leave it out: vsnat metrics works without"}
+	}
+	return l, nil
+}
