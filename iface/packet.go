@@ -61,8 +61,9 @@ type packetQueue struct {
 	// Made once, so that failing costs no allocation either.
 	errDown, errGone, errClosed error
 
-	in  *receiveBatch
-	out *sendBatch
+	in   *receiveBatch
+	out  *sendBatch
+	ring *sendRing // nil: there is none
 }
 
 // OpenPacket opens a queue that sees the frames of all protocols on the link.
@@ -119,6 +120,10 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 	}
 	q.in = newReceiveBatch()
 	q.out = newSendBatch(q.layer, link.Index)
+	if q.layer == Ethernet {
+		// One that cannot be had is done without.
+		q.ring, _ = openSendRing(link.Index, q.direct)
+	}
 	return q, nil
 }
 
@@ -261,9 +266,17 @@ func (q *packetQueue) collectDrops(fd int) {
 	}
 }
 
+// last is what is done before the descriptor is closed.
+func (q *packetQueue) last(fd int) {
+	q.collectDrops(fd)
+	if q.ring != nil {
+		q.ring.close()
+	}
+}
+
 // Close implements Queue.
 func (q *packetQueue) Close() error {
-	if err := q.close(q.collectDrops); err != nil {
+	if err := q.close(q.last); err != nil {
 		return fmt.Errorf("port %s: close: %w", q.name, err)
 	}
 	return nil

@@ -102,6 +102,13 @@ func (q *packetQueue) Write(b []Frame) (int, error) {
 	for len(b) > 0 {
 		part := b[:min(len(b), BatchSize)]
 		b = b[len(part):]
+		if q.ring != nil && q.ring.takes(part) {
+			n := q.writeRing(part)
+			sent += n
+			if part = part[n:]; len(part) == 0 {
+				continue
+			}
+		}
 		n, err := q.writeBatch(fd, part, &attempts)
 		sent += n
 		if err != nil {
@@ -110,6 +117,19 @@ func (q *packetQueue) Write(b []Frame) (int, error) {
 		}
 	}
 	return sent, nil
+}
+
+// writeRing sends the first frames of b through the ring and returns how many; the
+// others are for writeBatch, which tells why.
+func (q *packetQueue) writeRing(b []Frame) int {
+	n := q.ring.send(b)
+	var bytes uint64
+	for i := range b[:n] {
+		bytes += uint64(len(b[i].Data))
+	}
+	q.sentFrames.Add(uint64(n))
+	q.sentBytes.Add(bytes)
+	return n
 }
 
 // writeBatch sends up to BatchSize frames. attempts is what is left of the
@@ -193,6 +213,9 @@ func (q *packetQueue) queued(fd int) bool {
 		return false
 	}
 	q.direct = false
+	if q.ring != nil {
+		_ = unix.SetsockoptInt(q.ring.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 0)
+	}
 	return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 0) == nil
 }
 
