@@ -16,6 +16,7 @@ import (
 // host's or one that vsnat alone has, and nothing of them is balanced, counted or
 // answered by the packet loop (FAULTS 96).
 func TestCheckPaths(t *testing.T) {
+	t.Parallel()
 	configure := func(c *lab.Cluster, io string) string {
 		return checked(c, io, `    scheduler: rr
     checks:

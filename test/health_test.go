@@ -198,6 +198,7 @@ func TestServerStops(t *testing.T) {
 
 // TestReloadUnderChecks: reloads under load lose no request, and no check forgets.
 func TestReloadUnderChecks(t *testing.T) {
+	t.Parallel()
 	const reloads = 100
 	configure := func(c *lab.Cluster, io string) string {
 		return checked(c, io, "    scheduler: rr\n    check: {type: http, interval: 300ms, timeout: 300ms}\n")

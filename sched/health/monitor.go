@@ -35,6 +35,7 @@ type Status struct {
 
 	Last    Result
 	Weight  int           // the last one that it asked for; NoWeight: none
+	Percent bool          // of the configured weight
 	At      time.Time     // of Last; zero: there is none yet
 	Latency time.Duration // of Last
 	Good    uint64        // results since the start of the director
@@ -155,8 +156,8 @@ func (m *Monitor) report(c *check, r Result, now time.Time, latency time.Duratio
 	case Good:
 		c.Good++
 		changed = c.machine.Success(now)
-		if r.Weight != NoWeight && r.Weight != c.Weight {
-			c.Weight, changed = r.Weight, true
+		if r.Weight != NoWeight && (r.Weight != c.Weight || r.Percent != c.Percent) {
+			c.Weight, c.Percent, changed = r.Weight, r.Percent, true
 		}
 	case Bad:
 		c.Bad++

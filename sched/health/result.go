@@ -42,21 +42,23 @@ type Result struct {
 	Outcome
 	Text   string // one line for people, of printable characters: "200 OK", "connection refused"
 	Weight int    // that the check asks for; NoWeight: none
+	// Percent has Weight mean that share of the configured weight.
+	Percent bool
 }
 
 // NoWeight is the Weight of a check that has nothing to say about it.
 const NoWeight = -1
 
 func good(format string, args ...any) Result {
-	return Result{Good, printable(fmt.Sprintf(format, args...)), NoWeight}
+	return Result{Outcome: Good, Text: printable(fmt.Sprintf(format, args...)), Weight: NoWeight}
 }
 
 func bad(format string, args ...any) Result {
-	return Result{Bad, printable(fmt.Sprintf(format, args...)), NoWeight}
+	return Result{Outcome: Bad, Text: printable(fmt.Sprintf(format, args...)), Weight: NoWeight}
 }
 
 func impossible(format string, args ...any) Result {
-	return Result{Impossible, printable(fmt.Sprintf(format, args...)), NoWeight}
+	return Result{Outcome: Impossible, Text: printable(fmt.Sprintf(format, args...)), Weight: NoWeight}
 }
 
 // maxText bounds what a server may say in a result.

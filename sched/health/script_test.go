@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -144,4 +145,27 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantResult(t, "a FIFO", checkOnce(t, to, hostTools, patience), Impossible, "is no file")
+}
+
+// What an agent may say.
+func TestAgent(t *testing.T) {
+	for _, tt := range []struct {
+		says    string
+		outcome Outcome
+		weight  int
+		percent bool
+	}{
+		{"up\n", Good, 100, true}, {"75%\n", Good, 75, true}, {"up 75%\r\n", Good, 75, true}, {"7", Good, 7, false},
+		{"drain\n", Good, 0, false}, {"ready, 100%\n", Good, 100, true}, {"maint", Good, 0, false},
+		{"down no disk\n", Bad, NoWeight, false}, {"50% fail\n", Bad, NoWeight, false},
+		{"fine\n", Impossible, NoWeight, false}, {"-1\n", Impossible, NoWeight, false}, {"65536\n", Impossible, NoWeight, false},
+		{"\n", Impossible, NoWeight, false}, {"", Bad, NoWeight, false}, {strings.Repeat("up", 10_000), Impossible, NoWeight, false},
+	} {
+		server := serve(t, func(c net.Conn) { fmt.Fprint(c, tt.says) })
+		got := checkOnce(t, Target{Server: server, Spec: Spec{Type: Agent}}, hostTools, patience)
+		if got.Outcome != tt.outcome || got.Weight != tt.weight || got.Percent != tt.percent {
+			t.Errorf("%.20q: %+v", tt.says, got)
+		}
+	}
+	wantResult(t, "nobody", checkOnce(t, Target{Server: nobody(t), Spec: Spec{Type: Agent}}, hostTools, patience), Bad, "refused")
 }

@@ -19,12 +19,13 @@ const (
 	DNS    = "dns"    // a question is answered
 	ICMP   = "icmp"   // a ping is answered
 	SMTP   = "smtp"   // a mail server greets, and is greeted
+	Agent  = "agent"  // a program on the server says so
 	Script = "script" // a program says so
 	File   = "file"   // a number in a file of the director's host
 )
 
 // Types lists them.
-func Types() []string { return []string{TCP, HTTP, HTTPS, UDP, DNS, ICMP, SMTP, Script, File} }
+func Types() []string { return []string{TCP, HTTP, HTTPS, UDP, DNS, ICMP, SMTP, Agent, Script, File} }
 
 // A Spec is one check of servers, complete: defaults are filled in. Its content is
 // its identity, see [Target.Key]. What is of no use to its type is zero.
@@ -120,6 +121,8 @@ func NewChecker(t Target, tools Tools) (Checker, error) {
 		return &icmpCheck{addr: t.Endpoint().Addr(), tools: tools}, nil
 	case SMTP:
 		return &smtpCheck{t.Endpoint(), t.Name, tools}, nil
+	case Agent:
+		return &agentCheck{t.Endpoint(), tools}, nil
 	case Script:
 		return &scriptCheck{t, tools}, nil
 	case File:

@@ -82,6 +82,10 @@ func (d *director) heed() (publish bool) {
 	if d.monitor == nil {
 		return false
 	}
+	// What lacked an address to be checked from may have one by now.
+	if paths := d.paths.Load(); paths != nil && len(paths.missing) > 0 {
+		d.aimChecks()
+	}
 	if d.roster.changed {
 		d.roster.changed = false
 		d.aimChecks()
@@ -187,7 +191,7 @@ func controlCheck(s *health.Status) control.Check {
 		c.Held = s.Held
 	}
 	if s.Weight != health.NoWeight {
-		c.Weight = &s.Weight
+		c.Weight, c.Percent = &s.Weight, s.Percent
 	}
 	for _, e := range slices.Backward(s.History) {
 		c.History = append(c.History, control.CheckEvent{

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
 )
@@ -321,8 +322,13 @@ func (m *member) judge(status func(key string) (health.Status, bool)) (state hea
 		case text == "":
 			text = c.Type + ": " + c.Last.Text
 		}
-		if ok && c.Weight != health.NoWeight && (m.suggested == health.NoWeight || c.Weight < m.suggested) {
-			m.suggested = c.Weight
+		if w := c.Weight; ok && w != health.NoWeight {
+			if c.Percent {
+				w = min((m.configured*w+99)/100, control.MaxWeight)
+			}
+			if m.suggested == health.NoWeight || w < m.suggested {
+				m.suggested = w
+			}
 		}
 	}
 	return state, text

@@ -23,6 +23,8 @@ type field struct {
 	states map[string]health.State // by the last byte of the address
 	ask    map[string]int          // weights that checks ask for
 	hooks  []string
+
+	percent bool // what they ask for is a share
 }
 
 func newField(t *testing.T, scheduler string, weights [3]int, c config.Checking) *field {
@@ -52,7 +54,7 @@ func (f *field) status(key string) (health.Status, bool) {
 	server, _, _ := strings.Cut(rest, ":")
 	s := health.Status{State: f.states[server], Weight: health.NoWeight}
 	if w, ok := f.ask[server]; ok {
-		s.Weight = w
+		s.Weight, s.Percent = w, f.percent
 	}
 	return s, true
 }
@@ -271,4 +273,7 @@ func TestWeightByCheck(t *testing.T) {
 	f.play("asked for", steps{{nil, "2:1 3:40 4:1"}})
 	f.ask["3"] = 0
 	f.play("none", steps{{nil, "2:1 3:0 4:1"}})
+	must(t, f.roster.EditServer(web, f.spec(1, 10)))
+	f.ask["3"], f.percent = 25, true
+	f.play("a share", steps{{nil, "2:1 3:3 4:1"}})
 }

@@ -66,7 +66,7 @@ func (s *standing) weight() (w int, why string) {
 		return s.configured * scale, "down, used in panic"
 	}
 	w = s.configured
-	if s.suggested >= 0 && w > 0 {
+	if s.suggested >= 0 && w > 0 && s.suggested != w {
 		w, why = s.suggested, fmt.Sprintf("weight %d by its check", s.suggested)
 	}
 	if s.lowered > 0 && w > 0 {

@@ -17,12 +17,13 @@ type Check struct {
 
 	State   string    `json:"state"` // up, down or unknown
 	Since   time.Time `json:"since,omitzero"`
-	Held    time.Time `json:"held,omitzero"`    // down until then at least, for having flapped
-	Outcome string    `json:"outcome"`          // of the last one: good, bad or impossible; "": there was none yet
-	Text    string    `json:"text"`             // of the last one
-	At      time.Time `json:"at,omitzero"`      // of the last one
-	Latency Duration  `json:"latency"`          // of the last one
-	Weight  *int      `json:"weight,omitempty"` // that it asks for
+	Held    time.Time `json:"held,omitzero"`     // down until then at least, for having flapped
+	Outcome string    `json:"outcome"`           // of the last one: good, bad or impossible; "": there was none yet
+	Text    string    `json:"text"`              // of the last one
+	At      time.Time `json:"at,omitzero"`       // of the last one
+	Latency Duration  `json:"latency"`           // of the last one
+	Weight  *int      `json:"weight,omitempty"`  // that it asks for
+	Percent bool      `json:"percent,omitempty"` // Weight is a share of the configured one
 
 	Interval Duration `json:"interval"`
 	Timeout  Duration `json:"timeout"`
