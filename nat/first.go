@@ -33,6 +33,9 @@ func (f *Forwarder) firstInbound(p *Packet, h *parsed, own, service int32) Verdi
 	if h.kind == kindEcho {
 		return f.echo(p, h, &f.snap.own.entries[own])
 	}
+	if f.probes.waiting && f.answersProbe(p, h) {
+		return Verdict{Action: Hold}
+	}
 	if waiting := f.awaited(h); waiting != nil {
 		return f.meet(p, h, waiting)
 	}

@@ -50,6 +50,8 @@ type Forwarder struct {
 	ftp       ftpTable
 	farewells limiter
 	clients   clientCounts
+	probes    probes
+	probeSeq  uint32 // of the last probe that was begun here
 	gone      visit  // of the connections of deleted servers
 	departed  uint64 // servers deleted until the snapshot
 	id        uint16 // of the last packet that we made

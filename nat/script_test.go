@@ -56,6 +56,8 @@ var update = flag.Bool("update", false, "rewrite the conns and stats lines of th
 //	conns [STATE c:… v:… d:… [l:…] LIFE]   one line for each entry, in the order of the table
 //	stats A:P active= inactive= [templates=] conns= in=PACKETS/BYTES out=PACKETS/BYTES
 //	services tcp A:P conns= in= out=
+//	probe ADDR A:P    from an address of ours to a server; $probe and $ack are its endpoint and what is to be acknowledged
+//	probed silent|accepted|refused    forget-probe
 //	signals A:P asked= answered= refused= took=HANDSHAKES/SUM     of a server of the last service
 //
 // $NAME in a want or made line takes what is there, and stands for it from then
@@ -95,6 +97,7 @@ type script struct {
 	vars    map[string]string
 	flooded int // packets made during the last flood
 
+	probe    Probe
 	verdict  *Verdict // of the last packet, until it was asked for
 	packet   Packet
 	made     []string
@@ -435,6 +438,27 @@ func (s *script) step(word, rest string) {
 		if w = strings.Fields(s.expand(rest)); w[0] == w[1] {
 			s.fatal("both are %s", w[0])
 		}
+	case "probe":
+		f := s.forwarder()
+		f.Begin(s.now)
+		p, ok := f.NewProbe(netip.MustParseAddr(w[0]), netip.MustParseAddrPort(w[1]))
+		if !ok {
+			s.fatal("no probe")
+		}
+		s.probe = p
+		f.ExpectProbe(p)
+		if !f.SendProbe(p) {
+			s.fatal("the probe can't be sent")
+		}
+		s.vars["probe"], s.vars["ack"] = p.From.String(), fmt.Sprint(p.Seq+1)
+		s.collect()
+	case "probed":
+		got := map[ProbeAnswer]string{ProbeSilent: "silent", ProbeAccepted: "accepted", ProbeRefused: "refused"}[s.forwarder().Probed(s.probe)]
+		if got != w[0] {
+			s.fatal("%s", got)
+		}
+	case "forget-probe":
+		s.forwarder().ForgetProbe(s.probe)
 	case "signals":
 		a := netip.MustParseAddrPort(w[0])
 		for _, v := range s.rules.Services() {
