@@ -152,7 +152,9 @@ Of each server a Forwarder counts how many connections began, how many of them i
 answered or refused, and how long it took from SYN to SYN-ACK ([ServerSignals]; signals.go
 has what counts as which). What that says of a server is for others to judge. While a
 connection waits for its first answer the client's last packet has set its deadline, so
-that the time of the SYN needs no room in the entry.
+that the time of the SYN needs no room in the entry. A server may also be sent a SYN of
+our own ([Probe]), whose answer is heard as those to clients are: from an address outside
+its network it says whether the way back leads here.
 
 # Settings
 

@@ -102,22 +102,32 @@ func (r *Rules) LocalAddresses(k ServiceKey, server netip.Addr) []netip.Addr {
 		}
 		return far
 	}
-	for _, p := range r.owned {
-		if p.Contains(server) {
-			return []netip.Addr{p.Addr()}
-		}
-	}
-	for _, port := range r.ports {
-		for _, p := range port.Addrs {
-			if p.Contains(server) && !p.Addr().IsLinkLocalUnicast() {
-				return []netip.Addr{p.Addr()}
-			}
-		}
+	if p, ok := r.Neighbourhood(server); ok {
+		return []netip.Addr{p.Addr()}
 	}
 	if k.Mark == 0 && k.Addr.Is4() == server.Is4() {
 		return []netip.Addr{k.Addr}
 	}
 	return nil
+}
+
+// Neighbourhood returns an address of ours or of the host in the network that a server is
+// in, with the length of that network: what its gateway should be. It reports false if
+// there is none.
+func (r *Rules) Neighbourhood(server netip.Addr) (netip.Prefix, bool) {
+	for _, p := range r.owned {
+		if p.Contains(server) {
+			return p, true
+		}
+	}
+	for _, port := range r.ports {
+		for _, p := range port.Addrs {
+			if p.Contains(server) && !p.Addr().IsLinkLocalUnicast() {
+				return p, true
+			}
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // localsInUse are the local addresses of all servers that have or may get full NAT, and

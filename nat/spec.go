@@ -71,6 +71,9 @@ type ServiceSpec struct {
 	OnePacket    bool // each datagram is scheduled; UDP, or by mark
 	Helper       Helper
 	OnServerDown ServerDown
+	// Passive: what its clients' packets say of a server counts for whether it is used. It
+	// is kept for who judges; Forwarders count always.
+	Passive bool
 	// Idle is the time-out of an established connection, and of a UDP one; 0:
 	// that of Settings.
 	Idle time.Duration

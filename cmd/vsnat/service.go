@@ -46,9 +46,9 @@ const serviceArgs = " (PROTO ADDRESS:PORT | mark NUMBER)"
 
 // serviceFlags are what can be set of a service.
 type serviceFlags struct {
-	scheduler, schedFlags, mask, noServer, helper, onServerDown string
-	persistence, idle                                           time.Duration
-	onePacket                                                   bool
+	scheduler, schedFlags, mask, noServer, helper, onServerDown, passive string
+	persistence, idle                                                    time.Duration
+	onePacket                                                            bool
 }
 
 func (f *serviceFlags) register(c *cobra.Command) {
@@ -60,6 +60,7 @@ func (f *serviceFlags) register(c *cobra.Command) {
 	l.BoolVar(&f.onePacket, "one-packet", false, "each datagram gets a server of its own")
 	l.StringVar(&f.noServer, "no-server", control.NoServerICMP, "answer when no server is left: icmp or reset")
 	l.StringVar(&f.helper, "helper", control.HelperNone, "who follows endpoints that are named in the payload: ftp or none")
+	l.StringVar(&f.passive, "passive", "", "whether what clients' packets say of a server counts: on or off")
 	l.StringVar(&f.onServerDown, "on-server-down", "", "what becomes of the connections of a deleted server: keep, reset or repick")
 	l.DurationVar(&f.idle, "idle", 0, "idle time of established connections; 0: that of the director")
 }
@@ -73,6 +74,7 @@ func (f *serviceFlags) fields() []field[control.ServiceSpec] {
 		{"one-packet", func(s *control.ServiceSpec) { s.OnePacket = f.onePacket }},
 		{"no-server", func(s *control.ServiceSpec) { s.NoServer = f.noServer }},
 		{"helper", func(s *control.ServiceSpec) { s.Helper = f.helper }},
+		{"passive", func(s *control.ServiceSpec) { s.Passive = f.passive }},
 		{"on-server-down", func(s *control.ServiceSpec) { s.OnServerDown = f.onServerDown }},
 		{"idle", func(s *control.ServiceSpec) { s.Idle = control.Duration(f.idle) }},
 	}

@@ -71,7 +71,7 @@ func natService(s control.ServiceSpec) nat.ServiceSpec {
 		ServiceKey: natKey(s.ServiceKey), Scheduler: cmp.Or(s.Scheduler, control.DefaultScheduler),
 		Persistence: natPersistence(s), OnePacket: s.OnePacket,
 		Helper:       helpers[cmp.Or(s.Helper, control.HelperNone)],
-		OnServerDown: serverDowns[s.OnServerDown], Idle: s.Idle.Std(),
+		OnServerDown: serverDowns[s.OnServerDown], Idle: s.Idle.Std(), Passive: s.Passive == control.PassiveOn,
 	}
 	spec.Flags, _ = sched.ParseFlags(spec.Scheduler, s.SchedFlags)
 	if s.NoServer == control.NoServerReset {
@@ -259,7 +259,7 @@ func controlService(s nat.ServiceSpec) control.ServiceSpec {
 		ServiceKey: controlKey(s.ServiceKey), Scheduler: s.Scheduler, SchedFlags: s.Flags.Format(s.Scheduler),
 		NoServer: s.NoServer.String(), Persistence: controlPersistence(s), OnePacket: s.OnePacket,
 		Helper:       wordOf(helpers, s.Helper),
-		OnServerDown: wordOf(serverDowns, s.OnServerDown), Idle: control.Duration(s.Idle),
+		OnServerDown: wordOf(serverDowns, s.OnServerDown), Idle: control.Duration(s.Idle), Passive: onOff(s.Passive),
 	}
 }
 

@@ -215,7 +215,7 @@ func TestCompat(t *testing.T) {
 	if fate() != control.ServerDownKeep || !d.rules.Settings().HoldGoneSYN || d.rules.Settings().ResetOnExpiry {
 		t.Errorf("%s, %+v", fate(), d.rules.Settings())
 	}
-	if !slices.Equal(r.Changes, []string{"edit setting compat", "edit service tcp 192.168.88.23:80: on-server-down reset to keep"}) {
+	if !slices.Equal(r.Changes, []string{"edit setting compat", "edit service tcp 192.168.88.23:80: on-server-down reset to keep, passive on to off"}) {
 		t.Errorf("%q", r.Changes)
 	}
 	added := control.ServiceSpec{ServiceKey: control.ServiceKey{Proto: control.UDP, Address: netip.MustParseAddrPort("192.168.88.23:53")}}

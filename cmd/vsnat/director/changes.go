@@ -125,6 +125,7 @@ func (d *director) apply(c *control.Change) (what string, err error) {
 // natService is a service as the rules have it, that says all.
 func (d *director) natService(s control.ServiceSpec) nat.ServiceSpec {
 	s.OnServerDown = cmp.Or(s.OnServerDown, d.cfg.Compat.ServerDown(s.Proto))
+	s.Passive = cmp.Or(s.Passive, d.cfg.Compat.Passive(s.ServiceKey))
 	return natService(s)
 }
 

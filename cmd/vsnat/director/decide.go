@@ -32,6 +32,8 @@ func (d *director) decide(ctx context.Context) error {
 	defer d.event(control.Event{Kind: control.EventStopped, Text: "the director ends"})
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
+	signals := time.NewTicker(signalsEvery)
+	defer signals.Stop()
 	reloads, ended := d.options.Reload, d.shards.ended()
 	for n := 1; ; {
 		select {
@@ -58,6 +60,8 @@ func (d *director) decide(ctx context.Context) error {
 		case <-d.ramp():
 			d.rampTimer = nil
 			d.heard()
+		case now := <-signals.C:
+			d.judgeClients(now)
 		case now := <-ticker.C:
 			d.tick(n, now)
 			n++

@@ -69,6 +69,8 @@
 //	the host's sockets      refreshHost every 5 s, if an address is shared; within a
 //	                        second when a packet is refused that may be for one
 //	a port that failed      portLost; follow with the next tick
+//	what clients see        judgeClients, ten times a second: servers that do not answer
+//	                        or refuse (passive.go), answers that go elsewhere (wayback.go)
 //	time                    tick: deleted servers, announcements, estimator
 //	a check                 heard: learn, settle; publish if a server came or went
 //

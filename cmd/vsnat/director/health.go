@@ -98,6 +98,8 @@ func (d *director) listProblems() (list []string) {
 	}
 	list = append(list, defenceProblems(d.shards.defence(), d.cfg)...)
 	list = append(list, d.exhausted(time.Now())...)
+	list = append(list, d.wayBackProblems()...)
+	list = append(list, d.shunProblems()...)
 	return append(list, d.checkProblems()...)
 }
 

@@ -64,6 +64,8 @@ type member struct {
 
 	targets []health.Target
 	keys    []string // of targets
+
+	shunning
 }
 
 func newRoster(rules *nat.Rules) *roster {

@@ -141,7 +141,8 @@ type director struct {
 	guard      iface.Guard    // nil with io: tun
 	tunHost    *iface.TUNHost // nil with io: packet
 	rates      rates
-	drops      [nat.NumReasons]uint64    // at the last sample
+	drops      [nat.NumReasons]uint64 // at the last sample
+	clientele  clientele
 	alarmed    [nat.NumReasons]time.Time // when drops that alarms has were last seen to grow
 	zero       map[uint64]nat.Counters   // by serial of service or server: what Zero set aside
 	warned     map[string]time.Time
@@ -163,7 +164,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(), reloads: reloads{accepted: time.Now()},
 		cfg: cfg, rules: nat.NewRules(),
-		zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time),
+		clientele: newClientele(), zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time),
 		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
 		stopped: make(chan struct{}), topology: make(chan iface.Topology, 1),
 	}

@@ -61,13 +61,13 @@ func (s *rosterService) panic() {
 			continue
 		}
 		all++
-		if !m.checked || m.state != health.Down {
+		if !m.failed() {
 			left++
 		}
 	}
 	on := left*100 < all*s.checking.Panic && !(left == 0 && s.checking.Sorry.IsValid())
 	for _, m := range s.members {
-		m.panicking = on && m.state == health.Down
+		m.panicking = on && m.failed()
 	}
 }
 

@@ -31,6 +31,7 @@ type standing struct {
 	panicking  bool         // too few servers of the service are left: checks are not believed
 	suggested  int          // by a check that reads a weight; -1: none does
 	lowered    int          // a check subtracts as much
+	shunned    bool         // what clients' packets say has taken it out; see passive.go
 	permille   int          // of slow start: 0 is none, 1 to 1000 how far it has come
 	// scale is what all weights of the service are multiplied by while one of its
 	// servers rises slowly; 0 is 1.
@@ -40,8 +41,11 @@ type standing struct {
 // usable reports whether checks and orders leave a server its connections.
 func (s *standing) usable() bool { return s.order == noOverride && s.healthy() }
 
-// healthy reports whether checks alone do.
+// healthy reports whether checks, and what clients see, alone do.
 func (s *standing) healthy() bool {
+	if s.shunned {
+		return false
+	}
 	if !s.checked {
 		return true
 	}
@@ -58,6 +62,8 @@ func (s *standing) weight() (w int, why string) {
 		return 0, "maintenance"
 	case s.order == drained:
 		return 0, "drained"
+	case s.shunned && !s.panicking && s.state != health.Down:
+		return 0, "clients got no answer"
 	case !s.healthy() && !s.panicking && s.state == health.Unknown:
 		return 0, "not checked yet"
 	case !s.healthy() && !s.panicking:
@@ -78,3 +84,6 @@ func (s *standing) weight() (w int, why string) {
 	}
 	return w, why
 }
+
+// failed reports whether checks, or what clients see, say that it does not serve.
+func (s *standing) failed() bool { return s.shunned || s.checked && s.state == health.Down }

@@ -72,6 +72,7 @@ func serviceFaults(spec control.ServiceSpec) []fault {
 	}
 	list = append(list, wordFaults("on-server-down", spec.OnServerDown,
 		control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick)...)
+	list = append(list, passiveFaults(spec)...)
 	list = append(list, timeoutFaults("persistence", spec.Persistence.Timeout)...)
 	list = append(list, timeoutFaults("idle", spec.Idle)...)
 	if _, err := spec.Persistence.Netmask(spec.IPv4()); err != nil {

@@ -27,7 +27,7 @@ func TestParseMinimal(t *testing.T) {
 	want.Services = []Service{{
 		ServiceSpec: control.ServiceSpec{
 			ServiceKey: control.ServiceKey{Proto: control.TCP, Address: netip.MustParseAddrPort("192.168.88.23:80")},
-			Scheduler:  "rr", NoServer: control.NoServerICMP, Helper: control.HelperNone, OnServerDown: control.ServerDownReset,
+			Scheduler:  "rr", NoServer: control.NoServerICMP, Helper: control.HelperNone, OnServerDown: control.ServerDownReset, Passive: control.PassiveOn,
 		},
 		Servers: []control.ServerSpec{
 			{Address: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, Method: control.MethodNAT},

@@ -169,6 +169,7 @@ func (w *writer) service(s control.ServiceSpec, c Compat) {
 	w.set("    no-server", s.NoServer, control.NoServerICMP)
 	w.set("    helper", s.Helper, control.HelperNone)
 	w.set("    on-server-down", s.OnServerDown, c.ServerDown(s.Proto))
+	w.set("    passive", s.Passive, c.Passive(s.ServiceKey))
 	w.set("    idle", seconds(s.Idle), "0")
 }
 

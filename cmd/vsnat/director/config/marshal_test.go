@@ -257,7 +257,9 @@ func randomService(r *rand.Rand, i int) Service {
 		Idle:         pick(r, 0, control.Duration(time.Minute)),
 	}}
 	s.SchedFlags = sched.Flags(r.IntN(8)).Format(s.Scheduler)
+	s.Passive = pick(r, control.PassiveOn, control.PassiveOff)
 	if s.ByMark() {
+		s.Passive = control.PassiveOff
 		s.Mark = uint32(1 + i)
 	} else {
 		s.Address = netip.MustParseAddrPort(fmt.Sprintf(pick(r, "192.0.2.%d:80", "[2001:db8::%d]:80"), 1+i))
@@ -269,7 +271,7 @@ func randomService(r *rand.Rand, i int) Service {
 		}
 		s.Persistence = control.Persistence{Timeout: control.Duration(time.Duration(1+r.IntN(2_678_400)) * time.Second), Mask: control.MaskText(mask)}
 		if !s.ByMark() && r.IntN(3) == 0 {
-			s.Address = netip.AddrPortFrom(s.Address.Addr(), 0)
+			s.Address, s.Passive = netip.AddrPortFrom(s.Address.Addr(), 0), control.PassiveOff
 		}
 	}
 	if s.Proto == control.UDP || s.ByMark() {

@@ -155,6 +155,8 @@ func eachMistake(f func(name, text, want string)) {
 
 		{"kind of tunnel", service + "    servers: [{address: 10.0.0.2, method: tunnel, tunnel: vxlan}]\n", "f:3:59: tunnel can't be \"vxlan\""},
 		{"tunnel without method", service + "    servers: [{address: 10.0.0.2, tunnel: gre}]\n", "f:3:43: there is no tunnel to the server"},
+		{"passive", service + "    passive: true\n", "f:3:14: passive can't be \"true\""},
+		{"passive by mark", "services: [{mark: 1, passive: on}]\n", "f:1:31: a service of many ports is asked for some that no server serves, which says nothing of the server"},
 		{"nat", service + "    servers: [{address: 10.0.0.2, nat: fullnat}]\n", "f:3:40: nat can't be \"fullnat\""},
 		{"nat with a method without", service + "    servers: [{address: 10.0.0.2, method: route, nat: auto}]\n", "f:3:55: with method: route no address is rewritten"},
 		{"server at a local address", "local-addresses: [10.0.0.2/24]\n" + service + "    servers: [10.0.0.2]\n", "f:4:15: server 10.0.0.2 is an address of the director (local-addresses)"},

@@ -142,6 +142,7 @@ type rawService struct {
 	NoServer      text           `key:"no-server"`
 	Helper        text           `key:"helper"`
 	OnServerDown  text           `key:"on-server-down"`
+	Passive       text           `key:"passive"`
 	Idle          text           `key:"idle"`
 	Check         rawCheck       `key:"check"`
 	Checks        []rawCheck     `key:"checks"`

@@ -48,11 +48,12 @@ func (p reader) service(raw *rawService, c *Config) (located, bool) {
 	}
 	s.at = name.at
 	s.Scheduler, s.NoServer, s.OnServerDown = control.DefaultScheduler, control.NoServerICMP, c.Compat.ServerDown(s.Proto)
+	s.Passive = c.Compat.Passive(s.ServiceKey)
 	s.Helper = control.HelperNone
 	for _, w := range []struct {
 		from text
 		to   *string
-	}{{raw.Scheduler, &s.Scheduler}, {raw.NoServer, &s.NoServer}, {raw.Helper, &s.Helper}, {raw.OnServerDown, &s.OnServerDown}} {
+	}{{raw.Scheduler, &s.Scheduler}, {raw.NoServer, &s.NoServer}, {raw.Helper, &s.Helper}, {raw.OnServerDown, &s.OnServerDown}, {raw.Passive, &s.Passive}} {
 		if w.from.given() {
 			*w.to = w.from.value
 		}
@@ -65,7 +66,7 @@ func (p reader) service(raw *rawService, c *Config) (located, bool) {
 	p.faults(serviceFaults(s.ServiceSpec), map[string]text{
 		s.Proto: name, "scheduler": raw.Scheduler, "sched-flags": raw.SchedFlags.first(), "no-server": raw.NoServer,
 		"persistence": raw.Persistence.Timeout, "mask": raw.Persistence.Mask, "one-packet": raw.OnePacket,
-		"helper": raw.Helper, "on-server-down": raw.OnServerDown, "idle": raw.Idle,
+		"helper": raw.Helper, "on-server-down": raw.OnServerDown, "passive": raw.Passive, "idle": raw.Idle,
 	}, raw.At)
 	s.ServiceSpec = canonical(s.ServiceSpec)
 

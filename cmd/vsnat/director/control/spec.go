@@ -45,6 +45,12 @@ const (
 	ServerDownRepick = "repick" // they go to another server with their next packet; TCP and SCTP are reset
 )
 
+// Whether what clients' packets say of a server counts.
+const (
+	PassiveOn  = "on"  // a server that does not answer them, or refuses, is out for a while
+	PassiveOff = "off" // nothing but checks does that
+)
+
 // MaxWeight is the largest weight of a server (ipvsadm's own range).
 const MaxWeight = 65535
 
@@ -116,6 +122,9 @@ type ServiceSpec struct {
 	// OnServerDown is one of the ServerDown words; "" means what the director
 	// does where nothing is said.
 	OnServerDown string `json:"on-server-down,omitempty"`
+	// Passive is one of the Passive words; "" means PassiveOn, or PassiveOff where there is
+	// nothing to go by, and with compat: ipvs.
+	Passive string `json:"passive,omitempty"`
 	// Idle replaces the idle time of an established connection, and of a UDP one.
 	Idle Duration `json:"idle,omitzero"`
 }

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package director
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/nat"
+	"github.com/vsnat/vsnat/sched/health"
+)
+
+// What the packets of clients say of servers. The packet loops count (nat.ServerSignals);
+// ten times a second decide reads the sums, and keeps of the last ten seconds what each
+// step has brought. A server is suspected when
+//
+//	refused  of the last answers, five at least, four of five were refusals
+//	silent   of the last SYNs that are older than answerTime, five at least, four of five
+//	         have no answer
+//
+// A client that does something odd must not take a server from all others: a server of TCP
+// is asked by a SYN of our own before anything follows (wayback.go), from an address
+// outside its network, so that a wrong way back shows as well. Of UDP nothing can be asked
+// that every server would answer; there silence counts where another server of the service
+// has answered meanwhile, since there are services that never answer.
+//
+// A server that is out is tried again after a pause, by a SYN of our own where that can be,
+// and each time in vain doubles the pause. The last server of a service is never out: its
+// clients would gain nothing.
+
+const (
+	signalsEvery = 100 * time.Millisecond
+	signalSteps  = 100 // that are remembered
+	// answerSteps is how old a SYN is, in steps, when its answer is missed.
+	answerSteps = 3
+
+	leastSignals = 5  // that tell anything
+	badShare     = 80 // of a hundred
+
+	firstPause = time.Second
+	maxPause   = time.Minute
+	// forgiveAfter is in how many of its pauses a server that is back begins anew.
+	forgiveAfter = 10
+)
+
+// clientele is what is known by the packets of clients. decide owns it.
+type clientele struct {
+	accounts  map[uint64]*account // by serial of the server
+	sums      []nat.ServerSignals // by slot; scratch
+	buffer    []nat.ServerSignals
+	inquiries []*inquiry
+	wrong     map[netip.Addr]*wrongWay
+}
+
+func newClientele() clientele {
+	return clientele{accounts: make(map[uint64]*account), wrong: make(map[netip.Addr]*wrongWay)}
+}
+
+// A signalStep is what a step has brought of a server.
+type signalStep struct{ asked, answered, refused uint32 }
+
+// An account is what was seen of a server.
+type account struct {
+	last     nat.ServerSignals
+	ring     [signalSteps]signalStep
+	at       int // of the newest
+	begun    bool
+	met      bool
+	inquired time.Time // when it was asked about last, or zero
+	busy     bool      // it is asked about now
+}
+
+// add takes the sums of now.
+func (a *account) add(s *nat.ServerSignals) {
+	step := signalStep{uint32(s.Asked - a.last.Asked), uint32(s.Answered - a.last.Answered), uint32(s.Refused - a.last.Refused)}
+	if !a.begun {
+		a.begun, step = true, signalStep{} // it may have a history that nobody has looked at
+	}
+	a.last = *s
+	a.at = (a.at + 1) % signalSteps
+	a.ring[a.at] = step
+}
+
+// step is that of i steps ago.
+func (a *account) step(i int) *signalStep { return &a.ring[(a.at-i+2*signalSteps)%signalSteps] }
+
+// forget begins anew.
+func (a *account) forget() { clear(a.ring[:]) }
+
+// refusing reports whether the server refuses, and how many it has.
+func (a *account) refusing() (n int, yes bool) {
+	answered, refused := 0, 0
+	for i := range signalSteps {
+		s := a.step(i)
+		answered += int(s.answered)
+		refused += int(s.refused)
+		if answered+refused >= leastSignals {
+			return refused, refused*100 >= badShare*(answered+refused)
+		}
+	}
+	return refused, false
+}
+
+// silent reports whether the server does not answer, and how many wait. Answers count that
+// came after the first of them, to whomever.
+func (a *account) silent(least int) (n int, yes bool) {
+	asked, answered := 0, 0
+	for i := range answerSteps {
+		s := a.step(i)
+		answered += int(s.answered + s.refused)
+	}
+	for i := answerSteps; i < signalSteps; i++ {
+		s := a.step(i)
+		asked += int(s.asked)
+		answered += int(s.answered + s.refused)
+		if asked >= least {
+			missing := max(0, asked-answered)
+			return missing, missing*100 >= badShare*asked
+		}
+	}
+	return 0, false
+}
+
+// readSignals takes up what the packet loops have counted.
+func (d *director) readSignals() (ok bool) {
+	k := &d.clientele
+	clear(k.sums)
+	return d.shards.do(func(s *shard) {
+		k.buffer = s.forwarder.Signals(k.buffer[:0])
+		for i := range k.buffer {
+			if i == len(k.sums) {
+				k.sums = append(k.sums, nat.ServerSignals{})
+			}
+			k.sums[i].Add(&k.buffer[i])
+		}
+	})
+}
+
+// judgeClients is a step.
+func (d *director) judgeClients(now time.Time) {
+	k := &d.clientele
+	services := d.rules.Services()
+	if len(services) == 0 && len(k.accounts) == 0 || !d.readSignals() {
+		return
+	}
+	for i := range services {
+		s := &services[i]
+		for j := range s.Servers {
+			if v := &s.Servers[j]; v.Replies && int(v.Slot) < len(k.sums) {
+				a := k.accounts[v.Serial]
+				if a == nil {
+					a = &account{}
+					k.accounts[v.Serial] = a
+				}
+				a.met = true
+				a.add(&k.sums[v.Slot])
+			}
+		}
+	}
+	for i := range services {
+		for j := range services[i].Servers {
+			d.judge(&services[i], &services[i].Servers[j], now)
+		}
+	}
+	for serial, a := range k.accounts {
+		if !a.met {
+			delete(k.accounts, serial)
+		}
+		a.met = false
+	}
+	d.hearInquiries(now)
+	d.watchWaysBack(now)
+	if d.followWaysBack(services) {
+		d.publish()
+	}
+	d.retry(now)
+}
+
+// judge suspects a server if there is reason to.
+func (d *director) judge(s *nat.ServiceInfo, v *nat.ServerInfo, now time.Time) {
+	a := d.clientele.accounts[v.Serial]
+	if a == nil || a.busy {
+		return
+	}
+	q := inquiry{service: s.ServiceKey, server: netip.AddrPortFrom(v.Addr, v.Port), serial: v.Serial}
+	if n, yes := a.refusing(); yes && s.Passive {
+		q.kind, q.n, q.suspected = health.Refused, n, true
+	} else if n, yes := a.silent(leastSignals); yes && s.Passive && d.answersMissed(s, v) {
+		q.kind, q.n, q.suspected = health.Silent, n, true
+	} else if n, yes := a.silent(1); yes && !v.FullNAT && now.Sub(a.inquired) > 2*time.Second {
+		q.kind, q.n = health.Silent, n // not enough to act on, but to look whether its way back is wrong
+	} else {
+		return
+	}
+	d.inquire(q, a, now)
+}
+
+// answersMissed reports whether silence of a server tells anything: of UDP, if another one
+// has answered.
+func (d *director) answersMissed(s *nat.ServiceInfo, v *nat.ServerInfo) bool {
+	if s.Proto != nat.ProtoUDP {
+		return true
+	}
+	for _, other := range s.Servers {
+		if a := d.clientele.accounts[other.Serial]; a != nil && other.Serial != v.Serial {
+			for i := range a.ring {
+				if a.ring[i].answered > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// A shunning is a server that is out for what clients' packets said.
+type shunning struct {
+	pause time.Duration // the last one
+	until time.Time     // when it is tried again
+	back  time.Time     // when it came back last, or zero
+	// trying: an inquiry is under way that says whether it is back.
+	trying bool
+}
+
+// shun takes a server out, and has its checks know.
+func (d *director) shun(q *inquiry, now time.Time) {
+	s := d.roster.services[q.service]
+	if s == nil {
+		return
+	}
+	_, m := s.find(q.server.Addr(), q.server.Port())
+	if m == nil || m.shunned {
+		return
+	}
+	key := controlKey(q.service)
+	what := fmt.Sprintf("%d clients got no answer", q.n)
+	if q.kind == health.Refused {
+		what = fmt.Sprintf("%d clients were refused", q.n)
+	}
+	if m.checked {
+		d.monitor.Signal(health.Signal{Server: q.server, Proto: s.proto, Kind: q.kind, N: q.n, Detail: what})
+	}
+	if !s.others(m) {
+		d.warn("last "+q.server.String(), fmt.Sprintf("server %s of %s stays, being the last", q.server, key), what)
+		return
+	}
+	switch {
+	case m.pause == 0 || now.Sub(m.back) > forgiveAfter*m.pause:
+		m.pause = firstPause
+	default:
+		m.pause = min(2*m.pause, maxPause)
+	}
+	m.shunned, m.until = true, now.Add(m.pause)
+	m.rose = time.Time{}
+	text := fmt.Sprintf("server %s of %s is out: %s; tried again in %v", q.server, key, what, m.pause)
+	d.log.Warn("server out", "server", q.server, "service", key.String(), "why", what, "pause", m.pause)
+	d.event(control.Event{Kind: control.EventServerDown, Service: key, Server: q.server, By: byClients, Text: text})
+	d.heard()
+}
+
+// others reports whether a service has another server than m that takes connections.
+func (s *rosterService) others(m *member) bool {
+	for _, o := range s.members {
+		if w, _ := o.weight(); o != m && w > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// retry looks after servers that are out.
+func (d *director) retry(now time.Time) {
+	for _, s := range d.roster.services {
+		for _, m := range s.members {
+			if !m.shunned {
+				continue
+			}
+			server := netip.AddrPortFrom(m.spec.Addr, m.spec.Port)
+			switch {
+			case !s.others(m):
+				d.readmit(s, m, "no other server is left", now)
+			case now.Before(m.until) || m.trying:
+			case s.key.Proto == nat.ProtoTCP:
+				m.trying = true
+				d.inquire(inquiry{service: s.key, server: server, trial: true, kind: health.Silent}, nil, now)
+			default:
+				d.readmit(s, m, "it is tried again", now)
+			}
+		}
+	}
+}
+
+// readmit has a server that was out take connections again.
+func (d *director) readmit(s *rosterService, m *member, why string, now time.Time) {
+	m.shunned, m.trying, m.back = false, false, now
+	if s.checking.SlowStart > 0 && config.Ramps(s.scheduler) {
+		m.rose = now
+	}
+	for serial, a := range d.clientele.accounts {
+		if d.serialOf(s.key, m) == serial {
+			a.forget()
+		}
+	}
+	key, server := controlKey(s.key), netip.AddrPortFrom(m.spec.Addr, m.spec.Port)
+	d.log.Info("server back", "server", server, "service", key.String(), "why", why)
+	d.event(control.Event{Kind: control.EventServerUp, Service: key, Server: server, By: byClients, Text: fmt.Sprintf("server %s of %s is back: %s", server, key, why)})
+	d.heard()
+}
+
+// serialOf is the serial of a member in the rules, 0 if it is not there.
+func (d *director) serialOf(k nat.ServiceKey, m *member) uint64 {
+	for _, s := range d.rules.Services() {
+		for _, v := range s.Servers {
+			if s.ServiceKey == k && v.Addr == m.spec.Addr && v.Port == m.spec.Port {
+				return v.Serial
+			}
+		}
+	}
+	return 0
+}
+
+// shunProblems tells of servers that are out.
+func (d *director) shunProblems() (list []string) {
+	for _, s := range d.roster.services {
+		for _, m := range s.members {
+			if m.shunned {
+				list = append(list, fmt.Sprintf("server %s of %s is out, since clients got no answer from it", netip.AddrPortFrom(m.spec.Addr, m.spec.Port), controlKey(s.key)))
+			}
+		}
+	}
+	return list
+}
+
+func onOff(on bool) string {
+	if on {
+		return control.PassiveOn
+	}
+	return control.PassiveOff
+}
