@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,9 +17,9 @@ import (
 	"github.com/vsnat/vsnat/test/lab"
 )
 
-// moreClients are further addresses of the client, so that a connection need not
-// wait for a port that was used a moment ago.
-const moreClients = 16
+// manyClients are as many addresses of the client, so that a connection need not wait for
+// a port that was used a moment ago.
+const manyClients = 16
 
 // A bed is the cluster that the peers take turns in. The director's host has the
 // virtual address, as all but vsnat need it.
@@ -49,7 +49,7 @@ func newBed(dir string) (*bed, error) {
 // prepare gives the client its addresses and ports, and starts what answers in the
 // servers.
 func (b *bed) prepare() error {
-	for _, a := range b.clients()[1:] {
+	for _, a := range slices.Concat(b.clients(false), b.clients(true)) {
 		if err := b.cluster.Client.AddAddr("eth0", netip.PrefixFrom(a, 24)); err != nil {
 			return err
 		}
@@ -101,11 +101,16 @@ func (b *bed) close() {
 	b.cluster.Close()
 }
 
-// clients are the client's addresses, its own first.
-func (b *bed) clients() []netip.Addr {
-	list := []netip.Addr{b.cluster.Client.Addr}
-	for i := range moreClients {
-		list = append(list, netip.AddrFrom4([4]byte{192, 168, 88, byte(100 + i)}))
+// clients are addresses of the client: those for a peer, and those for none. Servers
+// remember the ends of connections by address and port, and their clock by who asked
+// whom: the next connection from there to another address would not be believed.
+func (b *bed) clients(direct bool) (list []netip.Addr) {
+	first := 100
+	if direct {
+		first += manyClients
+	}
+	for i := range manyClients {
+		list = append(list, netip.AddrFrom4([4]byte{192, 168, 88, byte(first + i)}))
 	}
 	return list
 }
@@ -114,41 +119,58 @@ func (b *bed) clients() []netip.Addr {
 // is no peer.
 type service struct {
 	addresses []netip.Addr
-	director  int // process that does the work, 0: the kernel
+	director  int                                // process that does the work, 0: the kernel
+	direct    bool                               // there is no peer
+	count     func(context.Context) (int, error) // connections that are held; nil if nobody does
+	peak      float64                            // requests a second that were measured, in thousands
 }
 
 // carry puts one load on a service and returns what came of it.
-func (b *bed) carry(ctx context.Context, s service, l *load, seconds float64) (sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second))+30*time.Second)
+func (b *bed) carry(ctx context.Context, s *service, l *load, seconds float64) (sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second))+60*time.Second)
 	defer cancel()
 	var args []string
 	if l.share > 0 {
-		peak, err := b.generate(ctx, s, requests, seconds, nil)
-		if err != nil {
+		if s.peak == 0 {
+			peak, err := b.generate(ctx, *s, requests, seconds, nil)
+			if err != nil {
+				return sample{}, err
+			}
+			s.peak = peak.Figures["rate"]
+		}
+		args = []string{"--rate", fmt.Sprintf("%.0f", l.share*1000*s.peak)}
+	}
+	if l.flows > 1 {
+		if _, err := b.fill(ctx, *s, l); err != nil {
 			return sample{}, err
 		}
-		args = []string{"--rate", fmt.Sprintf("%.0f", l.share*1000*peak.Figures["rate"])}
 	}
 	before, received := spent(s.director), b.received()
 	var result outcome
 	var err error
 	if l.tool != nil {
-		result, err = l.tool(ctx, b, s, seconds)
+		result, err = l.tool(ctx, b, *s, seconds)
 	} else {
-		result, err = b.generate(ctx, s, l, seconds, args)
+		result, err = b.generate(ctx, *s, l, seconds, args)
 	}
 	if err != nil {
 		return sample{}, err
 	}
-	after := spent(s.director)
-	if l.datagrams { // sent is not yet arrived
+	took := before.until(spent(s.director))
+	if result.cost != (cost{}) {
+		took = result.cost
+	}
+	if l == requests {
+		s.peak = result.Figures["rate"]
+	}
+	if l.kind == "datagrams" { // sent is not yet arrived
 		result.Operations = float64(b.received() - received)
 		result.Figures = map[string]float64{"rate": result.Operations / result.Seconds / 1000}
 	}
-	out := sample{figures: result.Figures}
-	if result.Operations > 0 {
-		out.machine = (after.machine - before.machine).Seconds() * 1e6 / result.Operations
-		out.director = (after.process - before.process).Seconds() * 1e6 / result.Operations
+	out := sample{figures: result.Figures, failed: result.Failed}
+	if result.Operations > 0 && l.operation != "" {
+		out.machine = took.machine.Seconds() * 1e6 / result.Operations
+		out.director = took.process.Seconds() * 1e6 / result.Operations
 	}
 	return out, nil
 }
@@ -156,14 +178,7 @@ func (b *bed) carry(ctx context.Context, s service, l *load, seconds float64) (s
 // generate runs a load generator of ours in the client.
 func (b *bed) generate(ctx context.Context, s service, l *load, seconds float64, more []string) (outcome, error) {
 	args := []string{"client", l.kind, "--seconds", strconv.FormatFloat(seconds, 'g', -1, 64)}
-	for _, a := range s.addresses {
-		args = append(args, "--to", netip.AddrPortFrom(a, l.port).String())
-	}
-	if l.fresh {
-		for _, a := range b.clients() {
-			args = append(args, "--from", a.String())
-		}
-	}
+	args = append(args, b.ends(s, l.port, l.fresh)...)
 	args = append(append(args, l.args...), more...)
 	if l.prepare != nil {
 		undo, err := l.prepare(b)
@@ -186,6 +201,21 @@ func (b *bed) generate(ctx context.Context, s service, l *load, seconds float64,
 	return o, nil
 }
 
+// ends are the arguments of a generator that say where from and where to.
+func (b *bed) ends(s service, port uint16, fresh bool) (args []string) {
+	for _, a := range s.addresses {
+		args = append(args, "--to", netip.AddrPortFrom(a, port).String())
+	}
+	from := b.clients(s.direct)
+	if !fresh {
+		from = from[:1]
+	}
+	for _, a := range from {
+		args = append(args, "--from", a.String())
+	}
+	return args
+}
+
 // received counts the packets that reached the servers.
 func (b *bed) received() (packets int64) {
 	for _, s := range b.cluster.Servers {
@@ -204,31 +234,4 @@ func (b *bed) received() (packets int64) {
 		})
 	}
 	return packets
-}
-
-// cost is processor time.
-type cost struct{ machine, process time.Duration }
-
-const jiffy = time.Second / 100 // USER_HZ
-
-// spent reads what the machine was busy for since it started, and a process.
-func spent(pid int) (c cost) {
-	if text, err := os.ReadFile("/proc/stat"); err == nil {
-		first, _, _ := strings.Cut(string(text), "\n")
-		for i, f := range strings.Fields(first) {
-			n, _ := strconv.ParseInt(f, 10, 64)
-			if i > 0 && i < 9 && i != 4 && i != 5 { // neither idle nor waiting for a disk
-				c.machine += time.Duration(n) * jiffy
-			}
-		}
-	}
-	if text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat")); err == nil && pid > 0 {
-		_, rest, _ := strings.Cut(string(text), ") ")
-		if f := strings.Fields(rest); len(f) > 13 {
-			user, _ := strconv.ParseInt(f[11], 10, 64)
-			system, _ := strconv.ParseInt(f[12], 10, 64)
-			c.process = time.Duration(user+system) * jiffy
-		}
-	}
-	return c
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
@@ -24,6 +25,8 @@ type clientOptions struct {
 	close   bool    // a connection for each request
 	rate    float64 // requests a second in all; 0: as fast as they go
 	flows   int
+	stride  int  // from a flow to the next
+	once    bool // a frame of each flow, however long it takes
 }
 
 func (o *clientOptions) length() time.Duration {
@@ -33,10 +36,10 @@ func (o *clientOptions) length() time.Duration {
 func newClientCommand() *cobra.Command {
 	var o clientOptions
 	kinds := map[string]func(*clientOptions) (outcome, error){
-		"up": streamUp, "down": streamDown, "http": requestPages, "datagrams": sendDatagrams,
+		"up": streamUp, "down": streamDown, "http": requestPages, "datagrams": sendDatagrams, "hold": hold,
 	}
 	cmd := &cobra.Command{
-		Use:    "client up|down|http|datagrams",
+		Use:    "client up|down|http|datagrams|hold",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,7 +51,11 @@ func newClientCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(result)
+			if err := json.NewEncoder(cmd.OutOrStdout()).Encode(result); err != nil || args[0] != "hold" {
+				return err
+			}
+			_, err = io.Copy(io.Discard, cmd.InOrStdin()) // until nobody needs them
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -59,6 +66,8 @@ func newClientCommand() *cobra.Command {
 	f.BoolVar(&o.close, "close", false, "a connection for each request")
 	f.Float64Var(&o.rate, "rate", 0, "requests a second")
 	f.IntVar(&o.flows, "flows", 1, "source ports")
+	f.IntVar(&o.stride, "stride", 1, "from a flow to the next")
+	f.BoolVar(&o.once, "once", false, "a frame of each flow")
 	return cmd
 }
 

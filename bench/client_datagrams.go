@@ -17,6 +17,7 @@ import (
 const (
 	frameSize = 60 // the smallest of Ethernet, without its checksum
 	batchSize = 64
+	freshRate = 120_000 // flows a second
 )
 
 // sendDatagrams sends the smallest frames as fast as they go, past the stack of the
@@ -44,7 +45,7 @@ func sendDatagrams(o *clientOptions) (outcome, error) {
 	}
 	began := time.Now()
 	sent := 0
-	for time.Since(began) < o.length() {
+	for o.once && sent < o.flows || !o.once && time.Since(began) < o.length() {
 		g.next()
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&g.messages)), batchSize, 0, 0, 0)
 		if errno != 0 && errno != unix.ENOBUFS && errno != unix.EINTR {
@@ -52,6 +53,9 @@ func sendDatagrams(o *clientOptions) (outcome, error) {
 		}
 		if errno == 0 {
 			sent += int(n)
+		}
+		if o.once { // no faster than connections can be made of them
+			time.Sleep(time.Until(began.Add(time.Duration(sent) * time.Second / freshRate)))
 		}
 	}
 	return outcome{Seconds: time.Since(began).Seconds(), Operations: float64(sent)}, nil
@@ -63,17 +67,20 @@ type datagrams struct {
 	vectors  [batchSize]unix.Iovec
 	frames   [batchSize][frameSize]byte
 	flows    int
+	stride   int
 	at       int
 }
 
 func newDatagrams(o *clientOptions, link *net.Interface) (*datagrams, error) {
-	g := &datagrams{flows: o.flows}
+	g := &datagrams{flows: o.flows, stride: o.stride}
 	from, err := ownAddress(link)
 	if err != nil {
 		return nil, err
 	}
-	for i := range g.frames {
-		to, err := netip.ParseAddrPort(o.to[i%len(o.to)])
+	var ends []netip.AddrPort
+	var macs []net.HardwareAddr
+	for _, text := range o.to {
+		to, err := netip.ParseAddrPort(text)
 		if err != nil {
 			return nil, err
 		}
@@ -81,6 +88,10 @@ func newDatagrams(o *clientOptions, link *net.Interface) (*datagrams, error) {
 		if err != nil {
 			return nil, err
 		}
+		ends, macs = append(ends, to), append(macs, mac)
+	}
+	for i := range g.frames {
+		to, mac := ends[i%len(ends)], macs[i%len(ends)]
 		b := g.frames[i][:]
 		copy(b, mac)
 		copy(b[6:], link.HardwareAddr)
@@ -101,16 +112,15 @@ func newDatagrams(o *clientOptions, link *net.Interface) (*datagrams, error) {
 }
 
 // next gives each frame of the batch its flow. The UDP checksum stays 0: there is none.
+// Flows are counted from how many there are, so that those of two loads are different.
 func (g *datagrams) next() {
 	const portsOfAddress = 60000
 	for i := range g.frames {
 		b := g.frames[i][14:34]
-		flow := g.at
-		if g.at++; g.at == g.flows {
-			g.at = 0
-		}
+		flow := g.flows + g.at
+		g.at = (g.at + g.stride) % g.flows
 		if g.flows > portsOfAddress { // addresses that are nobody's there
-			binary.BigEndian.PutUint16(b[14:], uint16(88<<8|120+flow/portsOfAddress))
+			binary.BigEndian.PutUint16(b[14:], uint16(88<<8|140+flow/portsOfAddress))
 		}
 		binary.BigEndian.PutUint16(g.frames[i][34:], uint16(2000+flow%portsOfAddress))
 		b[10], b[11] = 0, 0

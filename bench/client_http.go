@@ -9,10 +9,10 @@ import (
 	"io"
 	"net"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,40 +20,70 @@ import (
 // with a connection for each request. With a rate, requests are due at times that
 // do not depend on the answers, and what a late one waited counts.
 func requestPages(o *clientOptions) (outcome, error) {
-	var (
-		group    sync.WaitGroup
-		mu       sync.Mutex
-		times    []time.Duration
-		received int64
-		failed   error
-	)
+	askers := make([]*asker, o.atOnce)
+	for i := range askers {
+		askers[i] = &asker{o: o, number: i, buffer: make([]byte, 256<<10)}
+	}
+	if !o.close { // their connections are there when it begins
+		if err := together(askers, (*asker).ask); err != nil {
+			return outcome{}, err
+		}
+	}
 	began := time.Now()
-	for i := range o.atOnce {
-		group.Go(func() {
-			a := asker{o: o, number: i, began: began}
-			err := a.run()
-			mu.Lock()
-			defer mu.Unlock()
-			times = append(times, a.times...)
-			received += a.received
-			if err != nil && failed == nil {
-				failed = err
-			}
-		})
-	}
-	group.Wait()
-	if failed != nil {
-		return outcome{}, failed
-	}
+	err := together(askers, func(a *asker) error {
+		a.received = 0
+		return a.run(began)
+	})
 	took := time.Since(began)
+	var times []time.Duration
+	var received int64
+	var failed int
+	for _, a := range askers {
+		times = append(times, a.times...)
+		received += a.received
+		failed += a.failed
+		if a.conn != nil {
+			a.conn.Close()
+		}
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	if len(times) == 0 {
+		return outcome{}, fmt.Errorf("no request of %d was answered", failed)
+	}
 	slices.Sort(times)
 	return outcome{
-		Seconds: took.Seconds(), Operations: float64(len(times)),
+		Seconds: took.Seconds(), Operations: float64(len(times)), Failed: failed,
 		Figures: map[string]float64{
 			"rate": float64(len(times)) / took.Seconds() / 1000, "gbyte": float64(received) / 1e9 / took.Seconds(),
 			"p50": quantile(times, 0.5), "p99": quantile(times, 0.99), "p999": quantile(times, 0.999),
 		},
 	}, nil
+}
+
+// hold opens connections, asks once over each and leaves them open.
+func hold(o *clientOptions) (outcome, error) {
+	askers := make([]*asker, o.atOnce)
+	for i := range askers {
+		askers[i] = &asker{o: o, number: i, buffer: make([]byte, 1<<10)}
+	}
+	const atOnce = 64 // a server's backlog is no more than some
+	for some := range slices.Chunk(askers, atOnce) {
+		if err := together(some, (*asker).ask); err != nil {
+			return outcome{}, err
+		}
+	}
+	return outcome{Operations: float64(len(askers))}, nil
+}
+
+// together has askers do something at once, and returns the first error.
+func together(askers []*asker, do func(*asker) error) error {
+	var group errgroup.Group
+	for _, a := range askers {
+		group.Go(func() error { return do(a) })
+	}
+	return group.Wait()
 }
 
 // quantile of sorted times, in microseconds.
@@ -68,26 +98,21 @@ func quantile(sorted []time.Duration, q float64) float64 {
 type asker struct {
 	o        *clientOptions
 	number   int
-	began    time.Time
 	conn     net.Conn
 	dialed   int
-	buffer   [256 << 10]byte
+	buffer   []byte
 	times    []time.Duration
 	received int64
+	failed   int // connections that did not come about
 }
 
-func (a *asker) run() error {
-	defer func() {
-		if a.conn != nil {
-			a.conn.Close()
-		}
-	}()
+func (a *asker) run(began time.Time) error {
 	var every time.Duration
 	if a.o.rate > 0 {
 		every = time.Duration(float64(a.o.atOnce) / a.o.rate * float64(time.Second))
 	}
-	due := a.began.Add(every * time.Duration(a.number) / time.Duration(a.o.atOnce))
-	for end := a.began.Add(a.o.length()); ; {
+	due := began.Add(every * time.Duration(a.number) / time.Duration(a.o.atOnce))
+	for end := began.Add(a.o.length()); ; {
 		start := time.Now()
 		if every > 0 {
 			time.Sleep(due.Sub(start))
@@ -96,12 +121,20 @@ func (a *asker) run() error {
 		if start.After(end) {
 			return nil
 		}
-		if err := a.ask(); err != nil {
+		err := a.ask()
+		if errors.Is(err, errDial) {
+			a.failed++
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		a.times = append(a.times, time.Since(start))
 	}
 }
+
+// errDial is a connection that did not come about.
+var errDial = errors.New("no connection")
 
 var (
 	askAgain = []byte("GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
@@ -117,7 +150,7 @@ func (a *asker) ask() error {
 	if a.conn == nil {
 		conn, err := a.o.dial(a.number + a.dialed*a.o.atOnce)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errDial, err)
 		}
 		a.conn = conn
 		a.dialed++
@@ -125,7 +158,7 @@ func (a *asker) ask() error {
 	if _, err := a.conn.Write(request); err != nil {
 		return err
 	}
-	n, err := io.ReadAtLeast(a.conn, a.buffer[:], 1)
+	n, err := io.ReadAtLeast(a.conn, a.buffer, 1)
 	if err != nil {
 		return err
 	}
@@ -166,7 +199,7 @@ func (a *asker) ask() error {
 	if a.o.close {
 		// The server ends first. Who does is left with the port for a minute, and the
 		// client has none to spare.
-		if _, err := a.conn.Read(a.buffer[:]); err != io.EOF {
+		if _, err := a.conn.Read(a.buffer); err != io.EOF {
 			return fmt.Errorf("after the end of the page: %w", err)
 		}
 		a.conn.Close()

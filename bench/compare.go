@@ -18,10 +18,11 @@ import (
 
 // compareOptions are the flags of compare.
 type compareOptions struct {
-	rounds       int
-	seconds      float64
-	peers, loads []string
-	output, svg  string
+	rounds            int
+	seconds           float64
+	peers, loads      []string
+	output, svg, page string
+	from              []string // files to read instead of measuring
 }
 
 func (o *compareOptions) check() error {
@@ -30,8 +31,8 @@ func (o *compareOptions) check() error {
 		return fmt.Errorf("--rounds %d is not in 1 to 100", o.rounds)
 	case o.seconds < 0.1 || o.seconds > 60:
 		return fmt.Errorf("--seconds %g is not in 0.1 to 60", o.seconds)
-	case o.output != "text" && o.output != "json":
-		return fmt.Errorf("--output %q is neither text nor json", o.output)
+	case o.output != "text" && o.output != "json" && o.output != "markdown":
+		return fmt.Errorf("--output %q is neither text, json nor markdown", o.output)
 	}
 	for what, names := range map[string][2][]string{"peer": {o.peers, peerNames()}, "load": {o.loads, loadNames()}} {
 		for _, name := range names[0] {
@@ -43,24 +44,59 @@ func (o *compareOptions) check() error {
 	return nil
 }
 
-// compare lets each peer carry each load in each round and reports. Progress goes
-// to errs.
+// compare lets each peer carry each load in each round, or reads what came of that, and
+// reports. Progress goes to errs.
 func compare(ctx context.Context, o compareOptions, out, errs io.Writer) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	var r result
+	var err error
+	if o.from != nil {
+		r, err = readResults(o.from)
+	} else {
+		r, err = takeTurns(ctx, o, errs)
+	}
+	if err != nil {
+		return err
+	}
+	if o.svg != "" {
+		if err := os.WriteFile(o.svg, []byte(r.picture()), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.page != "" {
+		if err := r.writePart(o.page); err != nil {
+			return err
+		}
+	}
+	switch o.output {
+	case "json":
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	case "markdown":
+		r.markdown(out)
+	default:
+		r.print(out)
+	}
+	return nil
+}
+
+// takeTurns measures.
+func takeTurns(ctx context.Context, o compareOptions, errs io.Writer) (result, error) {
 	peers, missing := choosePeers(o.peers)
 	for _, m := range missing {
 		fmt.Fprintln(errs, m)
 	}
 	if len(peers) == 0 {
-		return errors.New("nobody is left to compare")
+		return result{}, errors.New("nobody is left to compare")
 	}
 	loads := chooseLoads(o.loads)
 
 	b, err := newBed(lab.RunDir())
 	if err != nil {
-		return err
+		return result{}, err
 	}
 	defer b.close()
 	r := newReport(peers, loads, o)
@@ -69,37 +105,26 @@ func compare(ctx context.Context, o compareOptions, out, errs io.Writer) error {
 		for i := range peers {
 			p := peers[(round+i)%len(peers)]
 			fmt.Fprintf(errs, "%6.0f s  round %d of %d  %s\n", time.Since(began).Seconds(), round+1, o.rounds, p.name)
-			if err := b.measure(ctx, p, loads, o.seconds, r.note); err != nil {
-				return fmt.Errorf("%s: %w", p.name, err)
+			if err := b.measure(ctx, p, loads, round, o.seconds, r.note); err != nil {
+				return result{}, fmt.Errorf("%s: %w", p.name, err)
 			}
 		}
 	}
-	if o.svg != "" {
-		if err := os.WriteFile(o.svg, []byte(r.picture()), 0o644); err != nil {
-			return err
-		}
-	}
-	if o.output == "json" {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(r.result())
-	}
-	r.print(out)
-	return nil
+	return r.result(), nil
 }
 
-// measure has one peer carry the loads.
-func (b *bed) measure(ctx context.Context, p *peer, loads []*load, seconds float64, note func(*peer, *load, sample)) error {
+// measure has one peer carry the loads of a round.
+func (b *bed) measure(ctx context.Context, p *peer, loads []*load, round int, seconds float64, note func(*peer, *load, sample)) error {
 	service, stop, err := p.start(ctx, b)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	for _, l := range loads {
-		if !p.carries(l) {
+		if p.refuses(l) != "" || l.rounds > 0 && round >= l.rounds {
 			continue
 		}
-		s, err := b.carry(ctx, service, l, seconds)
+		s, err := b.carry(ctx, &service, l, seconds)
 		if err != nil {
 			return fmt.Errorf("%s: %w", l.name, err)
 		}

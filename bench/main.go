@@ -27,24 +27,40 @@ beside them: a ratio within it says nothing.
 
 The loads are made here, by this very program in the namespaces of the client and
 of the servers (loads.go has the list), so that no other program is needed. If iperf3
-or wrk is installed it measures the same as well, as a check on ours: rows of that
+or wrk is installed it measures the same once, as a check on ours: rows of that
 name. A peer whose program is missing is named with how to install it, and left out.
 
 Beside the load's own figure each run notes what the whole machine spent for one
 operation (all processors, /proc/stat), since the work of a kernel's NAT is nobody's
-process.
+process. Memory is what the peer's process and the kernel hold more than before. With
+TCP connections the kernel's part is that of the whole machine, ends included: the row of
+forward is what these take alone.
+
+The loads named flows fill the peer's table first. A peer that can't hold as many
+connections does not carry them: proxies, which hold TCP alone, with two sockets for
+each, and the kernel's NAT beyond nf_conntrack_max, which is the whole machine's and
+not ours to change.
+
+A peer must not pay for what the one before has left. Servers remember the ends of
+connections for a minute, so forward, which speaks to them by other addresses than all
+others, has addresses of the client for itself; the kernel's NAT has its connections
+taken away at the end of its turn.
 
 # Files
 
 	main.go       commands
 	compare.go    rounds
 	bed.go        the cluster, and what runs in its nodes
+	usage.go      processor time and memory
 	peers.go      who is compared
 	loads.go      what they carry
+	held.go       connections that are held
 	client_*.go   load generators, in the client
 	server.go     what answers, in the servers
-	report.go     medians, ratios, the table
+	report.go     medians and ratios
+	page.go       tables, for a terminal and for README
 	picture.go    the same as SVG
+	compare.*     what was measured last, as README shows it
 */
 package main
 
@@ -123,8 +139,9 @@ func newCompareCommand() *cobra.Command {
 		Use:   "compare",
 		Short: "Let each peer carry each load, in turns, and print medians and ratios",
 		Example: `  go run ./bench compare
-  go run ./bench compare --rounds 3 --seconds 1 --peers vsnat,kernel --loads bulk-up,requests
-  go run ./bench compare -o json --svg bench/compare.svg`,
+  go run ./bench compare --rounds 3 --peers vsnat,kernel --loads bulk-up,requests
+  go run ./bench compare -o json --svg bench/compare.svg --page README.md > bench/compare.json
+  go run ./bench compare --from bench/compare.json -o markdown`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return compare(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -132,10 +149,12 @@ func newCompareCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.IntVar(&o.rounds, "rounds", 5, "how often each peer carries each load, 1 to 100")
-	f.Float64Var(&o.seconds, "seconds", 2, "how long a load lasts, 0.1 to 60")
+	f.Float64Var(&o.seconds, "seconds", 1, "how long a load lasts, 0.1 to 60")
 	f.StringSliceVar(&o.peers, "peers", nil, "who is compared (default: all that are installed): "+strings.Join(peerNames(), ","))
 	f.StringSliceVar(&o.loads, "loads", nil, "what they carry (default: all): "+strings.Join(loadNames(), ","))
-	f.StringVarP(&o.output, "output", "o", "text", "text or json")
+	f.StringVarP(&o.output, "output", "o", "text", "text, json or markdown")
 	f.StringVar(&o.svg, "svg", "", "write a picture of the ratios to this file")
+	f.StringVar(&o.page, "page", "", "write the markdown between <!-- bench --> and <!-- /bench --> of this file")
+	f.StringSliceVar(&o.from, "from", nil, "measure nothing, but read what -o json wrote; several files are of different loads")
 	return cmd
 }

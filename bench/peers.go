@@ -5,28 +5,34 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
 // A peer is one way to serve the virtual address.
 type peer struct {
 	name    string
-	program string // that it needs, "" for none
-	install string // how to get that
-	streams bool   // it carries TCP alone
+	program string     // that it needs, "" for none
+	install string     // how to get that
+	streams bool       // it carries TCP alone
+	holds   func() int // connections at most; nil: it knows of none
 	start   func(context.Context, *bed) (service, func() error, error)
 }
 
@@ -36,9 +42,9 @@ const kernelPeer = "kernel"
 var proxies = []string{"haproxy", "nginx"}
 
 var peers = []*peer{
-	{name: "vsnat", start: startVsnat("packet")},
-	{name: "vsnat-tun", start: startVsnat("tun")},
-	{name: kernelPeer, program: "nft", install: "apt-get install nftables", start: startKernel},
+	{name: "vsnat", start: startVsnat("packet"), holds: func() int { return maxConns }},
+	{name: "vsnat-tun", start: startVsnat("tun"), holds: func() int { return maxConns }},
+	{name: kernelPeer, program: "nft", install: "apt-get install nftables", start: startKernel, holds: conntrackMax},
 	{name: "haproxy", program: "haproxy", install: "apt-get install haproxy", streams: true, start: startHAProxy},
 	{name: "nginx", program: "nginx", install: "apt-get install nginx libnginx-mod-stream", streams: true, start: startNginx},
 	{name: "forward", start: startForward},
@@ -77,7 +83,37 @@ func lookPath(program string) (string, error) {
 	return exec.LookPath(filepath.Join("/usr/sbin", program))
 }
 
-func (p *peer) carries(l *load) bool { return !p.streams || !l.datagrams }
+// refuses returns why a peer does not carry a load, or "".
+func (p *peer) refuses(l *load) string {
+	switch {
+	case p.streams && l.datagrams:
+		return "TCP alone"
+	case l.held > 0 && p.holds == nil:
+		return "it knows of no connections"
+	case l.held > 0 && p.holds() == 0:
+		return "how many it may hold is not to be seen by ordinary users"
+	case l.held > 0 && p.holds() < l.held+spare:
+		return fmt.Sprintf("it holds at most %d", p.holds())
+	}
+	return ""
+}
+
+const (
+	// maxConns leaves room for a million beside what other loads left behind, spare.
+	maxConns = 1 << 21
+	spare    = 50_000
+)
+
+// conntrackMax is how many connections the kernel's NAT may hold, which is set for the
+// machine as a whole.
+func conntrackMax() int {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return n
+}
 
 // behind are the servers of a port.
 func (b *bed) behind(port int) (list []netip.Addr) {
@@ -98,7 +134,7 @@ func (b *bed) virtual() service {
 func startVsnat(io string) func(context.Context, *bed) (service, func() error, error) {
 	return func(ctx context.Context, b *bed) (service, func() error, error) {
 		var text strings.Builder
-		fmt.Fprintf(&text, "io: %s\nservices:\n", io)
+		fmt.Fprintf(&text, "io: %s\nmax-conns: %d\nservices:\n", io, maxConns)
 		for _, port := range ports() {
 			protocol := "tcp"
 			if port == datagramPort {
@@ -115,6 +151,11 @@ func startVsnat(io string) func(context.Context, *bed) (service, func() error, e
 		}
 		s := b.virtual()
 		s.director = d.PID()
+		client := control.NewClient(b.cluster.Socket())
+		s.count = func(ctx context.Context) (int, error) {
+			stats, err := client.Stats(ctx)
+			return stats.Conns.Len, err
+		}
 		return s, sync.OnceValue(d.Stop), nil
 	}
 }
@@ -122,7 +163,7 @@ func startVsnat(io string) func(context.Context, *bed) (service, func() error, e
 // startForward makes the director's kernel a router.
 func startForward(_ context.Context, b *bed) (service, func() error, error) {
 	stop, err := b.forwarding()
-	return service{addresses: b.behind(requestPort)}, stop, err
+	return service{addresses: b.behind(requestPort), direct: true}, stop, err
 }
 
 func (b *bed) forwarding() (stop func() error, err error) {
@@ -152,14 +193,39 @@ func startKernel(ctx context.Context, b *bed) (service, func() error, error) {
 	if err := b.director(ctx, rules, "nft", "-f", "-"); err != nil {
 		return service{}, nil, err
 	}
+	// Of its own accord it forgets a flow that nobody answers sooner than it was held.
+	// Ordinary users can't tell it, nor ask it.
+	err := b.cluster.Director.SetSysctl("net.netfilter.nf_conntrack_udp_timeout", "120")
+	hidden := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !hidden {
+		return service{}, nil, err
+	}
 	unforward, err := b.forwarding()
 	stop := sync.OnceValue(func() error {
 		if err := unforward(); err != nil {
 			return err
 		}
+		// Or its next turn begins with what this one has left.
+		if err := b.cluster.Director.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
+			return fmt.Errorf("flush conntrack: %w", err)
+		}
 		return b.director(context.Background(), "", "nft", "delete", "table", "ip", "bench")
 	})
-	return b.virtual(), stop, err
+	s := b.virtual()
+	if hidden {
+		return s, stop, err
+	}
+	s.count = func(context.Context) (n int, err error) {
+		return n, b.cluster.Director.Do(func() error {
+			text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+			if err != nil {
+				return err
+			}
+			n, err = strconv.Atoi(strings.TrimSpace(string(text)))
+			return err
+		})
+	}
+	return s, stop, err
 }
 
 // director runs a program in the director to its end.

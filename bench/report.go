@@ -5,13 +5,11 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +18,7 @@ import (
 type sample struct {
 	figures           map[string]float64
 	machine, director float64 // processor time of an operation, in microseconds
+	failed            int     // connections that did not come about
 }
 
 // A report collects samples.
@@ -40,22 +39,24 @@ func newReport(peers []*peer, loads []*load, o compareOptions) *report {
 
 func (r *report) note(p *peer, l *load, s sample) { r.samples[p][l] = append(r.samples[p][l], s) }
 
-// A result is the whole of a report as it is printed in JSON.
+// A result is the whole of a report, as it is written in JSON.
 type result struct {
 	Machine string   `json:"machine"`
 	Rounds  int      `json:"rounds"`
 	Seconds float64  `json:"seconds"`
 	Peers   []string `json:"peers"`
 	Rows    []row    `json:"rows"`
+	Notes   []string `json:"notes,omitempty"` // who did not carry what, and why
 }
 
 // A row is one figure of one load.
 type row struct {
-	Load  string          `json:"load"` // with the name of the figure
-	About string          `json:"about"`
-	Unit  string          `json:"unit"`
-	Less  bool            `json:"less"` // less is better
-	Peers map[string]cell `json:"peers"`
+	Load      string          `json:"load"`                // with the name of the figure
+	About     string          `json:"about"`               // the same in words
+	Unit      string          `json:"unit"`                //
+	Less      bool            `json:"less,omitempty"`      // less is better
+	Operation string          `json:"operation,omitempty"` // what processor time is for; of a load's first row
+	Peers     map[string]cell `json:"peers"`
 	// Ratios of medians, for each peer: to the kernel's NAT, and to the better of the
 	// proxies. Absent where one of both is.
 	ToKernel map[string]float64 `json:"to-kernel,omitempty"`
@@ -68,7 +69,7 @@ type cell struct {
 	Values []float64 `json:"values"` // in the order of the rounds
 	// Processor time of one operation, in microseconds, medians: of the whole machine, and
 	// of the process that is the peer.
-	Machine  float64 `json:"machine-us"`
+	Machine  float64 `json:"machine-us,omitempty"`
 	Director float64 `json:"director-us,omitempty"`
 }
 
@@ -92,18 +93,26 @@ func median(values []float64) float64 {
 }
 
 func (r *report) result() result {
-	out := result{Machine: machine(), Rounds: r.options.rounds, Seconds: r.options.seconds}
+	out := result{Machine: machine(), Rounds: r.options.rounds, Seconds: r.options.seconds, Notes: r.notes()}
 	for _, p := range r.peers {
 		out.Peers = append(out.Peers, p.name)
 	}
 	for _, l := range r.loads {
-		for _, f := range l.figures {
+		for i, f := range l.figures {
 			line := row{Load: l.name + f.name, About: l.about, Unit: f.unit, Less: f.less, Peers: make(map[string]cell)}
+			if f.about != "" {
+				line.About += ", " + f.about
+			}
+			if i == 0 {
+				line.Operation = l.operation
+			}
 			for _, p := range r.peers {
 				var values, all, own []float64
 				for _, s := range r.samples[p][l] {
-					values = append(values, s.figures[f.key])
-					all, own = append(all, s.machine), append(own, s.director)
+					if v, ok := s.figures[f.key]; ok {
+						values = append(values, v)
+						all, own = append(all, s.machine), append(own, s.director)
+					}
 				}
 				if len(values) > 0 {
 					line.Peers[p.name] = cell{Median: median(values), Values: values, Machine: median(all), Director: median(own)}
@@ -114,6 +123,25 @@ func (r *report) result() result {
 		}
 	}
 	return out
+}
+
+// notes tell what is not in the table, or is not as it should be.
+func (r *report) notes() (list []string) {
+	for _, l := range r.loads {
+		for _, p := range r.peers {
+			if why := p.refuses(l); why != "" && !(p.streams && l.datagrams) {
+				list = append(list, fmt.Sprintf("%s, %s: %s", p.name, l.name, why))
+			}
+			failed := 0
+			for _, s := range r.samples[p][l] {
+				failed += s.failed
+			}
+			if failed > 0 {
+				list = append(list, fmt.Sprintf("%s, %s: %d connections did not come about", p.name, l.name, failed))
+			}
+		}
+	}
+	return list
 }
 
 // compare fills in the ratios.
@@ -133,27 +161,6 @@ func (r *row) compare() {
 			r.ToProxy[name] = c.Median / best
 		}
 	}
-}
-
-// print writes the table that people read.
-func (r *report) print(w io.Writer) {
-	result := r.result()
-	fmt.Fprintf(w, "%s\n%d rounds, %g s each; medians\n\n", result.Machine, result.Rounds, result.Seconds)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "load\tunit\t%s\t", strings.Join(result.Peers, "\t"))
-	ours := result.Peers[0]
-	fmt.Fprintf(t, "%s/%s\t/proxy\tspread\tµs\t\n", ours, kernelPeer)
-	for _, line := range result.Rows {
-		fmt.Fprintf(t, "%s\t%s\t", line.Load, line.Unit)
-		for _, name := range result.Peers {
-			fmt.Fprintf(t, "%s\t", number(line.Peers[name].Median))
-		}
-		c := line.Peers[ours]
-		fmt.Fprintf(t, "%s\t%s\t%.0f%%\t%s\t\n", ratio(line.ToKernel, ours), ratio(line.ToProxy, ours), 100*c.spread(), number(c.Machine))
-	}
-	t.Flush()
-	fmt.Fprintf(w, "\nLess is better where the unit is µs. spread: of the rounds of %s, as a part of its median.\n"+
-		"The last column is the machine's processor time for one operation (request, datagram, megabyte) with %[1]s.\n", ours)
 }
 
 func ratio(m map[string]float64, name string) string {
