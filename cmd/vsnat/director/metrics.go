@@ -15,6 +15,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/metrics"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
+	"github.com/vsnat/vsnat/sched/health"
 )
 
 // What Prometheus is shown: copies, made in decide with one visit to each
@@ -37,9 +38,10 @@ func (d *director) snapshot(ctx context.Context) (*metrics.Snapshot, error) {
 		s.Latency = metrics.Histogram{Bounds: sum.latency.bounds(), Counts: sum.latency.buckets[:], Sum: time.Duration(sum.latency.sum).Seconds()}
 		for i := range shards {
 			t := &shards[i]
-			s.Shards = append(s.Shards, metrics.Shard{Name: strconv.Itoa(i), Received: t.packets, Sent: t.sent, Conns: t.Conns})
+			s.Shards = append(s.Shards, metrics.Shard{Name: strconv.Itoa(i), Received: t.packets, Sent: t.sent, Given: t.handedOver, Taken: t.takenOver, Conns: t.Conns})
 		}
 		d.countLinks(s)
+		d.countChecks(s)
 		return nil
 	})
 	for kind, n := range d.events.Counts() {
@@ -54,15 +56,30 @@ func (d *director) snapshot(ctx context.Context) (*metrics.Snapshot, error) {
 }
 
 func (d *director) countServices(s *metrics.Snapshot, stats *nat.Stats) {
+	signals := d.shards.signals()
+	var bounds []float64
+	for _, b := range nat.LatencyBounds {
+		bounds = append(bounds, b.Seconds())
+	}
 	for _, service := range d.rules.Services() {
 		key := metricKey(controlKey(service.ServiceKey))
 		v := metrics.Service{Key: key, Counters: metrics.Counters(at(stats.Services, service.Slot)), Scheduler: service.Scheduler}
 		for _, r := range service.Servers {
 			key.Server = controlServer(r.ServerSpec).Address.String()
-			v.Servers = append(v.Servers, metrics.Server{
+			server := metrics.Server{
 				Key: key, Counters: metrics.Counters(at(stats.Servers, r.Slot)),
-				Active: r.Active, Inactive: r.Inactive, Persistent: r.Persistent, Weight: r.Weight, Overloaded: r.Overloaded,
-			})
+				Active: r.Active, Inactive: r.Inactive, Persistent: r.Persistent, Weight: r.Weight, Configured: r.Weight, Overloaded: r.Overloaded,
+			}
+			if m := d.standingOf(service.ServiceKey, r.ServerSpec); m != nil {
+				server.Weight, server.Configured = m.shown, m.configured
+				server.Checked, server.Up = m.checked, m.state == health.Up
+			}
+			if int(r.Slot) < len(signals) {
+				g := &signals[r.Slot]
+				server.Asked, server.Answered, server.Refused = g.Asked, g.Answered, g.Refused
+				server.Handshake = metrics.Histogram{Bounds: bounds, Counts: g.Latency.Counts[:], Sum: g.Latency.Sum.Seconds()}
+			}
+			v.Servers = append(v.Servers, server)
 		}
 		s.Services = append(s.Services, v)
 	}
@@ -107,6 +124,20 @@ func countConns(s *metrics.Snapshot, stats *nat.Stats) {
 	}
 	for why, n := range stats.Removals {
 		s.Removals[conntrack.Removal(why).String()] = float64(n)
+	}
+}
+
+// countChecks numbers checks of one type of one server, from the second on.
+func (d *director) countChecks(s *metrics.Snapshot) {
+	seen := make(map[metrics.Check]int)
+	for _, c := range d.monitor.List() {
+		check := metrics.Check{Server: c.Server.String(), Name: c.Type}
+		if seen[check]++; seen[check] > 1 {
+			check.Name += "#" + strconv.Itoa(seen[check])
+		}
+		check.Up, check.Latency = c.State == health.Up, c.Latency.Seconds()
+		check.Good, check.Bad, check.Impossible, check.Signals = c.Good, c.Bad, c.Failed, c.Signals
+		s.Checks = append(s.Checks, check)
 	}
 }
 

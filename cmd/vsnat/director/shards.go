@@ -129,6 +129,21 @@ func (all shards) stats() (sum shardStats, each []shardStats, ok bool) {
 	return sum, each, ok
 }
 
+// signals are what the packets of clients say about servers, by slot.
+func (all shards) signals() (sum []nat.ServerSignals) {
+	for _, s := range all {
+		var one []nat.ServerSignals
+		s.do(func() { one = s.forwarder.Signals(nil) })
+		for len(sum) < len(one) {
+			sum = append(sum, nat.ServerSignals{})
+		}
+		for i := range one {
+			sum[i].Add(&one[i])
+		}
+	}
+	return sum
+}
+
 // defence says which defences are in force in some shard.
 func (all shards) defence() (sum nat.Defence) {
 	all.do(func(s *shard) { sum.Add(s.forwarder.Defence()) })

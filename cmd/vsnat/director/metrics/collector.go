@@ -44,6 +44,11 @@ func newCollector(s *Snapshot) *collector {
 	c.histograms = []histogram{{
 		describe("forwarding_seconds", "Time that a frame spends in the director: from the turn of the loop in which it is read until its batch is sent.", nil),
 		func(s *Snapshot, emit func(*Histogram, ...string)) { emit(&s.Latency) },
+	}, {
+		describe("server_handshake_seconds", "Time from a SYN that went to a server to its SYN-ACK.", ofServer),
+		func(s *Snapshot, emit func(*Histogram, ...string)) {
+			s.handshakes(func(v *Server) { emit(&v.Handshake, v.Proto, v.Service, v.Server) })
+		},
 	}}
 	return c
 }

@@ -30,6 +30,6 @@
 //
 // # Dashboard and alerts
 //
-// dashboard.json is for Grafana, alerts.yaml for Prometheus ([Dashboard], [Alerts]).
+// files/dashboard.json is for Grafana, files/alerts.yaml for Prometheus.
 // A test sees to it that they use only metrics and labels that there are.
 package metrics

@@ -29,6 +29,8 @@ const (
 const (
 	MaxServices = 2_000
 	MaxServers  = 10_000
+	// maxHistograms is the same for servers' histograms, each of 17 series.
+	maxHistograms = 1_000
 )
 
 var (
@@ -67,6 +69,7 @@ func families() []family {
 			}},
 	}
 	list = append(list, served()...)
+	list = append(list, checks()...)
 	list = append(list, fates()...)
 	list = append(list, connections()...)
 	return append(list, network()...)
@@ -103,6 +106,26 @@ func served() []family {
 		{"server_weight", "Weight of a server that is in force; 0 takes no new connections.", gauge, ofServer,
 			func(s *Snapshot, emit emitter) {
 				s.servers(func(v *Server) { emit(float64(v.Weight), v.Proto, v.Service, v.Server) })
+			}},
+		{"server_configured_weight", "Weight of a server as configured.", gauge, ofServer,
+			func(s *Snapshot, emit emitter) {
+				s.servers(func(v *Server) { emit(float64(v.Configured), v.Proto, v.Service, v.Server) })
+			}},
+		{"server_up", "Whether the checks of a server let it serve; servers without checks are left out.", gauge, ofServer,
+			func(s *Snapshot, emit emitter) {
+				s.servers(func(v *Server) {
+					if v.Checked {
+						emit(truth(v.Up), v.Proto, v.Service, v.Server)
+					}
+				})
+			}},
+		{"server_first_packets_total", "First packets of connections that went to a server, by what came of them: asked (all), answered, refused.", counter, append(ofServer[:3:3], "outcome"),
+			func(s *Snapshot, emit emitter) {
+				s.servers(func(v *Server) {
+					emit(float64(v.Asked), v.Proto, v.Service, v.Server, "asked")
+					emit(float64(v.Answered), v.Proto, v.Service, v.Server, "answered")
+					emit(float64(v.Refused), v.Proto, v.Service, v.Server, "refused")
+				})
 			}},
 		{"server_overloaded", "Whether a server has as many connections as it may.", gauge, ofServer,
 			func(s *Snapshot, emit emitter) {
@@ -157,9 +180,39 @@ func served() []family {
 	return list
 }
 
+// checks are those of servers.
+func checks() []family {
+	of := []string{"server", "check"}
+	return []family{
+		{"check_up", "Whether a check says that its server is up.", gauge, of,
+			func(s *Snapshot, emit emitter) { s.checks(func(k *Check) { emit(truth(k.Up), k.Server, k.Name) }) }},
+		{"check_results_total", "Results of a check, by outcome: good, bad, impossible (nothing was found out, for a reason of the director's).", counter, append(of[:2:2], "outcome"),
+			func(s *Snapshot, emit emitter) {
+				s.checks(func(k *Check) {
+					emit(float64(k.Good), k.Server, k.Name, "good")
+					emit(float64(k.Bad), k.Server, k.Name, "bad")
+					emit(float64(k.Impossible), k.Server, k.Name, "impossible")
+				})
+			}},
+		{"check_signals_total", "Failures of a server that the packets of clients told of, and a check was told.", counter, of,
+			func(s *Snapshot, emit emitter) {
+				s.checks(func(k *Check) { emit(float64(k.Signals), k.Server, k.Name) })
+			}},
+		{"check_latency_seconds", "How long the last check took.", gauge, of,
+			func(s *Snapshot, emit emitter) { s.checks(func(k *Check) { emit(k.Latency, k.Server, k.Name) }) }},
+	}
+}
+
 // fates are what became of packets.
 func fates() []family {
 	return []family{
+		{"shard_foreign_packets_total", "Packets that belong to another packet loop, by what was done: given to it, or taken from one.", counter, []string{"shard", "direction"},
+			func(s *Snapshot, emit emitter) {
+				for _, v := range s.Shards {
+					emit(float64(v.Given), v.Name, "given")
+					emit(float64(v.Taken), v.Name, "taken")
+				}
+			}},
 		{"packets_total", "Packets by what became of them: forwarded, passed (left to the host), dropped, held (waiting, or answered).", counter, []string{"outcome"},
 			func(s *Snapshot, emit emitter) { each(s.Packets, emit) }},
 		{"drops_total", "Packets that were dropped, by reason.", counter, []string{"reason"},
@@ -280,6 +333,23 @@ func (s *Snapshot) servers(do func(*Server)) {
 		for i := range v.Servers[:min(len(v.Servers), left)] {
 			do(&v.Servers[i])
 			left--
+		}
+	})
+}
+
+// checks calls do for those that are shown.
+func (s *Snapshot) checks(do func(*Check)) {
+	for i := range s.Checks[:min(len(s.Checks), MaxServers)] {
+		do(&s.Checks[i])
+	}
+}
+
+// handshakes calls do for the servers whose histograms are shown.
+func (s *Snapshot) handshakes(do func(*Server)) {
+	left := maxHistograms
+	s.servers(func(v *Server) {
+		if left--; left >= 0 && len(v.Handshake.Counts) > 0 {
+			do(v)
 		}
 	})
 }

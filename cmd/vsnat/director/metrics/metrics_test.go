@@ -29,11 +29,12 @@ func full() *Snapshot {
 	return &Snapshot{
 		Reloaded: time.Unix(1_700_000_000, 0), Version: "v1", IO: "packet", Guard: "nft", Events: one, Packets: one, Drops: one, Suppressed: one, Classes: one, States: one, Removals: one,
 		Services: []Service{{Key: key, Counters: Counters{1, 2, 3, 4, 5}, Scheduler: "rr", Servers: []Server{
-			{Key: server, Weight: 1, Active: 7}, {Key: idle, Weight: 0},
+			{Key: server, Weight: 1, Active: 7, Checked: true, Up: true, Handshake: Histogram{Bounds: []float64{1}, Counts: []uint64{4, 1}, Sum: 3}}, {Key: idle, Weight: 0},
 		}}},
-		Rules: []SNATRule{{"10.0.0.0/24", "192.168.88.23", 64512}}, Pools: []Pool{{"192.168.88.23", 3}},
+		Checks: []Check{{Server: "10.0.0.2:80", Name: "http", Up: true, Good: 3, Latency: 0.5}},
+		Rules:  []SNATRule{{"10.0.0.0/24", "192.168.88.23", 64512}}, Pools: []Pool{{"192.168.88.23", 3}},
 		Latency: Histogram{Bounds: []float64{1, 2}, Counts: []uint64{5, 3, 2}, Sum: 20},
-		Shards:  []Shard{{"0", 1, 2, 3}}, Links: []Link{{Name: "eth0", Up: true, Serving: true, KernelDrops: 9}},
+		Shards:  []Shard{{Name: "0", Received: 1, Sent: 2, Given: 4, Taken: 5, Conns: 3}}, Links: []Link{{Name: "eth0", Up: true, Serving: true, KernelDrops: 9}},
 	}
 }
 
@@ -58,6 +59,9 @@ func TestValues(t *testing.T) {
 		`vsnat_service_bytes_total{direction="out",proto="tcp",service="192.168.88.23:80"} 5`,
 		`vsnat_service_servers{proto="tcp",service="192.168.88.23:80",state="available"} 1`,
 		`vsnat_server_connections{proto="tcp",server="10.0.0.2:80",service="192.168.88.23:80",state="active"} 7`,
+		`vsnat_server_up{proto="tcp",server="10.0.0.2:80",service="192.168.88.23:80"} 1`,
+		`vsnat_server_handshake_seconds_bucket{proto="tcp",server="10.0.0.2:80",service="192.168.88.23:80",le="+Inf"} 5`,
+		`vsnat_check_results_total{check="http",outcome="good",server="10.0.0.2:80"} 3`,
 		`vsnat_snat_ports{from="10.0.0.0/24",to="192.168.88.23"} 64512`,
 		`vsnat_link_kernel_drops_total{link="eth0"} 9`,
 		`vsnat_forwarding_seconds_bucket{le="1"} 5`,

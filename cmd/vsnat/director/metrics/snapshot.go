@@ -17,6 +17,7 @@ type Snapshot struct {
 	Events        map[string]float64 // by kind
 
 	Services []Service
+	Checks   []Check
 	SNAT     Counters
 	Rules    []SNATRule
 	Pools    []Pool
@@ -64,8 +65,20 @@ type Server struct {
 	Key
 	Counters
 	Active, Inactive, Persistent int
-	Weight                       int
+	Weight, Configured           int // in force, and configured
 	Overloaded                   bool
+	Checked, Up                  bool   // by its checks
+	Asked, Answered, Refused     uint64 // first packets of connections, and what came of them
+	Handshake                    Histogram
+}
+
+// Check is one check of a server.
+type Check struct {
+	Server, Name          string // type; with a number if there are several of that type
+	Up                    bool
+	Good, Bad, Impossible uint64
+	Signals               uint64
+	Latency               float64 // seconds, of the last
 }
 
 // Available reports whether the server takes new connections.
@@ -87,6 +100,7 @@ type Pool struct {
 type Shard struct {
 	Name           string // its number
 	Received, Sent uint64 // frames
+	Given, Taken   uint64 // packets that belong to another
 	Conns          int
 }
 
