@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileCheck reads a weight from a file. An empty one says nothing; one that is
+// fileCheck reads a weight from a file. An empty one means the configured weight; one that is
 // missing, or holds something else, is Impossible: its server keeps its state.
 type fileCheck struct{ path string }
 
@@ -35,7 +35,9 @@ func (c *fileCheck) Check(context.Context) Result {
 	}
 	word := strings.TrimSpace(string(text))
 	if word == "" {
-		return good("no weight in it")
+		r := good("no weight in it")
+		r.Weight, r.Percent = 100, true
+		return r
 	}
 	weight, err := strconv.Atoi(word)
 	if err != nil || weight < 0 || weight > maxWeight {

@@ -130,7 +130,7 @@ func TestFile(t *testing.T) {
 		outcome Outcome
 		weight  int
 	}{
-		{"7\n", Good, 7}, {"0", Good, 0}, {"", Good, NoWeight}, {"65535", Good, 65535}, {"65536", Impossible, NoWeight}, {"-1", Impossible, NoWeight},
+		{"7\n", Good, 7}, {"0", Good, 0}, {"", Good, 100}, {"65535", Good, 65535}, {"65536", Impossible, NoWeight}, {"-1", Impossible, NoWeight},
 		{"many", Impossible, NoWeight}, {strings.Repeat("1", 1<<20), Impossible, NoWeight},
 	} {
 		if err := os.WriteFile(name, []byte(tt.content), 0o600); err != nil {
