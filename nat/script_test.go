@@ -96,6 +96,8 @@ type script struct {
 	routes  []Route
 	vars    map[string]string
 	flooded int // packets made during the last flood
+	size    int // how many Forwarders
+	crew    crew
 
 	probe    Probe
 	verdict  *Verdict // of the last packet, until it was asked for
@@ -128,12 +130,16 @@ func newScript(t *testing.T, file string) *script {
 	return s
 }
 
-func runScript(t *testing.T, file string) {
+func runScript(t *testing.T, file string) { runScriptOn(t, file, 1) }
+
+// runScriptOn runs a script on several Forwarders.
+func runScriptOn(t *testing.T, file string, n int) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := newScript(t, file)
+	s.size = n
 	var out []string
 	scanner := bufio.NewScanner(strings.NewReader(string(data)))
 	for scanner.Scan() {
@@ -154,8 +160,8 @@ func runScript(t *testing.T, file string) {
 		s.step(word, rest)
 	}
 	s.settled("the end")
-	if s.f != nil {
-		if err := s.f.Close(); err != nil {
+	for _, f := range s.crew {
+		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -189,13 +195,20 @@ func (s *script) forwarder() *Forwarder {
 		s.dirty = false
 	}
 	if s.f == nil {
-		f, err := NewForwarder(ForwarderConfig{Rules: s.rules, MaxConns: s.max, Seed: [2]uint64{1, 2}})
+		s.size = max(s.size, 1)
+		crew, err := NewForwarders(ForwarderConfig{Rules: s.rules, MaxConns: s.max * s.size, Seed: [2]uint64{1, 2}, Key: NewShardKey()}, s.size)
 		if err != nil {
 			s.fatal("%v", err)
 		}
-		s.f = f
+		s.f, s.crew = crew[0], crew
 	}
 	return s.f
+}
+
+// all are all Forwarders, of which forwarder is one.
+func (s *script) all() crew {
+	s.forwarder()
+	return s.crew
 }
 
 func (s *script) key(proto, addr string) ServiceKey {
@@ -425,7 +438,7 @@ func (s *script) step(word, rest string) {
 	case "answers":
 		s.number(rest, s.flooded)
 	case "services":
-		stats := s.forwarder().Stats()
+		stats := s.all().stats()
 		key := s.key(w[0], w[1])
 		for _, v := range s.rules.Services() {
 			c := stats.Services[v.Slot]
@@ -464,7 +477,7 @@ func (s *script) step(word, rest string) {
 		for _, v := range s.rules.Services() {
 			for _, d := range v.Servers {
 				if v.ServiceKey == s.service && d.Addr == a.Addr() && d.Port == a.Port() {
-					g := s.forwarder().Signals(nil)[d.Slot]
+					g := s.all().signals()[d.Slot]
 					got := fmt.Sprintf("asked=%d answered=%d refused=%d took=%d/%v", g.Asked, g.Answered, g.Refused, g.Latency.Count(), g.Latency.Sum)
 					if got != strings.Join(w[1:], " ") {
 						s.fatal("%s", got)
@@ -473,23 +486,23 @@ func (s *script) step(word, rest string) {
 			}
 		}
 	case "entries":
-		s.number(rest, s.forwarder().Stats().Conns)
+		s.number(rest, s.all().stats().Conns)
 	case "drops", "suppressed":
-		stats := s.forwarder().Stats()
+		stats := s.all().stats()
 		for r := range NumReasons {
 			if r.String() == w[0] {
 				s.number(w[1], int(map[string]*[NumReasons]uint64{"drops": &stats.Drops, "suppressed": &stats.Suppressed}[word][r]))
 			}
 		}
 	case "removed":
-		for r, n := range s.forwarder().Stats().Removals {
+		for r, n := range s.all().stats().Removals {
 			if conntrack.Removal(r).String() == w[0] {
 				s.number(w[1], int(n))
 			}
 		}
 	case "mapped":
 		n := 0
-		for _, m := range s.forwarder().Stats().Mappings {
+		for _, m := range s.all().stats().Mappings {
 			if m.Addr.Netip() == netip.MustParseAddr(w[0]) {
 				n = m.Mappings
 			}
@@ -540,10 +553,9 @@ func (s *script) step(word, rest string) {
 		if word == "unreachable-made" {
 			data = s.lastMade
 		}
-		f := s.forwarder()
-		f.Begin(s.now)
+		s.all().begin(s.now)
 		p, _ := strconv.Atoi(at)
-		f.Unreachable(data, uint16(p))
+		s.crew[s.crew[len(s.crew)-1].Owner(data)].Unreachable(data, uint16(p))
 		s.collect()
 	case "refused":
 		add := map[string]func(ServiceKey, ServerSpec) error{"server": s.rules.AddServer, "edit-server": s.rules.EditServer}[w[0]]
@@ -555,9 +567,10 @@ func (s *script) step(word, rest string) {
 		d, err := time.ParseDuration(rest)
 		s.must(err)
 		s.now = s.now.Add(d)
-		f := s.forwarder()
-		f.Begin(s.now)
-		f.Sweep(1 << 20)
+		s.all().begin(s.now)
+		for _, f := range s.crew {
+			f.Sweep(1 << 20)
+		}
 		s.collect()
 	default:
 		s.fatal("no step is called %q", word)
@@ -592,7 +605,7 @@ func (s *script) set(name string, n int) {
 }
 
 func (s *script) arrive(at, text string) {
-	f := s.forwarder()
+	s.forwarder()
 	via := -1
 	if i := strings.Index(text, " via="); i >= 0 {
 		head, tail, _ := strings.Cut(text[i+5:], " ")
@@ -615,8 +628,8 @@ func (s *script) arrive(at, text string) {
 	if via >= 0 {
 		s.packet.From[5] = byte(via)
 	}
-	f.Begin(s.now)
-	v := f.Forward(&s.packet)
+	s.all().begin(s.now)
+	v := s.crew.forward(s.t, &s.packet)
 	s.verdict, s.lastPort = &v, v.Port
 	s.lastTo = hopWord(&v)
 	if v.Action == Forward && v.To == (conntrack.LinkAddr{}) && v.NextHop == (conntrack.Addr{}) {
@@ -688,7 +701,7 @@ func (s *script) bind(text, got string) string {
 }
 
 func (s *script) collect() {
-	for _, g := range s.f.Outbox() {
+	for _, g := range s.crew.outbox() {
 		s.made = append(s.made, decodePacket(g.Packet.Data, g.Packet.Offload)+hopWord(&g.Verdict))
 		s.madeBy = append(s.madeBy, g.Verdict.Port)
 		s.lastMade = bytes.Clone(g.Packet.Data)
@@ -723,10 +736,9 @@ func (s *script) settled(before string) {
 // listing compares a conns or stats line, or with -update writes it anew.
 func (s *script) listing(word, rest string) []string {
 	var got []string
-	f := s.forwarder()
 	if word == "conns" {
-		states := f.Stats().States
-		for _, c := range f.Conns(ConnQuery{}).Conns {
+		states := s.all().stats().States
+		for _, c := range s.all().conns() {
 			states[c.State]--
 			line := fmt.Sprintf("conns %s c:%s v:%s d:%s", c.State, c.Client, c.Virtual, c.Dest)
 			if c.Local.IsValid() {
@@ -742,7 +754,7 @@ func (s *script) listing(word, rest string) []string {
 		}
 	} else {
 		a := netip.MustParseAddrPort(strings.Fields(rest)[0])
-		stats := f.Stats()
+		stats := s.all().stats()
 		for _, v := range s.rules.Services() {
 			for _, d := range v.Servers {
 				if d.Addr == a.Addr() && d.Port == a.Port() {
