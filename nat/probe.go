@@ -64,7 +64,7 @@ func (f *Forwarder) NewProbe(from netip.Addr, to netip.AddrPort) (Probe, bool) {
 	for i := range n {
 		src := conntrack.Endpoint{Addr: addr, Port: uint16(first + (int(f.probeSeq>>8)+i)%n)}
 		t := conntrack.Tuple{Src: dst, Dst: src, Proto: ProtoTCP}
-		if c, _ := f.table.Lookup(&t, conntrack.DstOurs); c == nil && f.snap.reserved[own].leaves(ProtoTCP, src.Port) && !f.mapped(own, ProtoTCP, src.Port) {
+		if c, _ := f.table.Lookup(&t, conntrack.DstOurs); c == nil && f.tells(src.Port) && f.snap.reserved[own].leaves(ProtoTCP, src.Port) && !f.mapped(own, ProtoTCP, src.Port) {
 			return Probe{From: src.AddrPort(), To: to, Seq: f.probeSeq}, true
 		}
 	}

@@ -459,19 +459,19 @@ func (s *script) step(word, rest string) {
 			s.fatal("no probe")
 		}
 		s.probe = p
-		f.ExpectProbe(p)
+		s.crew.expectProbe(p)
 		if !f.SendProbe(p) {
 			s.fatal("the probe can't be sent")
 		}
 		s.vars["probe"], s.vars["ack"] = p.From.String(), fmt.Sprint(p.Seq+1)
 		s.collect()
 	case "probed":
-		got := map[ProbeAnswer]string{ProbeSilent: "silent", ProbeAccepted: "accepted", ProbeRefused: "refused"}[s.forwarder().Probed(s.probe)]
+		got := map[ProbeAnswer]string{ProbeSilent: "silent", ProbeAccepted: "accepted", ProbeRefused: "refused"}[s.all().probed(s.probe)]
 		if got != w[0] {
 			s.fatal("%s", got)
 		}
 	case "forget-probe":
-		s.forwarder().ForgetProbe(s.probe)
+		s.all().forgetProbe(s.probe)
 	case "signals":
 		a := netip.MustParseAddrPort(w[0])
 		for _, v := range s.rules.Services() {

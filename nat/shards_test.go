@@ -95,6 +95,25 @@ func (c crew) signals() (sum []ServerSignals) {
 	return sum
 }
 
+func (c crew) expectProbe(p Probe) {
+	for _, f := range c {
+		f.ExpectProbe(p)
+	}
+}
+
+func (c crew) forgetProbe(p Probe) {
+	for _, f := range c {
+		f.ForgetProbe(p)
+	}
+}
+
+func (c crew) probed(p Probe) (answer ProbeAnswer) {
+	for _, f := range c {
+		answer = max(answer, f.Probed(p))
+	}
+	return answer
+}
+
 func (c crew) conns() (list []ConnInfo) {
 	for _, f := range c {
 		list = append(list, f.Conns(ConnQuery{}).Conns...)
