@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -63,8 +64,8 @@ func TestCompare(t *testing.T) {
 	if _, err := os.Stat(o.svg); err != nil {
 		t.Error(err)
 	}
-	if want := []string{"forward, flows-1k: it knows of no connections"}; !slices.Equal(got.Notes, want) {
-		t.Errorf("notes %q, want %q", got.Notes, want)
+	if len(got.Notes) > 0 {
+		t.Errorf("notes %q", got.Notes)
 	}
 }
 
@@ -277,6 +278,9 @@ func TestPicture(t *testing.T) {
 		want := ">2.00<"
 		if less {
 			want = ">0.50<"
+		}
+		if line := regexp.MustCompile(`<line x1="(\d+)" y1="(\d+)" x2="(\d+)" y2="(\d+)" class="l"`).FindStringSubmatch(text); line == nil || line[1] != line[3] || line[2] == line[4] {
+			t.Errorf("less %v: no line at 1: %q", less, line)
 		}
 		if !strings.Contains(text, want) {
 			t.Errorf("less %v: no %s in\n%s", less, want, text)

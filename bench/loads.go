@@ -103,11 +103,11 @@ var loads = []*load{
 	{name: "memory", about: "3,000 TCP connections that rest", kind: "hold", port: requestPort, tool: holdStreams, rounds: 3,
 		figures: []figure{{"each", " each", "KiB", true, "memory for each"}, {"resident", " process", "MiB", true, "memory of the process"}}},
 	datagramsOf("datagrams", "60-byte frames of one flow", 1),
-	datagramsOf("flows-100", "of 100 flows", 100),
-	flowsHeld("flows-1k", "of 1,000 flows", 1000),
-	datagramsOf("flows", "of 10,000 flows", 10_000),
-	flowsHeld("flows-100k", "of 100,000 flows", 100_000),
-	flowsHeld("flows-1m", "of 1,000,000 flows", 1_000_000),
+	datagramsOf("flows-100", "60-byte frames of 100 flows", 100),
+	flowsHeld("flows-1k", "60-byte frames of 1,000 flows", 1000),
+	datagramsOf("flows", "60-byte frames of 10,000 flows", 10_000),
+	flowsHeld("flows-100k", "60-byte frames of 100,000 flows", 100_000),
+	flowsHeld("flows-1m", "60-byte frames of 1,000,000 flows", 1_000_000),
 	{name: "iperf3-up", operation: "MB", about: "as bulk-up, by iperf3", figures: bulk, program: "iperf3", tool: iperf3(), rounds: 1},
 	{name: "iperf3-down", operation: "MB", about: "as bulk-down, by iperf3", figures: bulk, program: "iperf3", tool: iperf3("-R"), rounds: 1},
 	{name: "wrk", operation: "request", about: "as requests, by wrk", figures: rate, program: "wrk", tool: wrk, rounds: 1},
@@ -126,7 +126,7 @@ func flowsHeld(name, about string, flows int) *load {
 	if flows >= 1_000_000 { // which it takes half a minute to make
 		rounds = 1
 	}
-	figures := []figure{rate[0], {"p50", " p50", "µs", true, "a request while they rest, p50"}, {"p99", " p99", "µs", true, "p99"}}
+	figures := []figure{rate[0], {"p50", " p50", "µs", true, "a request while they rest, p50"}, {"p99", " p99", "µs", true, "a request while they rest, p99"}}
 	if flows >= 100_000 { // fewer are lost among the pages
 		figures = append(figures, figure{"each", " each", "KiB", true, "memory for each"})
 	}

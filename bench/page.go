@@ -27,7 +27,8 @@ func (r *result) print(w io.Writer) {
 	table(w, slices.Concat([]string{"load", "operation"}, r.Peers), func(add func(...string)) {
 		for _, line := range r.Rows {
 			if line.Operation != "" {
-				add(slices.Concat([]string{line.Load, line.Operation}, line.costs(r.Peers))...)
+				load, _, _ := strings.Cut(line.Load, " ") // it is not of a figure
+				add(slices.Concat([]string{load, line.Operation}, line.costs(r.Peers))...)
 			}
 		}
 	})
@@ -54,11 +55,12 @@ func (r *result) markdown(w io.Writer) {
 	head(slices.Concat([]string{"load", "for each"}, r.Peers)...)
 	for _, line := range r.Rows {
 		if line.Operation != "" {
-			add(slices.Concat([]string{line.About, line.Operation}, line.costs(r.Peers))...)
+			about, _, _ := strings.Cut(line.About, ", p50") // it is that of the whole load
+			add(slices.Concat([]string{about, line.Operation}, line.costs(r.Peers))...)
 		}
 	}
 	if len(r.Notes) > 0 {
-		fmt.Fprintf(w, "\nNot in the tables: %s.\n", strings.Join(r.Notes, "; "))
+		fmt.Fprintf(w, "\nLeft out: %s.\n", strings.Join(r.Notes, "; "))
 	}
 }
 

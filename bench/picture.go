@@ -16,7 +16,7 @@ var drawn = []struct{ name, class string }{
 
 // Sizes of the picture, in pixels.
 const (
-	drawLabel   = 340 // of the names
+	drawLabel   = 400 // of the names
 	drawUnit    = 250 // of a ratio of 1
 	drawLongest = 2.2 // ratio, longer bars are cut
 	drawBar     = 13
@@ -74,7 +74,7 @@ func (r *result) picture() string {
 	}
 	b.WriteString(bars.String())
 	one := drawLabel + drawUnit
-	fmt.Fprintf(&b, `<line x1="%d" y1="%d" x2="%[1]d" y2="%d" class="l" stroke-dasharray="4 3"/>`+"\n", one, drawHead-6, y)
+	fmt.Fprintf(&b, `<line x1="%d" y1="%d" x2="%d" y2="%d" class="l" stroke-dasharray="4 3"/>`+"\n", one, drawHead-6, one, y)
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" class="k">as the kernel's NAT</text>`+"\n", one, y+16)
 	return b.String() + "</svg>\n"
 }

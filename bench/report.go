@@ -125,11 +125,11 @@ func (r *report) result() result {
 	return out
 }
 
-// notes tell what is not in the table, or is not as it should be.
+// notes tell who would carry a load and can't here, and what is not as it should be.
 func (r *report) notes() (list []string) {
 	for _, l := range r.loads {
 		for _, p := range r.peers {
-			if why := p.refuses(l); why != "" && !(p.streams && l.datagrams) {
+			if why := p.refuses(l); why != "" && p.holds != nil {
 				list = append(list, fmt.Sprintf("%s, %s: %s", p.name, l.name, why))
 			}
 			failed := 0
