@@ -104,7 +104,8 @@ func (d *director) tick(n int, now time.Time) {
 	if n%auditEvery == 0 {
 		d.auditPorts()
 	}
-	d.noteProblems(d.listProblems())
+	d.noteProblems(d.listProblems()) // which asks each packet loop
+	d.supervisor.alive()
 }
 
 // call runs f in decide and waits for it.

@@ -57,6 +57,9 @@
 // ports, the host's routing is put back, and the guard goes last: as long as
 // there are connections to be let go of, the host must not answer for them.
 //
+// A service manager (notify.go) is told of start, reload and stop, and each tick that
+// decide and all packet loops go on.
+//
 // # Changes
 //
 //	a call of the socket    change: checked, made in the rules, publish

@@ -31,6 +31,8 @@ func (d *director) reloadNow() {
 
 // reloadBy reloads and notes what came of it.
 func (d *director) reloadBy(by string) (control.Reloaded, error) {
+	d.supervisor.reloading()
+	defer d.supervisor.ready()
 	r, err := d.reload()
 	d.reloads.refused = err != nil
 	if err != nil {

@@ -82,6 +82,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
+	manager, err := openSupervisor()
+	if err != nil {
+		o.Log.Warn("the service manager is told nothing", "error", err)
+	}
+	defer manager.close()
+	d.supervisor = manager
+
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.watch(ctx) })
 	group.Go(func() error { return control.NewServer(d, o.Log).Serve(ctx, listener) })
@@ -94,6 +101,8 @@ func Run(ctx context.Context, o Options) error {
 		if o.Ready != nil {
 			o.Ready()
 		}
+		manager.ready()
+		defer manager.stopping()
 		return d.decide(ctx)
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -148,6 +157,7 @@ type director struct {
 	warned     map[string]time.Time
 	events     control.EventLog // safe from anywhere
 	reloads    reloads
+	supervisor *supervisor
 	exposition *metrics.Exposition  // safe from anywhere
 	problems   map[string]time.Time // that Health tells of, and since when
 
