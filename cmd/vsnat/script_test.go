@@ -50,6 +50,7 @@ func directorCommand(ts *testscript.TestScript, neg bool, args []string) {
 		"cluster": cluster,
 		"hostile": hostile,
 		"sick":    sick,
+		"many":    many,
 	}[args[0]]
 	if !ok {
 		ts.Fatalf("no director of kind %s", args[0])
@@ -155,6 +156,42 @@ func hostile(d *controltest.Director) error {
 	d.Happened.Add(control.Event{Kind: evil, Link: evil, By: evil, Text: evil})
 	d.Fail = control.Refuse(control.CodeConfig, evil, evil)
 	return nil
+}
+
+// many is more than fits on a screen, some of it broken.
+func many(d *controltest.Director) error {
+	for i := range 40 {
+		key := control.ServiceKey{Proto: control.TCP, Address: netip.AddrPortFrom(netip.MustParseAddr("192.168.88.23"), uint16(8000+i))}
+		if err := d.AddService(context.Background(), control.ServiceSpec{ServiceKey: key, Scheduler: "rr"}); err != nil {
+			return err
+		}
+		for k := range 3 {
+			weight := 1
+			if i%10 == 5 && k < 2 {
+				weight = 0
+			}
+			server := control.ServerSpec{Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + k)}), 80), Weight: weight}
+			if err := d.AddServer(context.Background(), key, server); err != nil {
+				return err
+			}
+		}
+		problem := fmt.Sprintf("service %s: 2 of 3 servers are down", key)
+		d.State.Problems = append(d.State.Problems, problem)
+		d.State.Findings = append(d.State.Findings, control.Finding{Problem: problem, Since: time.Now().Add(-10 * time.Minute), Next: "vsnat health"})
+		d.Ports = append(d.Ports, control.Link{Name: fmt.Sprint("eth", i), MTU: 1500, Up: i != 30, Serving: i > 20})
+	}
+	d.State.Status = "degraded"
+	return nil
+}
+
+// A line is cut where the screen ends; the first word has the colour.
+func TestStatusOnATerminal(t *testing.T) {
+	if got, want := cut("ok: äöü\nshort\n", 6), "ok: ä…\nshort\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := coloured("ok: process 1\n", true), "\x1b[1;32mok\x1b[0m: process 1\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 // sick has a link that is down and a configuration file that is wrong.

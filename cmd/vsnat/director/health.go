@@ -74,6 +74,7 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 			h.Pending = &pending
 		}
 		h.Problems = d.listProblems()
+		h.Findings = d.findings(h.Problems)
 		if len(h.Problems) > 0 {
 			h.Status = "degraded"
 		}

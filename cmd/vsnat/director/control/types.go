@@ -222,6 +222,7 @@ type ShardStats struct {
 type Health struct {
 	Status   string    `json:"status"` // ok, or degraded with Problems
 	Problems []string  `json:"problems,omitempty"`
+	Findings []Finding `json:"findings,omitempty"` // what is known about Problems
 	PID      int       `json:"pid"`
 	Version  string    `json:"version"`
 	Started  time.Time `json:"started"`
@@ -232,6 +233,13 @@ type Health struct {
 	// what runs now.
 	Drift   int      `json:"drift,omitempty"`
 	Pending *Pending `json:"pending,omitempty"` // a configuration that waits for its confirmation
+}
+
+// Finding is what is known about a problem.
+type Finding struct {
+	Problem string    `json:"problem"` // as in Health.Problems
+	Since   time.Time `json:"since,omitzero"`
+	Next    string    `json:"next,omitempty"` // the next step
 }
 
 // Link is a network interface the director knows.
