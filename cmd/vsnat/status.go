@@ -22,10 +22,10 @@ import (
 // What fits on a screen of 24 lines, whatever there is: what is broken comes first,
 // the rest is summed up.
 const (
-	maxProblems = 6
-	maxServers  = 4 // that take no connections
-	maxServices = 3
-	maxLinks    = 4
+	maxProblems = 4
+	maxServers  = 2 // that take no connections
+	maxServices = 2
+	maxLinks    = 3
 )
 
 func newStatusCommand(r *remote) *cobra.Command {
