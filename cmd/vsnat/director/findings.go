@@ -14,6 +14,8 @@ var nextSteps = []struct{ part, next string }{
 	{"its check", "vsnat health"},
 	{"are down", "vsnat health"},
 	{"stands in", "vsnat health"},
+	{"of max-conns", "raise max-conns, or see vsnat conn list --state SYN_RECV"},
+	{"of the ports of snat", "add an address to snat, or narrow who uses it"},
 	{"connection table is nearly full", "raise max-conns, or see vsnat conn list --state SYN_RECV"},
 	{"address of another station", "vsnat events says who has it since when"},
 	{"no local port", "add to local-addresses"},

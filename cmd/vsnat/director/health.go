@@ -98,6 +98,7 @@ func (d *director) listProblems() (list []string) {
 			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 	}
 	list = append(list, defenceProblems(d.shards.defence(), d.cfg)...)
+	list = append(list, d.nearlyUsed...)
 	list = append(list, d.exhausted(time.Now())...)
 	list = append(list, d.wayBackProblems()...)
 	list = append(list, d.shunProblems()...)

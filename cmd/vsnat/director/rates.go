@@ -111,6 +111,7 @@ func (d *director) sample() {
 		d.rates.sample(v.Serial, at(s.Servers, v.Slot))
 	}
 	d.rates.sample(totalSerial, totalOf(&s.Stats))
+	d.nearlyUsed = d.scarce(&s.Stats)
 	d.rates.sweep()
 	for serial := range d.zero {
 		if d.rates.all[serial] == nil {

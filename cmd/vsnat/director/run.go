@@ -158,7 +158,9 @@ type director struct {
 	events     control.EventLog // safe from anywhere
 	reloads    reloads
 	supervisor *supervisor
-	exposition *metrics.Exposition  // safe from anywhere
+	exposition *metrics.Exposition // safe from anywhere
+	scarcity   scarcity
+	nearlyUsed []string             // at the last sample
 	problems   map[string]time.Time // that Health tells of, and since when
 
 	calls    chan func()         // for decide, which the sender waits for
@@ -174,7 +176,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(), reloads: reloads{accepted: time.Now()},
 		cfg: cfg, rules: nat.NewRules(),
-		clientele: newClientele(), zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time),
+		clientele: newClientele(), zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time), scarcity: make(scarcity),
 		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
 		stopped: make(chan struct{}), topology: make(chan iface.Topology, 1),
 	}
