@@ -26,8 +26,8 @@
 // returns, so that a frame read from one queue is written to another without a
 // copy in between. The slots belong to the Go heap, although they hold no
 // pointers: a frame still in use when another goroutine closes the queue stays
-// readable. On Ethernet there is also a ring of small slots that the smallest frames
-// are sent through.
+// readable. On Ethernet there is also a ring of small slots that small frames are
+// sent through.
 //
 // # States
 //
@@ -73,7 +73,7 @@
 // the kernel does inside of our sendmmsg; judging and rewriting are one part in fifty.
 // So a plain relay is no faster, and what a kernel saves that copies nothing cannot be
 // had from here. What can is that the copies come from the processor's own cache, which
-// is why large frames are read a few at a time. For the smallest frames it is the number
+// is why large frames are read a few at a time. For small frames it is the number
 // of calls and of things prepared for each that counts, hence the ring.
 //
 // What looks as if it paid, and does not:

@@ -120,10 +120,7 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 	}
 	q.in = newReceiveBatch()
 	q.out = newSendBatch(q.layer, link.Index)
-	if q.layer == Ethernet {
-		// One that cannot be had is done without.
-		q.ring, _ = openSendRing(link.Index, q.direct)
-	}
+	q.ring, _ = openSendRing(link, q.direct) // one that cannot be had is done without
 	return q, nil
 }
 

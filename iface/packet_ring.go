@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The smallest frames are sent through a ring that is shared with the kernel
+// Small frames are sent through a ring that is shared with the kernel
 // (PACKET_TX_RING): one system call for all of them, where sendmmsg prepares each
 // anew. The ring is that of a second socket, which receives nothing; a socket with a
 // ring sends nothing else.
@@ -21,17 +21,14 @@ import (
 // the slot's memory itself, which stays in use for as long as the driver likes.
 
 const (
-	// ringFrame is the longest frame for the ring in bytes. It fits every MTU that an
-	// Ethernet link can have: of a ring with offload headers the kernel lets frames of
-	// any length pass.
-	ringFrame = 68 + 14
-	// ringWorth is the fewest frames for which the ring pays.
-	ringWorth = 4
-
-	ringSlot  = 256 // bytes
+	ringSlot  = 512 // bytes
 	ringSlots = BatchSize
 	// ringData is where a slot has its offload header, which the frame follows.
 	ringData = unix.SizeofTpacket2Hdr
+	// ringFrame is the longest frame for the ring in bytes.
+	ringFrame = ringSlot - ringData - OffloadSize
+	// ringWorth is the fewest frames for which the ring pays.
+	ringWorth = 4
 )
 
 // sendRing is a ring of slots. The kernel goes through them in the same order as we do.
@@ -41,8 +38,13 @@ type sendRing struct {
 	head   int // the slot that is filled next
 }
 
-// openSendRing makes a ring on an Ethernet link.
-func openSendRing(index int, direct bool) (_ *sendRing, err error) {
+// openSendRing makes a ring on an Ethernet link. A link with an MTU for which a frame of the
+// ring may be too long has none: the kernel does not look at the length of a frame in a
+// ring with offload headers.
+func openSendRing(link Link, direct bool) (_ *sendRing, err error) {
+	if !link.Ethernet || link.MTU+ethernetHeader < ringFrame {
+		return nil, nil
+	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -76,7 +78,7 @@ func openSendRing(index int, direct bool) (_ *sendRing, err error) {
 		return nil, fmt.Errorf("set PACKET_TX_RING: %w", err)
 	}
 	// Protocol 0: nothing is delivered.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: link.Index}); err != nil {
 		return nil, err
 	}
 	memory, err := unix.Mmap(fd, 0, int(request.Frame_nr)*ringSlot, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)

@@ -11,11 +11,11 @@ import (
 	"github.com/vsnat/vsnat/iface"
 )
 
-// smallest are n frames that a ring takes, and one batch that it does not.
-func smallest(link netlink.Link, n int) []iface.Frame {
+// small are n frames that a ring takes, and one batch that it does not.
+func small(link netlink.Link, n int) []iface.Frame {
 	frames := make([]iface.Frame, n)
 	for i := range frames {
-		frames[i].Data = datagram(link, far, ours, uint32(i), 60+i%23)
+		frames[i].Data = datagram(link, far, ours, uint32(i), 60+i*7%400)
 		if i%3 == 0 {
 			frames[i].Offload = iface.Offload{Flags: iface.FlagNeedsChecksum, ChecksumStart: 34, ChecksumOffset: 6}
 		}
@@ -26,12 +26,12 @@ func smallest(link netlink.Link, n int) []iface.Frame {
 	return frames
 }
 
-// The smallest frames arrive as they were, among others in order, and their memory is
+// Small frames arrive as they were, among others in order, and their memory is
 // the caller's again when Write returns, however late somebody reads them.
-func TestPacketSendsTheSmallestFrames(t *testing.T) {
+func TestPacketSendsSmallFrames(t *testing.T) {
 	c := newCable(t)
 	const n = 4*iface.BatchSize + 5
-	frames := smallest(c.link, n)
+	frames := small(c.link, n)
 	want := make([]iface.Frame, n)
 	for i, f := range frames {
 		want[i] = iface.Frame{Data: bytes.Clone(f.Data), Offload: f.Offload}
@@ -65,9 +65,9 @@ func TestPacketSendsTheSmallestFrames(t *testing.T) {
 }
 
 // What a ring did not send is not in it when the link is up again.
-func TestPacketSendsTheSmallestFramesAfterTheLinkWasDown(t *testing.T) {
+func TestPacketSendsSmallFramesAfterTheLinkWasDown(t *testing.T) {
 	c := newCable(t)
-	frames := smallest(c.link, 20)
+	frames := small(c.link, 20)
 	for range 3 {
 		if sent, err := c.far.Write(frames[:7]); sent != 7 || err != nil {
 			t.Fatalf("%d sent, %v", sent, err)
@@ -84,9 +84,38 @@ func TestPacketSendsTheSmallestFramesAfterTheLinkWasDown(t *testing.T) {
 		if err := netlink.LinkSetUp(c.farLink); err != nil {
 			t.Fatal(err)
 		}
+		if sent := iface.SendByRing(c.far, frames[:3]); sent != 3 {
+			t.Fatalf("the ring sends %d of 3", sent)
+		}
+		receive(t, c.near, 3)
 	}
 	nothingMore(t, c.near)
 	if s := c.far.Stats(); s.SentFrames != 21 || s.SendDrops != 60 {
 		t.Errorf("counted %+v, want 21 sent and 60 dropped", s)
+	}
+}
+
+// A link may take less than the ring does.
+func TestPacketSendsNoSmallFrameAboveTheMTU(t *testing.T) {
+	link := quietCable(t)
+	if err := netlink.LinkSetMTU(link, 200); err != nil {
+		t.Fatal(err)
+	}
+	port := portOf(link)
+	port.MTU = 200
+	q, err := iface.OpenPacket(port, iface.PacketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	frames := make([]iface.Frame, 8)
+	for i := range frames {
+		frames[i].Data = datagram(nil, ours, far, uint32(i), 213+i%2*2)
+	}
+	if n, err := q.Write(frames); n != 4 || err != nil {
+		t.Errorf("%d sent, %v, want the four that fit", n, err)
+	}
+	if s := q.Stats(); s.SendRefused != 4 || s.SentFrames != 4 {
+		t.Errorf("counted %+v, want 4 sent and 4 refused", s)
 	}
 }
