@@ -10,7 +10,7 @@ schedulers or clocks.
 
 A packet costs one bucket and a few comparisons, whichever way it goes and
 however many connections there are; it allocates nothing, takes no lock and
-reads no clock. A connection costs 166 bytes with everything, IPv6 or not, and
+reads no clock. A connection costs 160 bytes with everything, IPv6 or not, and
 the garbage collector sees none of them. A full table, a flood of first
 packets, chosen addresses and a jumping clock each have a defined answer.
 
@@ -58,8 +58,8 @@ long chain.
 # Storage
 
 One anonymous private mapping holds the slab, an array of [Conn] of 152 bytes
-each, and behind it the heads of the buckets, seven for four connections, and as
-many again for the second chains of SNAT, which without SNAT are never touched.
+each, and behind it the heads of the buckets, three for two connections, and seven
+for sixteen for the second chains of SNAT, which without SNAT are never touched.
 
 	memory   ┌─ slab: MaxConns × Conn ───────────────┬─ heads: 4 bytes each ─┐
 	bucket        ┌──────────────┐◀── next ──┐       │   ▲
@@ -70,8 +70,10 @@ memory is an empty table, which can be mapped anywhere. Slots are handed out in
 order and taken again last in, first out: memory for connections that never
 were is never touched. Connections never move. The heads outnumber the
 connections so that a chain is short even in a full table: 1.3 connections are
-looked at for a hit, 0.6 for a miss. A look-up that finds nothing in the cache
-then waits for memory about twice.
+looked at for a hit, 0.7 for a miss. What leaves through SNAT is looked for in a
+second chain, of 2.3 connections in a table that is full of SNAT and 0.6 where a
+quarter is. A look-up that finds nothing in the cache then waits for memory about
+twice; for a batch of packets these waits can overlap: see ahead.go.
 
 The hash is keyed with a secret from the system (see keys): whoever sends
 packets can't tell which addresses share a bucket.

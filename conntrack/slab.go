@@ -15,18 +15,18 @@ const (
 	maxConns = 1 << 30
 )
 
-// NewTable reserves the memory of a table: 152 bytes for each connection and
-// 14 for its share of the buckets, half of them used with SNAT only. It fails if MaxConns is out of range or the
-// system refuses that much memory.
+// NewTable reserves the memory of a table: 152 bytes for each connection and 7.75 for
+// its share of the buckets, a quarter of which is used with SNAT only. It fails if
+// MaxConns is out of range or the system refuses that much memory.
 func NewTable(config Config) (*Table, error) {
 	n := config.MaxConns
 	if n < 1 || n > maxConns {
 		return nil, fmt.Errorf("conntrack: %d connections asked for, possible are 1 to %d (hint: set max-conns)", n, maxConns)
 	}
 
-	buckets := max(1, n*7/4)
-	slabSize := n * int(connSize)
-	size := slabSize + 2*buckets*int(linkSize)
+	buckets, seconds := max(1, n*3/2), max(1, n*7/16)
+	slabSize, headsSize := n*int(connSize), buckets*int(linkSize)
+	size := slabSize + headsSize + seconds*int(linkSize)
 	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("conntrack: reserving %d MiB for %d connections: %w (hint: lower max-conns or raise the memory limit)", size>>20, n, err)
@@ -40,7 +40,7 @@ func NewTable(config Config) (*Table, error) {
 		memory:  memory,
 		slab:    unsafe.Slice((*Conn)(unsafe.Pointer(&memory[0])), n),
 		heads:   unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize])), buckets),
-		seconds: unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize+buckets*int(linkSize)])), buckets),
+		seconds: unsafe.Slice((*link)(unsafe.Pointer(&memory[slabSize+headsSize])), seconds),
 		removed: config.Removed,
 	}, nil
 }

@@ -25,6 +25,7 @@ type Table struct {
 	states  [NumStates]int // connections in each
 	memory  []byte         // the mapping that slab and heads lie in
 	slots   [wheelSlots]link
+	ahead   ahead
 }
 
 // Config of a [Table].
@@ -98,16 +99,15 @@ func (i Insertion) String() string {
 // there and connections of SNAT or full NAT are in the table. A connection past
 // its deadline is found until a sweep has ended it.
 func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
-	if ours == DstOurs {
-		c := t.findArriving(&p.Src, &p.Dst, p.Proto)
-		if c != nil && c.Flags&alias != 0 {
-			return &t.slab[c.Server], Outbound
-		}
-
-		return c, Inbound
+	if ours == DstForeign {
+		return t.findLeaving(&p.Src, &p.Dst, p.Proto), Outbound
+	}
+	c := t.findArriving(&p.Src, &p.Dst, p.Proto)
+	if c != nil && c.Flags&alias != 0 {
+		return &t.slab[c.Server], Outbound
 	}
 
-	return t.findLeaving(&p.Src, &p.Dst, p.Proto), Outbound
+	return c, Inbound
 }
 
 // findArriving finds the slot, alias or not, that answers to src→dst where dst

@@ -69,6 +69,9 @@ func (t *Table) Sweep(now Time, budget int) int {
 	return expired
 }
 
+// Due says whether Sweep had more to look at than its budget let it, at the time now.
+func (t *Table) Due(now Time) bool { return t.length > 0 && t.cursor <= int64(now>>tickShift) }
+
 // ticksAhead is the number of ticks from the cursor to the first one that
 // begins after d, within the wheel.
 func (t *Table) ticksAhead(d Time) int64 {

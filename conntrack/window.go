@@ -61,7 +61,7 @@ func (c *Conn) Follow(sender Direction, seq, ack uint32, win uint16, flags uint8
 	case first:
 		s.End = end
 		s.Flags |= WindowSeen
-	case r.Flags&WindowAcked != 0 && distance(end, r.Ack) > c.reach(sender.Other()):
+	case r.Flags&WindowAcked != 0 && distance(end, r.Ack) > minReach && distance(end, r.Ack) > 2*c.offered(sender.Other()):
 		return
 	case c.Flags&InputOnly != 0 && distance(end, s.End) > minReach:
 		return
@@ -77,7 +77,7 @@ func (c *Conn) Follow(sender Direction, seq, ack uint32, win uint16, flags uint8
 			return // reordered: a later one was seen
 		}
 		if r.Flags&WindowSeen != 0 {
-			if distance(ack, r.End) > c.reach(sender) {
+			if distance(ack, r.End) > minReach && distance(ack, r.End) > 2*c.offered(sender) {
 				return
 			}
 			if after(ack, r.End) {
@@ -226,11 +226,6 @@ func (c *Conn) offered(receiver Direction) uint32 {
 	}
 
 	return uint32(r.Win) << (r.Scale & 15)
-}
-
-// reach is how far from the receiver's numbers a sender's may lie.
-func (c *Conn) reach(receiver Direction) uint32 {
-	return max(minReach, 2*c.offered(receiver))
 }
 
 // after says whether a comes after b in sequence space, which wraps (RFC 9293

@@ -32,10 +32,10 @@ const (
 
 const (
 	// MaxPage is the largest page of entries.
-	MaxPage = 4096
+	MaxPage = 1024
 	// maxScan bounds the slots that one page looks at, so that a listing
 	// never holds up packets for long.
-	maxScan = 65536
+	maxScan = 16384
 )
 
 // A ConnPage is a part of a listing.

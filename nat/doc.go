@@ -408,7 +408,7 @@ the IP header (ipHeader) knows which family it is of. What differs is below it:
 
 Everything is claimed at the start or with a snapshot:
 
-	connection table   166 bytes an entry (conntrack)
+	connection table   160 bytes an entry (conntrack)
 	port mappings      40 bytes a row, at most one row an entry; 64 KiB an address,
 	                   256 addresses
 	fragments          some 4 MiB

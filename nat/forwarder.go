@@ -60,6 +60,8 @@ type Forwarder struct {
 	counters counters
 
 	// Scratch of the packet at hand.
+	expects  bool // something was said to Ahead
+	glimpse  glimpse
 	parsed   parsed
 	leader   parsed // of the datagram that a fragment completes
 	quote    quoted
@@ -106,6 +108,10 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 
 // Forward decides about one packet and rewrites it in place.
 func (f *Forwarder) Forward(p *Packet) (v Verdict) {
+	if f.expects {
+		f.expects = false
+		f.table.Fetch()
+	}
 	if f.hit(p, &v) {
 		return v
 	}
@@ -429,10 +435,15 @@ func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 	f.forgetFTP(c)
 }
 
+// sweepMost bounds what ends by its time in one call of Sweep: a fraction of a
+// millisecond's worth, in a table that is in no cache.
+const sweepMost = 1024
+
 // Sweep ages the table and the fragments: at most budget entries are removed,
-// the rest waits for the next call. What it has to say is in the outbox then.
-func (f *Forwarder) Sweep(budget int) {
-	f.table.Sweep(f.now, budget)
+// the rest waits for the next call. It reports whether there is a rest, of what is
+// over by its time. What it has to say is in the outbox then.
+func (f *Forwarder) Sweep(budget int) (more bool) {
+	f.table.Sweep(f.now, min(budget, sweepMost))
 	f.visitGone(budget * slotsPerBudget)
 	if f.now >= f.defence.due {
 		f.defend()
@@ -440,6 +451,7 @@ func (f *Forwarder) Sweep(budget int) {
 	f.thinOut(budget * slotsPerBudget)
 	f.counters.drops[ReasonFragmentTimeout] += uint64(f.frags.sweep(f.now))
 	f.counters.drops[ReasonFragmentLimit] += uint64(f.frags.takeEvicted())
+	return f.table.Due(f.now)
 }
 
 // Bytes is the memory that the Forwarder has claimed: all that it will ever

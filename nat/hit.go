@@ -23,7 +23,8 @@ import (
 // not forward, has written nothing when it gives up, and what it does to a packet
 // and to an entry is what the walk would do, bit for bit (FuzzHit).
 
-// A glimpse is what hit needs to know of a packet.
+// A glimpse is what hit needs to know of a packet. It is scratch: look fills in what
+// its protocol has.
 type glimpse struct {
 	tuple    conntrack.Tuple
 	seq, ack uint32
@@ -36,20 +37,21 @@ type glimpse struct {
 	partial  bool // as in parsed
 }
 
-// hit forwards a packet of the common kind, as v says then. It reports false, and
-// has changed nothing, if p is of another kind.
+// hit forwards a packet of the common kind, as v says then, which is zero before. It
+// reports false, and has changed nothing but v, if p is of another kind.
 func (f *Forwarder) hit(p *Packet, v *Verdict) bool {
-	var g glimpse
+	g := &f.glimpse
 	if !g.look(p) {
 		return false
 	}
-	c, dir := f.known(p, &g)
-	if c == nil || !f.outlet(p, &g, c, dir, v) {
+	c, dir := f.known(p, g)
+	if c == nil || !f.outlet(p, g, c, dir, v) {
 		return false
 	}
 	if f.place.n > 1 {
 		f.meets(c)
 	}
+	v.Action = Forward
 	b := p.Data[:g.total:g.total]
 	p.Data = b
 	if g.tuple.Proto == protoTCP {
@@ -59,14 +61,17 @@ func (f *Forwarder) hit(p *Packet, v *Verdict) bool {
 	hop := f.takesHop(v.Port)
 	if dir == conntrack.Inbound {
 		c.Hear()
-		g.rewrite(b, destinationField, &c.Dest, hop)
+		g.rewrite(b, dir, &c.Dest, hop)
 	} else {
-		g.rewrite(b, sourceField, &c.Virtual, hop)
+		g.rewrite(b, dir, &c.Virtual, hop)
 	}
 	f.count(c, dir, len(b))
 	f.counters.verdicts[Forward]++
 	return true
 }
+
+// mappedPrefix is the second half of ::ffff:0:0, in little endian.
+const mappedPrefix = 0xffff0000
 
 // look reads a packet. It reports false for one that is not of the common kind,
 // sound or not.
@@ -88,7 +93,6 @@ func (g *glimpse) look(p *Packet) bool {
 		g.total = int(binary.BigEndian.Uint16(h[2:]))
 		g.ttl, g.tuple.Proto = h[8], h[9]
 		g.l4 = ipv4HeaderLen
-		const mappedPrefix = 0xffff0000 // ::ffff:0:0, its second half
 		binary.LittleEndian.PutUint64(src[:], 0)
 		binary.LittleEndian.PutUint64(src[8:], mappedPrefix|second&^0xffffffff)
 		binary.LittleEndian.PutUint64(dst[:], 0)
@@ -148,11 +152,10 @@ func (g *glimpse) lookTransport(p *Packet, l4 []byte) bool {
 	default:
 		return false
 	}
-	if o := &p.Offload; o.NeedsChecksum {
-		if int(o.ChecksumStart) != g.l4 || int(o.ChecksumOffset) != field {
-			return false
-		}
-		g.partial = true
+	o := &p.Offload
+	g.partial = o.NeedsChecksum
+	if g.partial && (int(o.ChecksumStart) != g.l4 || int(o.ChecksumOffset) != field) {
+		return false
 	}
 	g.tuple.Src.Port, g.tuple.Dst.Port = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 	return g.tuple.Src.Port != 0 && g.tuple.Dst.Port != 0
@@ -162,7 +165,11 @@ func (g *glimpse) lookTransport(p *Packet, l4 []byte) bool {
 // bring it up to date, else nil.
 func (f *Forwarder) known(p *Packet, g *glimpse) (*conntrack.Conn, conntrack.Direction) {
 	own := &f.snap.own
-	c, dir := f.lookup(&g.tuple, own.find(&g.tuple.Dst.Addr))
+	at := int32(-1)
+	if own.mayHave(&g.tuple.Dst.Addr) {
+		at = own.find(&g.tuple.Dst.Addr)
+	}
+	c, dir := f.lookup(&g.tuple, at)
 	if c == nil || c.Flags&(conntrack.FullNAT|conntrack.InputOnly|conntrack.OnePacket|conntrack.Helped) != 0 {
 		return nil, 0
 	}
@@ -179,7 +186,7 @@ func (f *Forwarder) known(p *Packet, g *glimpse) (*conntrack.Conn, conntrack.Dir
 	case f.snap.server[c.Server].gone, c.HopPort != p.In, c.Hop != p.From:
 		return nil, 0
 	}
-	if own.find(&g.tuple.Src.Addr) >= 0 {
+	if own.mayHave(&g.tuple.Src.Addr) && own.find(&g.tuple.Src.Addr) >= 0 {
 		return nil, 0
 	}
 	return c, dir
@@ -188,12 +195,13 @@ func (f *Forwarder) known(p *Packet, g *glimpse) (*conntrack.Conn, conntrack.Dir
 // outlet says in v where a packet of c leaves, and reports whether it can.
 func (f *Forwarder) outlet(p *Packet, g *glimpse, c *conntrack.Conn, dir conntrack.Direction, v *Verdict) bool {
 	dst, mtu := &c.Dest.Addr, 0
-	*v = Verdict{Action: Forward}
 	if dir == conntrack.Outbound {
 		dst = &c.Client.Addr
 		if c.HopPort < MaxPorts {
 			if port := &f.snap.ports[c.HopPort]; port.Up && !port.L3 {
-				v.Port, v.To, v.NextHop = c.HopPort, c.Hop, *dst
+				v.Port = c.HopPort
+				v.To = c.Hop
+				v.NextHop = *dst
 				mtu = min(port.MTU, 0xffff)
 			}
 		}
@@ -203,7 +211,9 @@ func (f *Forwarder) outlet(p *Packet, g *glimpse, c *conntrack.Conn, dir conntra
 		if h.port == NoPort {
 			return false
 		}
-		v.Port, v.NextHop, mtu = h.port, h.next, int(h.mtu)
+		v.Port = h.port
+		v.NextHop = h.next
+		mtu = int(h.mtu)
 	}
 	if g.total <= mtu {
 		return true
@@ -214,22 +224,20 @@ func (f *Forwarder) outlet(p *Packet, g *glimpse, c *conntrack.Conn, dir conntra
 		o.GSOSize > 0 && g.l4+g.header+int(o.GSOSize) <= mtu
 }
 
-// Which end of a packet is rewritten.
-const (
-	sourceField = iota
-	destinationField
-)
-
-// rewrite puts e in place of one end of the packet b, counts us as a hop if hop, and
-// keeps the checksums. Sums are in machine order, which is as good (checksum.go).
-func (g *glimpse) rewrite(b []byte, field int, e *conntrack.Endpoint, hop bool) {
+// rewrite puts e in place of the end of the packet b that dir says, counts us as a hop
+// if hop, and keeps the checksums. Sums are in machine order, which is as good
+// (checksum.go).
+func (g *glimpse) rewrite(b []byte, dir conntrack.Direction, e *conntrack.Endpoint, hop bool) {
 	var change uint64 // of the address: ^old + new, not zero
 	if g.l4 == ipv4HeaderLen {
 		h := (*[ipv4HeaderLen]byte)(b)
-		address := h[12+4*field:][:4]
+		address := (*[4]byte)(h[12:])
+		if dir == conntrack.Inbound {
+			address = (*[4]byte)(h[16:])
+		}
 		became := binary.LittleEndian.Uint32(e.Addr[12:])
-		change = uint64(^binary.LittleEndian.Uint32(address)) + uint64(became)
-		binary.LittleEndian.PutUint32(address, became)
+		change = uint64(^binary.LittleEndian.Uint32(address[:])) + uint64(became)
+		binary.LittleEndian.PutUint32(address[:], became)
 		s := change + uint64(^binary.LittleEndian.Uint16(h[10:]))
 		if hop {
 			h[8]--
@@ -238,40 +246,44 @@ func (g *glimpse) rewrite(b []byte, field int, e *conntrack.Endpoint, hop bool) 
 		binary.LittleEndian.PutUint16(h[10:], ^foldWide(s, 0))
 	} else {
 		h := (*[ipv6HeaderLen]byte)(b)
-		address := h[8+16*field:][:16]
+		address := (*[16]byte)(h[8:])
+		if dir == conntrack.Inbound {
+			address = (*[16]byte)(h[24:])
+		}
 		became1, became2 := binary.LittleEndian.Uint64(e.Addr[:]), binary.LittleEndian.Uint64(e.Addr[8:])
-		s, carry := bits.Add64(^binary.LittleEndian.Uint64(address), became1, 0)
+		s, carry := bits.Add64(^binary.LittleEndian.Uint64(address[:]), became1, 0)
 		s, carry = bits.Add64(s, ^binary.LittleEndian.Uint64(address[8:]), carry)
 		s, carry = bits.Add64(s, became2, carry)
 		change = uint64(foldWide(s, carry))
-		binary.LittleEndian.PutUint64(address, became1)
+		binary.LittleEndian.PutUint64(address[:], became1)
 		binary.LittleEndian.PutUint64(address[8:], became2)
 		if hop {
 			h[7]--
 		}
 	}
 
-	l4 := b[g.l4:]
-	port := l4[2*field:][:2]
+	ports := (*[udpHeaderLen]byte)(b[g.l4:])
+	port := (*[2]byte)(ports[:])
+	if dir == conntrack.Inbound {
+		port = (*[2]byte)(ports[2:])
+	}
 	became := bits.ReverseBytes16(e.Port)
-	full := change + uint64(^binary.LittleEndian.Uint16(port)) + uint64(became)
-	binary.LittleEndian.PutUint16(port, became)
+	full := change + uint64(^binary.LittleEndian.Uint16(port[:])) + uint64(became)
+	binary.LittleEndian.PutUint16(port[:], became)
+	field := (*[2]byte)(ports[udpChecksumOffset:])
 	if g.tuple.Proto == protoTCP {
-		at := l4[tcpChecksumOffset:][:2]
-		if check := binary.LittleEndian.Uint16(at); g.partial {
-			binary.LittleEndian.PutUint16(at, foldWide(change+uint64(check), 0))
-		} else {
-			binary.LittleEndian.PutUint16(at, ^foldWide(full+uint64(^check), 0))
-		}
-		return
+		field = (*[2]byte)(b[g.l4+tcpChecksumOffset:])
 	}
-	at := l4[udpChecksumOffset:][:2]
-	switch check := binary.LittleEndian.Uint16(at); {
+	check := binary.LittleEndian.Uint16(field[:])
+	switch {
 	case g.partial:
-		binary.LittleEndian.PutUint16(at, foldWide(change+uint64(check), 0))
+		check = foldWide(change+uint64(check), 0)
+	case g.tuple.Proto == protoTCP:
+		check = ^foldWide(full+uint64(^check), 0)
 	case check != 0:
-		binary.LittleEndian.PutUint16(at, nonZero(^foldWide(full+uint64(^check), 0)))
+		check = nonZero(^foldWide(full+uint64(^check), 0))
 	}
+	binary.LittleEndian.PutUint16(field[:], check)
 }
 
 // foldWide brings a sum of 64 bits, and a carry out of it, to 16 bits. Only a sum of

@@ -37,7 +37,8 @@ func TestChangesUnderTraffic(t *testing.T) {
 				select {
 				case <-stop:
 					f.Begin(now.Add(time.Hour))
-					f.Sweep(1 << 20)
+					for f.Sweep(1 << 20) {
+					}
 					done <- nil
 					return
 				default:

@@ -569,7 +569,8 @@ func (s *script) step(word, rest string) {
 		s.now = s.now.Add(d)
 		s.all().begin(s.now)
 		for _, f := range s.crew {
-			f.Sweep(1 << 20)
+			for f.Sweep(1 << 20) {
+			}
 		}
 		s.collect()
 	default:

@@ -182,34 +182,47 @@ type ownEntry struct {
 	mapped  *atomic.Int64
 }
 
+// ownTable finds addresses of ours. Each packet asks for both of its own, most of
+// the time for one that is not there: a third of the slots is in use at most, and a
+// slot says all that is asked.
 type ownTable struct {
-	index   []int32 // into entries, -1 free
+	slots   []ownSlot
 	entries []ownEntry
 }
 
+type ownSlot struct {
+	addr  conntrack.Addr
+	index int32 // into entries, -1 free
+}
+
 func newOwnTable(entries []ownEntry) ownTable {
-	t := ownTable{index: make([]int32, tableSize(len(entries))), entries: entries}
-	for i := range t.index {
-		t.index[i] = -1
+	t := ownTable{slots: make([]ownSlot, tableSize(2*len(entries))), entries: entries}
+	for i := range t.slots {
+		t.slots[i].index = -1
 	}
-	mask := uint64(len(t.index) - 1)
+	mask := uint64(len(t.slots) - 1)
 	for i := range entries {
 		at := hashAddr(&entries[i].addr) & mask
-		for t.index[at] >= 0 {
+		for t.slots[at].index >= 0 {
 			at = (at + 1) & mask
 		}
-		t.index[at] = int32(i)
+		t.slots[at] = ownSlot{entries[i].addr, int32(i)}
 	}
 	return t
 }
 
+// mayHave is false for most addresses that find does not find, and cheaper.
+func (t *ownTable) mayHave(a *conntrack.Addr) bool {
+	return t.slots[hashAddr(a)&uint64(len(t.slots)-1)].index >= 0
+}
+
 // find returns the index of a's entry, or -1.
 func (t *ownTable) find(a *conntrack.Addr) int32 {
-	mask := uint64(len(t.index) - 1)
-	for at := hashAddr(a) & mask; ; at = (at + 1) & mask {
-		i := t.index[at]
-		if i < 0 || t.entries[i].addr == *a {
-			return i
+	mask := uint64(len(t.slots) - 1)
+	for at := hashAddr(a) & mask; ; at++ {
+		s := &t.slots[at&mask]
+		if s.index < 0 || s.addr == *a {
+			return s.index
 		}
 	}
 }

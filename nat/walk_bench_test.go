@@ -30,10 +30,16 @@ func newRig(tb testing.TB, maxConns int) *rig {
 		}
 	}
 	for proto, port := range map[uint8]uint16{ProtoTCP: 80, ProtoUDP: 53} {
-		k := ServiceKey{Proto: proto, Addr: netip.MustParseAddr("192.168.88.23"), Port: port}
-		must(r.AddService(ServiceSpec{ServiceKey: k, Scheduler: "rr"}))
-		for i := range 8 {
-			must(r.AddServer(k, ServerSpec{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + i)}), Port: 8080, Weight: 1}))
+		for _, vip := range []netip.Addr{benchVIP4, benchVIP6} {
+			k := ServiceKey{Proto: proto, Addr: vip, Port: port}
+			must(r.AddService(ServiceSpec{ServiceKey: k, Scheduler: "rr"}))
+			for i := range 8 {
+				server := netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + i)})
+				if vip.Is6() {
+					server = netip.MustParseAddr(fmt.Sprintf("fd00:10::%d", 2+i))
+				}
+				must(r.AddServer(k, ServerSpec{Addr: server, Port: benchPort, Weight: 1}))
+			}
 		}
 	}
 	must(r.AddSNAT(SNATSpec{From: netip.MustParsePrefix("10.0.0.0/16"), To: netip.MustParseAddr("192.168.88.23")}))
@@ -45,6 +51,8 @@ func newRig(tb testing.TB, maxConns int) *rig {
 		{Dst: netip.MustParsePrefix("10.0.0.0/16"), Port: 1},
 		{Dst: netip.MustParsePrefix("192.168.88.0/24"), Port: 0},
 		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.168.88.1"), Port: 0},
+		{Dst: netip.MustParsePrefix("fd00:10::/64"), Port: 1},
+		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fe80::88:1"), Port: 0},
 	})
 	r.Publish()
 	f, err := NewForwarder(ForwarderConfig{Rules: r, MaxConns: maxConns, Seed: [2]uint64{1, 2}})
@@ -84,69 +92,6 @@ func (g *rig) batch(d time.Duration) {
 	g.now = g.now.Add(d)
 	g.f.Sweep(128)
 	g.f.Begin(g.now)
-}
-
-// fill opens n connections, client i from the i-th address, and returns for
-// each the packet of either side that follows.
-func (g *rig) fill(tb testing.TB, n int) (in, out [][]byte) {
-	syn, synack := template("tcp 192.168.88.21:1 > 192.168.88.23:80 S seq=1"), template("tcp 10.0.0.2:1 > 10.0.0.2:80 SA seq=1 ack=2")
-	ack := template("tcp 192.168.88.21:1 > 192.168.88.23:80 A seq=2 ack=2 data=100")
-	ackLater := template("tcp 10.0.0.2:1 > 10.0.0.2:80 A seq=2 ack=2 data=100")
-	for i := range n {
-		src, port := uint32(benchClients+i/4), uint16(1024+i%4)
-		ends(syn, src, benchVirtual, port, 80)
-		if v := g.forward(syn, 0); v.Action != Forward {
-			tb.Fatal(i, v.Action, v.Reason)
-		}
-		server := binary.BigEndian.Uint32(g.buffer[16:])
-		ends(synack, server, src, 8080, port)
-		if v := g.forward(synack, 1); v.Action != Forward {
-			tb.Fatal(i, v.Action, v.Reason)
-		}
-		ends(ack, src, benchVirtual, port, 80)
-		if v := g.forward(ack, 0); v.Action != Forward {
-			tb.Fatal(i, v.Action, v.Reason)
-		}
-		if len(in) < 1<<16 || i%16 == 0 {
-			ends(ackLater, server, src, 8080, port)
-			in, out = append(in, append([]byte(nil), ack...)), append(out, append([]byte(nil), ackLater...))
-		}
-		if i%64 == 0 {
-			g.f.Begin(g.now)
-		}
-	}
-	return in, out
-}
-
-func benchmarkHit(b *testing.B, conns int, outbound bool) {
-	g := newRig(b, conns+1)
-	packets, out := g.fill(b, conns)
-	in := uint16(0)
-	if outbound {
-		packets, in = out, 1
-	}
-	// A stride far apart, so that no two neighbours share a cache line.
-	b.ReportAllocs()
-	b.ResetTimer()
-	at := 0
-	for i := range b.N {
-		if at += 7919; at >= len(packets) {
-			at %= len(packets)
-		}
-		if v := g.forward(packets[at], in); v.Action != Forward {
-			b.Fatal(v.Reason)
-		}
-		if i%64 == 63 {
-			g.batch(time.Microsecond)
-		}
-	}
-}
-
-func BenchmarkForwardHit(b *testing.B) {
-	for _, n := range []int{1000, 100_000, 1_000_000} {
-		b.Run(fmt.Sprintf("in/%d", n), func(b *testing.B) { benchmarkHit(b, n, false) })
-		b.Run(fmt.Sprintf("out/%d", n), func(b *testing.B) { benchmarkHit(b, n, true) })
-	}
 }
 
 // BenchmarkForwardNew opens connections in a table that is full of half-open

@@ -315,7 +315,8 @@ func end(s *script) {
 	for range 3 {
 		s.now = s.now.Add(time.Hour)
 		s.f.Begin(s.now)
-		s.f.Sweep(1 << 20)
+		for s.f.Sweep(1 << 20) {
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // TestServerNotPublishedYet: a scheduler hears of a server before the Forwarder
@@ -95,4 +96,53 @@ func TestAddressesComeAndGo(t *testing.T) {
 		t.Errorf("%d pools", n)
 	}
 	s.f.Close()
+}
+
+// TestSweepBound: a great many connections that end at once end in portions, between
+// which packets go on, and all of them do.
+func TestSweepBound(t *testing.T) {
+	const n = 20_000
+	g := newRig(t, n)
+	p := population{n, ProtoTCP, false}
+	p.fill(t, g)
+	g.now = g.now.Add(16 * time.Minute)
+	g.f.Begin(g.now)
+	calls := 0
+	for more := true; more; calls++ {
+		before := g.f.table.Len()
+		more = g.f.Sweep(1 << 20)
+		if ended := before - g.f.table.Len(); ended > sweepMost {
+			t.Fatalf("%d at once", ended)
+		}
+		if calls > n {
+			t.Fatal("no end")
+		}
+	}
+	if left := g.f.table.Len(); left != 0 || calls < n/sweepMost {
+		t.Errorf("%d are left after %d calls", left, calls)
+	}
+}
+
+// TestListingBound: a page looks at a bounded part of the table, however few there are
+// to be listed, and the pages together show all.
+func TestListingBound(t *testing.T) {
+	const n = 40_000
+	g := newRig(t, n)
+	p := population{n, ProtoTCP, false}
+	p.fill(t, g)
+	nobody := g.f.Conns(ConnQuery{State: "LISTEN"})
+	if nobody.Next < 0 || nobody.Next > maxScan {
+		t.Errorf("a page without anything in it went to slot %d", nobody.Next)
+	}
+	seen := 0
+	for q := (ConnQuery{Limit: 1 << 20}); q.Cursor >= 0; {
+		page := g.f.Conns(q)
+		if len(page.Conns) > MaxPage {
+			t.Fatalf("%d on a page", len(page.Conns))
+		}
+		seen, q.Cursor = seen+len(page.Conns), page.Next
+	}
+	if seen != n {
+		t.Errorf("%d of %d listed", seen, n)
+	}
 }

@@ -64,6 +64,9 @@ func (l *linger) crowded(now conntrack.Time) { l.length, l.not = 0, now+retreat 
 // await returns when a port can be read, something was asked for, or at the
 // latest after a pause.
 func (s *shard) await(ids []int) (int, error) {
+	if s.behind {
+		return s.poller.Wait(ids, 0)
+	}
 	began := s.clock()
 	for now := began; now-began < s.linger.length; {
 		n, err := s.poller.Wait(ids, 0)

@@ -73,6 +73,7 @@ type shard struct {
 	macs   macCache
 	single [1]iface.Frame
 	stop   bool
+	behind bool // connections are over that have not ended yet
 
 	packets, sent uint64
 	ignored       uint64 // frames that are not for us
@@ -150,6 +151,9 @@ func (s *shard) run() {
 		if s.now >= tick {
 			s.idle()
 			tick = s.now + conntrack.Time(pause)
+		} else if s.behind {
+			s.forwarder.Begin(s.now)
+			s.age()
 		}
 		s.wakeOthers()
 		s.read()
@@ -175,6 +179,7 @@ func (s *shard) serve(p *port) {
 		if n > 0 {
 			s.packets += uint64(n)
 			s.forwarder.Begin(s.now)
+			s.announce(p, n)
 			for i := range s.frames[:n] {
 				s.judge(p, &s.frames[i])
 				if s.forwarder.Crowded() {
@@ -183,7 +188,7 @@ func (s *shard) serve(p *port) {
 					s.forwarder.Begin(s.now)
 				}
 			}
-			s.forwarder.Sweep(sweepPerBatch)
+			s.behind = s.forwarder.Sweep(sweepPerBatch)
 			s.generated()
 			s.flush()
 			s.took(n)
@@ -267,15 +272,38 @@ func (s *shard) neighbour(p *port, f *iface.Frame) {
 	}
 }
 
+// announce tells the Forwarder what is in a batch that was read, so that it waits for
+// memory once and not for each frame.
+func (s *shard) announce(p *port, n int) {
+	if n < 4 {
+		return
+	}
+	head := etherHeaderLen
+	if p.l3 {
+		head = 0
+	}
+	for i := range s.frames[:n] {
+		if b := s.frames[i].Data; len(b) > head {
+			s.forwarder.Ahead(b[head:])
+		}
+	}
+}
+
+// age ends connections that are over. When there are more of them than a turn may
+// end, behind is set, and the next turn, which does not wait then, goes on.
+func (s *shard) age() {
+	s.behind = s.forwarder.Sweep(sweepPerTick)
+	s.generated()
+	s.flush()
+}
+
 // idle does what time brings.
 func (s *shard) idle() {
 	s.forwarder.Begin(s.now)
 	if s.beside.self == 0 {
 		s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
 	}
-	s.forwarder.Sweep(sweepPerTick)
-	s.generated()
-	s.flush()
+	s.age()
 	if n := s.forwarder.RefusedOnHost(); n != s.refusals {
 		s.refusals = n
 		s.refused()
