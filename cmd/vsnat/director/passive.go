@@ -27,7 +27,10 @@ import (
 // that every server would answer; there silence counts where another server of the service
 // has answered meanwhile, since there are services that never answer.
 //
-// A server that is out is tried again after a pause, by a SYN of our own where that can be,
+// Of a server with checks they are told, and asked at once, and what they say counts; but
+// for a wrong way back, which they cannot see, and where they contradict clients twice.
+//
+// A server that is out otherwise is tried again after a pause, by a SYN of our own where that can be,
 // and each time in vain doubles the pause. The last server of a service is never out: its
 // clients would gain nothing.
 
@@ -42,6 +45,9 @@ const (
 
 	firstPause = time.Second
 	maxPause   = time.Minute
+	// believeAgain is for how long checks that say otherwise than clients are not believed
+	// once more.
+	believeAgain = 30 * time.Second
 	// forgiveAfter is in how many of its pauses a server that is back begins anew.
 	forgiveAfter = 10
 )
@@ -67,7 +73,6 @@ type account struct {
 	last     nat.ServerSignals
 	ring     [signalSteps]signalStep
 	at       int // of the newest
-	begun    bool
 	met      bool
 	inquired time.Time // when it was asked about last, or zero
 	busy     bool      // it is asked about now
@@ -76,9 +81,6 @@ type account struct {
 // add takes the sums of now.
 func (a *account) add(s *nat.ServerSignals) {
 	step := signalStep{uint32(s.Asked - a.last.Asked), uint32(s.Answered - a.last.Answered), uint32(s.Refused - a.last.Refused)}
-	if !a.begun {
-		a.begun, step = true, signalStep{} // it may have a history that nobody has looked at
-	}
 	a.last = *s
 	a.at = (a.at + 1) % signalSteps
 	a.ring[a.at] = step
@@ -165,6 +167,12 @@ func (d *director) judgeClients(now time.Time) {
 			d.judge(&services[i], &services[i].Servers[j], now)
 		}
 	}
+	for _, v := range d.rules.Leaving() { // it may come back, with its counters
+		if a := k.accounts[v.Serial]; a != nil && int(v.Slot) < len(k.sums) {
+			a.met = true
+			a.add(&k.sums[v.Slot])
+		}
+	}
 	for serial, a := range k.accounts {
 		if !a.met {
 			delete(k.accounts, serial)
@@ -221,6 +229,8 @@ type shunning struct {
 	pause time.Duration // the last one
 	until time.Time     // when it is tried again
 	back  time.Time     // when it came back last, or zero
+	// signalled is when its checks were told last.
+	signalled time.Time
 	// trying: an inquiry is under way that says whether it is back.
 	trying bool
 }
@@ -240,8 +250,15 @@ func (d *director) shun(q *inquiry, now time.Time) {
 	if q.kind == health.Refused {
 		what = fmt.Sprintf("%d clients were refused", q.n)
 	}
-	if m.checked {
+	if m.checked && !q.elsewhere {
+		// A check finds it too, and when it is over. If it does not, that is not believed.
 		d.monitor.Signal(health.Signal{Server: q.server, Proto: s.proto, Kind: q.kind, N: q.n, Detail: what})
+		d.heard()
+		again := now.Sub(m.signalled) < believeAgain
+		m.signalled = now
+		if m.failed() || !again {
+			return
+		}
 	}
 	if !s.others(m) {
 		d.warn("last "+q.server.String(), fmt.Sprintf("server %s of %s stays, being the last", q.server, key), what)

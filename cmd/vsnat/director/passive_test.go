@@ -15,7 +15,6 @@ import (
 // accountOf feeds an account; each entry is asked, answered, refused of a step.
 func accountOf(list ...[3]uint64) *account {
 	a := &account{}
-	a.add(&nat.ServerSignals{})
 	for _, s := range list {
 		sum := a.last
 		sum.Asked += s[0]

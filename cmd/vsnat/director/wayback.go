@@ -52,6 +52,7 @@ type inquiry struct {
 	suspected bool              // there is enough reason to take it out
 	trial     bool              // it is out, and shall show that it is back
 	recheck   bool              // its way back was wrong
+	elsewhere bool              // it serves, and answers elsewhere
 
 	begun     time.Time
 	far, near nat.Probe // zero: there is none
@@ -203,6 +204,7 @@ func (d *director) heedInquiry(q *inquiry, far, near nat.ProbeAnswer, now time.T
 			a.forget() // some clients have a reason of their own
 		}
 	case far == nat.ProbeSilent && near != nat.ProbeSilent:
+		q.elsewhere = true
 		if wrong == nil {
 			d.wayBackWrong(q.server.Addr(), now)
 		}
