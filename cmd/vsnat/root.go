@@ -64,6 +64,7 @@ the packets both ways. It needs no kernel module.
 		groupServe: {
 			newRunCommand(r, run),
 			newConfigCommand(),
+			newImportCommand(),
 			newInstallUnitCommand(),
 			newLabCommand(),
 		},

@@ -224,3 +224,18 @@ func split(line string) ([]string, error) {
 	}
 	return words, nil
 }
+
+// EachCommand reads a file as ipvsadm-restore does and calls f for each of its
+// lines, with the words of it and what they mean, or why they mean nothing. Hosts
+// and ports may have names that this system knows.
+func EachCommand(input io.Reader, f func(line int, args []string, c *Command, err error)) error {
+	names := newSystemResolver()
+	return eachLine(input, func(number int, args []string, err error) error {
+		var c *Command
+		if err == nil {
+			c, err = Parse(toolName, args, names)
+		}
+		f(number, args, c, err)
+		return nil
+	})
+}

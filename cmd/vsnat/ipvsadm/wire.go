@@ -138,3 +138,11 @@ func toolConn(c *control.Conn) Conn {
 		Client: c.Client, Virtual: c.Virtual, Server: c.Server,
 	}
 }
+
+// Specs are the service and the server of a command in the words of the control
+// socket; what the command does not name is zero.
+func (c *Command) Specs() (control.ServiceSpec, control.ServerSpec) {
+	spec := control.ServiceSpec{ServiceKey: wireKey(c.Service.ServiceKey)}
+	setService(&spec, c.Service)
+	return spec, wireServer(c.Server)
+}

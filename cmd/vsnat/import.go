@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/importer"
+)
+
+type importOptions struct {
+	from   string
+	strict bool
+}
+
+func newImportCommand() *cobra.Command {
+	var o importOptions
+	c := &cobra.Command{
+		Use:   "import FILE...",
+		Short: "Make a configuration of those of keepalived, ipvsadm and iptables",
+		Long: `Reads keepalived.conf, the output of ipvsadm-save and that of iptables-save, and
+prints one configuration that says the same. What cannot be carried over is told
+on standard error, a line each: file, line, what, and why. Nothing is changed.
+
+With --strict the status is 1 if there is anything of that kind.`,
+		Example: `  vsnat import /etc/keepalived/keepalived.conf > vsnat.yaml
+  vsnat import ipvs.rules iptables.rules > vsnat.yaml && vsnat config check vsnat.yaml`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return o.read(c, args) },
+	}
+	var names []string
+	for _, k := range importer.Kinds() {
+		names = append(names, string(k))
+	}
+	c.Flags().StringVar(&o.from, "from", string(importer.Auto), "whose configuration it is: "+strings.Join(names, ", "))
+	c.Flags().BoolVar(&o.strict, "strict", false, "fail if something cannot be carried over")
+	return c
+}
+
+func (o *importOptions) read(c *cobra.Command, files []string) error {
+	kind := importer.Kind(o.from)
+	if !slices.Contains(importer.Kinds(), kind) {
+		return usageError{fmt.Errorf("nothing can be imported from %q", o.from), "see vsnat import --help"}
+	}
+	i := importer.New()
+	for _, name := range files {
+		f, err := importer.ReadFile(name, kind)
+		if err != nil {
+			return err
+		}
+		if err := i.Read(f); err != nil {
+			return hinted{err, "--from says whose configuration it is"}
+		}
+	}
+	text, notes := i.Result()
+	for _, n := range notes {
+		fmt.Fprintln(c.ErrOrStderr(), printable(n.String()))
+	}
+	if _, err := c.OutOrStdout().Write(text); err != nil {
+		return err
+	}
+	if o.strict && len(notes) > 0 {
+		return withStatus(exitFailed, nil)
+	}
+	return nil
+}
