@@ -129,10 +129,20 @@ func (i *Importer) add(file string, line int, s config.Service) {
 	i.at = append(i.at, place{file, line})
 }
 
-// complete fills in what none of the kinds has a word for.
+// complete fills in what none of the kinds has a word for: what a configuration that
+// does not say it has.
 func complete(s *control.ServiceSpec) {
-	s.NoServer, s.Helper = control.NoServerICMP, control.HelperNone
-	s.OnServerDown = config.Default().Compat.ServerDown(s.Proto)
+	persistence := ""
+	if s.Persistence.Timeout != 0 {
+		persistence = ", persistence: 360" // a service of all ports needs it
+	}
+	_, name, _ := strings.Cut(s.ServiceKey.String(), " ")
+	c, err := config.Parse("defaults", fmt.Appendf(nil, "services: [{%s: %q%s}]", s.Proto, name, persistence))
+	if err != nil || len(c.Services) != 1 {
+		return // add tells what is wrong with the key
+	}
+	d := c.Services[0].ServiceSpec
+	s.NoServer, s.Helper, s.OnServerDown, s.Passive = d.NoServer, d.Helper, d.OnServerDown, d.Passive
 }
 
 // acceptable reports why a configuration would be refused.
