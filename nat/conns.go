@@ -56,6 +56,7 @@ type ConnInfo struct {
 	SNAT    bool // opened from inside
 	Method  Method
 	Replied bool // seen both ways
+	Over    bool // both ends have said all: the entry waits for what is late
 
 	Template  bool // of persistence: Client is an address or a network, port 0
 	OnePacket bool // for answers alone
@@ -110,7 +111,7 @@ func (f *Forwarder) info(c *conntrack.Conn) ConnInfo {
 	info := ConnInfo{
 		Proto: c.Proto, State: c.State, Expires: max(0, time.Duration(c.Deadline-f.now)),
 		Client: c.Client.AddrPort(), Virtual: c.Virtual.AddrPort(), Dest: c.Dest.AddrPort(),
-		SNAT: c.Flags&conntrack.SNAT != 0, Method: methodOf(c), Replied: c.Flags&conntrack.Replied != 0,
+		SNAT: c.Flags&conntrack.SNAT != 0, Method: methodOf(c), Replied: c.Flags&conntrack.Replied != 0, Over: over(c.State),
 		Template: c.Flags&conntrack.Template != 0, OnePacket: c.Flags&conntrack.OnePacket != 0,
 	}
 	if c.Flags&conntrack.FullNAT != 0 {

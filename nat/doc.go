@@ -134,6 +134,10 @@ alone or with its service ([ServiceSpec].OnServerDown; gone.go has the whole):
 When the last service is deleted, packets of what was kept are met as if there were no
 entry, as IPVS does, which is out of the way then. A weight of 0 ends nothing.
 
+A server that drains ([Rules.SetDrain], drain.go) is one that no persistence leads to,
+and at the end of it one that gets rid of what it has as with reset, but that UDP goes
+to another server; new connections its weight keeps away.
+
 A connection that times out while it is open, in one direction at least, is told to
 both ends if [Settings].ResetOnExpiry is set. A RST of ours has the number that its
 receiver waits for, as far as was seen; who has missed something challenges it, and

@@ -59,6 +59,9 @@ func (r *Rules) publishEnds(s *snapshot, d *server, e *serverEntry) {
 		t := s.settings.Timeouts.WithIdle(idle)
 		e.timeouts = &t
 	}
+	if d.drain == DrainAll {
+		s.departed = r.departed
+	}
 	if d.gone {
 		e.fate = fateOf(d.last.OnServerDown, s.settings.ExpireNodestConn)
 		if e.fate != fateKeep {
@@ -136,16 +139,19 @@ func (f *Forwarder) visitGone(slots int) {
 			return
 		}
 		c := f.table.At(i)
-		if c != nil && c.Server != conntrack.NoSlot && f.snap.server[c.Server].gone && !f.endGone(c) {
+		if c != nil && c.Server != conntrack.NoSlot && f.snap.server[c.Server].ends() && !f.endGone(c) {
 			return // here again with the next Sweep
 		}
 		f.gone.done()
 	}
 }
 
-// endGone does with an entry of a deleted server what is to be done at once. It
+// endGone does with an entry of a deleted server, or one that ends what it has, what is to be done at once. It
 // reports false if that has to wait.
 func (f *Forwarder) endGone(c *conntrack.Conn) bool {
+	if !f.snap.server[c.Server].gone {
+		return f.endDrained(c)
+	}
 	fate := f.snap.server[c.Server].fate
 	if fate == fateKeep || c.Flags&conntrack.Template != 0 && fate != fateExpire {
 		return true

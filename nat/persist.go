@@ -112,10 +112,10 @@ func (f *Forwarder) findTemplate(h *parsed, v *serviceEntry) *conntrack.Conn {
 }
 
 // counts reports whether the server of a template may be taken
-// (ip_vs_check_template).
+// (ip_vs_check_template); one that drains may not.
 func (f *Forwarder) counts(t *conntrack.Conn) bool {
 	s := &f.snap.server[t.Server]
-	return !s.gone && !(f.snap.settings.ExpireQuiescentTemplate && s.server.Weight() == 0)
+	return !s.gone && s.drain == NoDrain && !(f.snap.settings.ExpireQuiescentTemplate && s.server.Weight() == 0)
 }
 
 // insert puts the entry of a new connection into the table: with persistence

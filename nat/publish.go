@@ -32,7 +32,7 @@ func (r *Rules) Publish() {
 		}
 		e := serverEntry{
 			dest:   conntrack.Endpoint{Addr: conntrack.AddrFrom(d.Addr), Port: d.Port},
-			server: d.sched, service: conntrack.NoSlot, gone: d.gone, serial: d.serial, method: d.Method,
+			server: d.sched, service: conntrack.NoSlot, gone: d.gone, drain: d.drain, serial: d.serial, method: d.Method,
 		}
 		if !d.service.deleted {
 			e.service = d.service.slot

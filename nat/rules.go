@@ -59,7 +59,7 @@ type Rules struct {
 	routes   []Route
 	settings Settings
 	serial   uint64
-	departed uint64 // servers ever deleted
+	departed uint64 // servers ever deleted, or told to end what they have
 	leaving  []leavingSNAT
 	mapped   map[netip.Addr]*atomic.Int64 // ports in use, counted by the Forwarders
 	versions uint64                       // snapshots published
@@ -110,6 +110,7 @@ type server struct {
 	serial   uint64
 	sched    *sched.Server
 	gone     bool
+	drain    Drain
 	switched bool        // to full NAT, with SourceAuto
 	replies  bool        // what it sends passes us: it masquerades, or did
 	last     ServiceSpec // of the service when the server was deleted
@@ -304,7 +305,7 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 		d.slot = r.servers.put(d)
 		d.sched.Slot = d.slot
 	}
-	d.ServerSpec, d.service, d.gone = spec, s, false
+	d.ServerSpec, d.service, d.gone, d.drain = spec, s, false, NoDrain
 	d.replies = d.replies || spec.Method == Masquerade
 	d.sched.SetWeight(spec.Weight)
 	d.sched.SetThresholds(spec.Upper, spec.Lower)

@@ -336,6 +336,9 @@ func (s *script) step(word, rest string) {
 	case "delete-server":
 		a := netip.MustParseAddrPort(w[0])
 		s.must(s.rules.DelServer(s.service, a.Addr(), a.Port()))
+	case "drain": // none, new or all
+		a := netip.MustParseAddrPort(w[0])
+		s.must(s.rules.SetDrain(s.service, a.Addr(), a.Port(), map[string]Drain{"none": NoDrain, "new": DrainNew, "all": DrainAll}[w[1]]))
 	case "delete-service":
 		s.must(s.rules.DelService(s.key(w[0], w[1])))
 	case "mark":

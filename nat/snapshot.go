@@ -55,12 +55,13 @@ type serviceEntry struct {
 }
 
 type serverEntry struct {
-	dest     conntrack.Endpoint  // port 0: that of the packet
-	server   *sched.Server       // nil: the slot is free
-	service  uint32              // NoSlot: deleted
-	method   Method              // of new connections
-	gone     bool                // deleted, kept for the connections that refer to it
-	fate     fate                // of its connections, if it is gone
+	dest     conntrack.Endpoint // port 0: that of the packet
+	server   *sched.Server      // nil: the slot is free
+	service  uint32             // NoSlot: deleted
+	method   Method             // of new connections
+	gone     bool               // deleted, kept for the connections that refer to it
+	fate     fate               // of its connections, if it is gone
+	drain    Drain
 	timeouts *conntrack.Timeouts // of its connections
 	once     bool                // its answers are in the snapshot's table once
 	full     bool                // its new connections get full NAT

@@ -28,6 +28,9 @@ func TestEndings(t *testing.T) {
 		c.run("server deleted: repick", serverDeletedRepick)
 		c.run("server deleted: keep", serverDeletedKeep)
 		c.run("idle", idleIsTold)
+		if c.io == "packet" {
+			c.run("drained", drained)
+		}
 		c.run("SNAT rule deleted", snatRuleDeleted)
 	})
 }
@@ -124,6 +127,27 @@ func (h held) wantReset(t *testing.T) {
 			t.Errorf("the %s reads: %v, want a reset", end, err)
 		}
 	}
+}
+
+// drained: at the deadline both ends of what is left are told, and the client that
+// persistence would hold there goes to another server.
+func drained(t *testing.T, c *cluster) {
+	h := c.hold(2110, "--persistence", "5m")
+	virtual, server := c.virtual(2110).String(), at(c.Servers[0], 2110).String()
+	c.must(c.Servers[1].ServeTCP(2110, func(conn *net.TCPConn) { fmt.Fprint(conn, "two"); conn.Close() }))
+	c.vsnat("server", "add", "tcp", virtual, at(c.Servers[1], 2110).String())
+	text := c.vsnat("drain", server, "tcp", virtual, "--deadline", "100ms", "--then", "reset", "--wait")
+	if !strings.Contains(text, "drained") {
+		t.Errorf("vsnat drain says %q", text)
+	}
+	h.wantReset(t)
+	for range 3 {
+		conn := c.dialTCP(2110)
+		if answer, err := io.ReadAll(conn); string(answer) != "two" {
+			t.Errorf("the next connection reads %q, %v", answer, err)
+		}
+	}
+	c.vsnat("undrain", server, "tcp", virtual)
 }
 
 func serverDeletedReset(t *testing.T, c *cluster) {

@@ -129,6 +129,13 @@ func driftLines(h control.Health) (list []string) {
 	if p := h.Pending; p != nil {
 		list = append(list, onTrial(p)+": vsnat confirm keeps it, vsnat rollback takes it back")
 	}
+	for _, j := range h.Drains {
+		line := fmt.Sprintf("server %s of %s: %s", j.Server, j.Service, j.State)
+		if j.Active+j.Inactive > 0 {
+			line += fmt.Sprintf(", %d active and %d inactive connections", j.Active, j.Inactive)
+		}
+		list = append(list, line)
+	}
 	if h.Drift > 0 {
 		list = append(list, fmt.Sprintf("%s since %s was read: vsnat diff lists what it would change back", plural(h.Drift, "change"), h.Config))
 	}

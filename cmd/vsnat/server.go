@@ -162,7 +162,7 @@ func newServerDelCommand(r *remote) *cobra.Command {
 		Use:     "del" + serverArgs,
 		Aliases: []string{"delete", "rm"},
 		Short:   "Delete a server from a service",
-		Long:    "Deletes a server. To let its connections end first, set its weight to 0 and wait.",
+		Long:    "Deletes a server. To let its connections end first, use vsnat drain --wait.",
 		Example: "  vsnat server del tcp 192.168.88.23:80 10.0.0.2",
 		Args:    cobra.ExactArgs(3),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -268,6 +268,10 @@ func (d *director) showStanding(k nat.ServiceKey, v nat.ServerSpec, server *cont
 		server.State = m.state.String()
 	}
 	server.Why = m.why
+	if j := d.drains[drainKey{k, server.Address}]; j != nil {
+		drain := j.shown()
+		server.Drain, server.Why = &drain, drain.State
+	}
 }
 
 // standingOf is where a server of the rules stands; nil for one that stands in.

@@ -84,6 +84,7 @@ func (d *director) tick(n int, now time.Time) {
 	if gone, left := d.rules.Tick(), d.roster.tick(); gone || left {
 		d.publish() // the guard need not keep their packets away any more
 	}
+	d.tickDrains(now)
 	if d.world.retry {
 		d.follow()
 	}

@@ -67,6 +67,8 @@
 //	                        accepted are they made, and then published as one
 //	a whole configuration   the same, from the socket; on trial it is taken back
 //	                        unless it is confirmed in time (trial.go)
+//	a drain                 an order that the roster heeds, and a job that counts
+//	                        what is left, with each tick (drain.go)
 //	the host                hostChanged, follow: ports, routes, addresses,
 //	                        neighbours; then publish
 //	the host's sockets      refreshHost every 5 s, if an address is shared; within a

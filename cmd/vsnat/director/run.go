@@ -139,6 +139,7 @@ type director struct {
 	paths     atomic.Pointer[checkPaths] // of checks; safe from anywhere
 	rampTimer *time.Timer                // of slow starts; nil: there is none
 
+	drains     map[drainKey]*drainJob
 	trial      *trial         // of a configuration that waits for its confirmation, or nil
 	filed      *config.Config // what the file said when it was read last; nil: there is none
 	drifted    int            // see drift
@@ -176,6 +177,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(), reloads: reloads{accepted: time.Now()},
 		cfg: cfg, rules: nat.NewRules(),
+		drains:    make(map[drainKey]*drainJob),
 		clientele: newClientele(), zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time), scarcity: make(scarcity),
 		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
 		stopped: make(chan struct{}), topology: make(chan iface.Topology, 1),

@@ -83,7 +83,7 @@ func (d *director) applyConfig(cfg *config.Config, spec control.ApplySpec, by st
 	if d.isOwnFile(spec.File) {
 		d.filed = cfg
 	}
-	a.Reloaded = d.adopt(cfg, changes, by)
+	a.Reloaded = outcome(changes)
 	text := fmt.Sprintf("%s: %d changes", cmp.Or(spec.File, "a configuration"), len(a.Changes))
 	if spec.Confirm > 0 && len(a.Changes) > 0 {
 		now := time.Now()
@@ -95,6 +95,7 @@ func (d *director) applyConfig(cfg *config.Config, spec control.ApplySpec, by st
 		a.Pending = &pending
 		text += ", on trial for " + spec.Confirm.String()
 	}
+	d.adopt(cfg, changes, by) // on trial from here on: what is deleted may come back
 	d.decided(control.EventApplied, by, text)
 	return a, nil
 }

@@ -120,6 +120,7 @@ func cmpError(first, then error) error {
 func (d *director) publish() error {
 	w := &d.world
 	d.driftKnown = false
+	d.enforceDrains()
 	d.heed()
 	own := d.rules.Ours()
 	if sharesAddress(own) && time.Since(w.hostRead) > auditEvery*tickEvery {

@@ -54,6 +54,7 @@ type Standing struct {
 	InForce *int   `json:"weight-in-force,omitempty"`
 	State   string `json:"state,omitempty"` // by its checks: up, down or unknown; "": it has none
 	Why     string `json:"why,omitempty"`   // InForce is not Weight
+	Drain   *Drain `json:"drain,omitempty"` // it was taken out of service
 }
 
 // WeightInForce is the weight that new connections are shared out by.

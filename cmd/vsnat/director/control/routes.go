@@ -81,6 +81,9 @@ func routes() []route {
 		{"POST", "/v1/rollback", func(d Director, r request) (any, error) { return d.Rollback(r.Context()) }},
 		{"GET", "/v1/file", filed},
 		{"GET", "/v1/debug/pprof/{name}", profile},
+		{"GET", "/v1/drains", func(d Director, r request) (any, error) { return listed(d.Drains(r.Context())) }},
+		{"POST", "/v1/drains", drain(Director.Drain)},
+		{"DELETE", "/v1/drains", drain(Director.Undrain)},
 		{"GET", "/v1/proc/{name}", proc},
 		{"GET", "/v1/openapi.yaml", func(Director, request) (any, error) { return document(openAPI), nil }},
 	}...)

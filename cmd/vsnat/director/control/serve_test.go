@@ -384,7 +384,7 @@ func TestSchemas(t *testing.T) {
 		"Error": control.Error{}, "ServiceKey": control.ServiceKey{}, "ServiceSpec": control.ServiceSpec{},
 		"ServerSpec": control.ServerSpec{}, "SNATSpec": control.SNATSpec{}, "MarkSpec": control.MarkSpec{}, "Change": control.Change{}, "Timeouts": control.Timeouts{},
 		"Event":     control.Event{},
-		"ApplySpec": control.ApplySpec{}, "Applied": control.Applied{}, "Pending": control.Pending{},
+		"DrainSpec": control.DrainSpec{}, "Drain": control.Drain{}, "ApplySpec": control.ApplySpec{}, "Applied": control.Applied{}, "Pending": control.Pending{},
 	} {
 		if got := slices.Sorted(maps.Keys(doc.Components.Schemas[name].Properties)); !slices.Equal(got, fields(reflect.TypeOf(v))) {
 			t.Errorf("%s is described with %q, and has %q", name, got, fields(reflect.TypeOf(v)))

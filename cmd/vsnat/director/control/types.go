@@ -87,6 +87,13 @@ type Director interface {
 	// Filed is what Reload would read now, as Config returns it.
 	Filed(context.Context) (string, error)
 
+	// Drain takes servers out of service, or goes on with a drain that is under way,
+	// Undrain puts them back; both tell of the servers that were meant. Orders
+	// outlive a reload, and end with the server. Drains tells of all that there are.
+	Drain(context.Context, DrainSpec) ([]Drain, error)
+	Undrain(context.Context, DrainSpec) ([]Drain, error)
+	Drains(context.Context) ([]Drain, error)
+
 	// Zero sets the counters of one service, or of everything when the key
 	// is zero, back to 0 (ipvsadm -Z). Gauges stay.
 	Zero(context.Context, ServiceKey) error
@@ -232,6 +239,7 @@ type Health struct {
 	// Drift is how many changes lead from what Config said, when it was read, to
 	// what runs now.
 	Drift   int      `json:"drift,omitempty"`
+	Drains  []Drain  `json:"drains,omitempty"`  // servers out of service
 	Pending *Pending `json:"pending,omitempty"` // a configuration that waits for its confirmation
 }
 

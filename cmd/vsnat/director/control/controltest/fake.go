@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
@@ -386,60 +385,6 @@ func (d *Director) Events(ctx context.Context, q control.EventQuery, each func(c
 		d.Enter(ctx, "Events")
 	}
 	return d.Happened.Read(ctx, q, nil, each)
-}
-
-// Apply implements control.Director.
-func (d *Director) Apply(ctx context.Context, spec control.ApplySpec) (a control.Applied, err error) {
-	defer d.lock(ctx, "Apply")()
-	if p := d.State.Pending; p != nil && !spec.Try {
-		return a, control.Refuse(control.CodePending, "a configuration applied by "+p.By+" waits for its confirmation", "vsnat confirm keeps it")
-	}
-	if d.Differ != nil {
-		if a.Reloaded, err = d.Differ(d.Text, spec.Config); err != nil || spec.Try {
-			return a, err
-		}
-	}
-	if spec.Confirm > 0 {
-		now := time.Now()
-		a.Pending = &control.Pending{File: spec.File, By: "uid 0 pid 7", Since: now, Until: now.Add(spec.Confirm.Std()), Changes: len(a.Changes)}
-		d.State.Pending, d.before = a.Pending, d.Text
-	}
-	d.Text = spec.Config
-	return a, nil
-}
-
-func noPending() error {
-	return control.Refuse(control.CodeNoPending, "no configuration waits for its confirmation", "vsnat apply FILE --confirm 60s applies one on trial")
-}
-
-// Confirm implements control.Director.
-func (d *Director) Confirm(ctx context.Context) (control.Pending, error) {
-	defer d.lock(ctx, "Confirm")()
-	p := d.State.Pending
-	if p == nil {
-		return control.Pending{}, noPending()
-	}
-	d.State.Pending = nil
-	return *p, nil
-}
-
-// Rollback implements control.Director.
-func (d *Director) Rollback(ctx context.Context) (r control.Reloaded, err error) {
-	defer d.lock(ctx, "Rollback")()
-	if d.State.Pending == nil {
-		return r, noPending()
-	}
-	if d.Differ != nil {
-		r, err = d.Differ(d.Text, d.before)
-	}
-	d.State.Pending, d.Text = nil, d.before
-	return r, err
-}
-
-// Filed implements control.Director.
-func (d *Director) Filed(ctx context.Context) (string, error) {
-	defer d.lock(ctx, "Filed")()
-	return d.File, d.Fail
 }
 
 // Metrics implements control.Director.
