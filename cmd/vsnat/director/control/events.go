@@ -43,7 +43,6 @@ const (
 	// Of servers and their checks.
 	EventServerUp     EventKind = "server-up"
 	EventServerDown   EventKind = "server-down"
-	EventCheck        EventKind = "check" // one check of a server has another result
 	EventAsymmetry    EventKind = "asymmetry"
 	EventDrainStarted EventKind = "drain-started"
 	EventDrainEnded   EventKind = "drain-ended"

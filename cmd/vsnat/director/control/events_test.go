@@ -77,7 +77,7 @@ func TestSlowReadersOfEvents(t *testing.T) {
 	}
 	long := strings.Repeat("x", 10_000)
 	for range 3000 { // far more than a socket holds, if nobody reads
-		d.Happened.Add(control.Event{Kind: control.EventCheck, Text: "\x1b\n" + long})
+		d.Happened.Add(control.Event{Kind: control.EventServerUp, Text: "\x1b\n" + long})
 	}
 	status, body := raw(t, path, "GET", "/v1/events?after=2990", "")
 	lines := strings.Split(strings.TrimSuffix(body, "\n"), "\n")
