@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -161,6 +160,3 @@ func cause(err error) error {
 }
 
 func errUnknown(kind string) error { return fmt.Errorf("unknown check %.40q", kind) }
-
-// since is a latency for people.
-func since(begin time.Time) time.Duration { return time.Since(begin).Round(10 * time.Microsecond) }
