@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,23 +19,40 @@ import (
 
 // puppet is a Dialer whose servers are up or down as it is told.
 type puppet struct {
+	mu    sync.Mutex
 	down  map[string]bool
 	calls int
 	hang  bool
 }
 
 func (p *puppet) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
+	p.mu.Lock()
 	p.calls++
-	if p.hang {
+	hang, down := p.hang, p.down[address]
+	p.mu.Unlock()
+	if hang {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	if p.down[address] {
+	if down {
 		return nil, unix.ECONNREFUSED
 	}
 	a, b := net.Pipe()
 	b.Close()
 	return a, nil
+}
+
+// set takes a server down, or up again.
+func (p *puppet) set(address string, down bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down[address] = down
+}
+
+func (p *puppet) called() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls
 }
 
 func (p *puppet) tools() Tools {
@@ -67,7 +85,7 @@ func TestMonitor(t *testing.T) {
 		}
 		<-m.News()
 
-		p.down["10.0.0.2:80"] = true
+		p.set("10.0.0.2:80", true)
 		begin := time.Now()
 		<-m.News()
 		if took := time.Since(begin); took > 3*time.Second+time.Second {
@@ -84,7 +102,7 @@ func TestMonitor(t *testing.T) {
 			t.Errorf("the other one: %+v", c)
 		}
 
-		p.down["10.0.0.2:80"] = false
+		p.set("10.0.0.2:80", false)
 		begin = time.Now()
 		<-m.News()
 		if took := time.Since(begin); took > 2*time.Second || took < time.Second/2 {
