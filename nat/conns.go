@@ -32,10 +32,10 @@ const (
 
 const (
 	// MaxPage is the largest page of entries.
-	MaxPage = 1024
+	MaxPage = 512
 	// maxScan bounds the slots that one page looks at, so that a listing
 	// never holds up packets for long.
-	maxScan = 16384
+	maxScan = 8192
 )
 
 // A ConnPage is a part of a listing.
@@ -81,6 +81,9 @@ func (f *Forwarder) Conns(q ConnQuery) ConnPage {
 		if len(page.Conns) == limit {
 			page.Next = i
 			return page
+		}
+		if page.Conns == nil {
+			page.Conns = make([]ConnInfo, 0, min(limit, f.table.Len()))
 		}
 		page.Conns = append(page.Conns, f.info(c))
 	}

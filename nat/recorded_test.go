@@ -90,10 +90,14 @@ func replayMatrix(t *testing.T, file string, least, secure int) {
 // shown is the state and timer of a client's entry, as a listing shows them in the
 // second after its last packet.
 func shown(s *script, client string) string {
-	for _, c := range s.f.Conns(ConnQuery{}).Conns {
-		if c.Client.String() == client {
-			return fmt.Sprintf("%s %s", c.State, minutes(c.Expires-time.Second))
+	for q := (ConnQuery{}); q.Cursor >= 0; {
+		page := s.f.Conns(q)
+		for _, c := range page.Conns {
+			if c.Client.String() == client {
+				return fmt.Sprintf("%s %s", c.State, minutes(c.Expires-time.Second))
+			}
 		}
+		q.Cursor = page.Next
 	}
 	return "none"
 }
