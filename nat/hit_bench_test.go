@@ -3,17 +3,16 @@
 package nat
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/test/memory"
 )
 
 // A population is connections of one protocol and family in the middle of their
@@ -127,22 +126,6 @@ func (p *population) packets(dir conntrack.Direction) (list []shortPacket, lengt
 	return list, length
 }
 
-// needMemory skips where the machine lacks memory.
-func needMemory(b *testing.B, conns int) {
-	need := int64(conns)*200 + 512<<20
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		b.Skip(err)
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var kib int64
-		if n, _ := fmt.Sscanf(s.Text(), "MemAvailable: %d kB", &kib); n == 1 && kib<<10 < need {
-			b.Skipf("%d connections need %d MiB, available are %d", conns, need>>20, kib>>10)
-		}
-	}
-}
-
 // BenchmarkForwardHit is a packet of a connection in its middle, each of another one, at
 // random.
 func BenchmarkForwardHit(b *testing.B) {
@@ -153,7 +136,7 @@ func BenchmarkForwardHit(b *testing.B) {
 			}
 			name := strings.ToLower(protoNames[kind.proto]) + map[bool]string{false: "4", true: "6"}[kind.six]
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
-				needMemory(b, n)
+				memory.Need(b, int64(n)*200)
 				g := newRig(b, n)
 				kind.fill(b, g)
 				for _, dir := range []conntrack.Direction{conntrack.Inbound, conntrack.Outbound} {

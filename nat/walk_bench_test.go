@@ -42,7 +42,8 @@ func newRig(tb testing.TB, maxConns int) *rig {
 			}
 		}
 	}
-	must(r.AddSNAT(SNATSpec{From: netip.MustParsePrefix("10.0.0.0/16"), To: netip.MustParseAddr("192.168.88.23")}))
+	must(r.AddSNAT(SNATSpec{From: netip.MustParsePrefix("10.0.0.0/16"), To: benchVIP4}))
+	must(r.AddSNAT(SNATSpec{From: netip.MustParsePrefix("fd00:10::/64"), To: benchVIP6}))
 	r.SetPorts([]PortInfo{
 		{Index: 0, MTU: 1500, Up: true},
 		{Index: 1, MTU: 1500, Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}},
@@ -97,18 +98,29 @@ func (g *rig) batch(d time.Duration) {
 // BenchmarkForwardNew opens connections in a table that is full of half-open
 // ones: each costs an eviction, a schedule and an insert, as in a SYN flood.
 func BenchmarkForwardNew(b *testing.B) {
-	g := newRig(b, 100_000)
-	syn := template("tcp 192.168.88.21:1 > 192.168.88.23:80 S seq=1 mss=1460")
-	b.ReportAllocs()
-	b.ResetTimer()
-	for i := range b.N {
-		ends(syn, uint32(benchClients+i&0xffffff), benchVirtual, uint16(1024+i>>24), 80)
-		if v := g.forward(syn, 0); v.Action != Forward {
-			b.Fatal(v.Reason)
-		}
-		if i%64 == 63 {
-			g.batch(time.Microsecond)
-		}
+	for _, kind := range []struct{ name, syn string }{
+		{"tcp4", "tcp 192.168.88.21:1 > 192.168.88.23:80 S seq=1 mss=1460"},
+		{"tcp6", "tcp [2001:db8:c::1]:1 > [2001:db8:88::23]:80 S seq=1 mss=1440"},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			g := newRig(b, 100_000)
+			syn := template(kind.syn)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if ipHeader(syn).is6() {
+					binary.BigEndian.PutUint32(syn[20:], uint32(i))
+				} else {
+					ends(syn, uint32(benchClients+i&0xffffff), benchVirtual, uint16(1024+i>>24), 80)
+				}
+				if v := g.forward(syn, 0); v.Action != Forward {
+					b.Fatal(v.Reason)
+				}
+				if i%64 == 63 {
+					g.batch(time.Microsecond)
+				}
+			}
+		})
 	}
 }
 
@@ -129,17 +141,27 @@ func BenchmarkForwardSNATNew(b *testing.B) {
 	}
 }
 
+// BenchmarkForwardDrop is packets that nobody waits for.
 func BenchmarkForwardDrop(b *testing.B) {
-	g := newRig(b, 1000)
-	stranger := template("tcp 192.168.88.21:1 > 192.168.88.23:80 A seq=1")
-	b.ReportAllocs()
-	for i := range b.N {
-		if v := g.forward(stranger, 0); v.Action != Drop {
-			b.Fatal(v.Action)
-		}
-		if i%64 == 63 {
-			g.batch(time.Microsecond)
-		}
+	for _, kind := range []struct{ name, packet string }{
+		{"tcp4", "tcp 192.168.88.21:1 > 192.168.88.23:80 A seq=1"},
+		{"tcp6", "tcp [2001:db8:88::21]:1 > [2001:db8:88::23]:80 A seq=1"},
+		{"checksum4", "tcp 192.168.88.21:1 > 192.168.88.23:80 S ipsum=bad"},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			g := newRig(b, 1000)
+			stranger := template(kind.packet)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				if v := g.forward(stranger, 0); v.Action != Drop {
+					b.Fatal(v.Action)
+				}
+				if i%64 == 63 {
+					g.batch(time.Microsecond)
+				}
+			}
+		})
 	}
 }
 
