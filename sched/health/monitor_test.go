@@ -19,15 +19,13 @@ import (
 
 // puppet is a Dialer whose servers are up or down as it is told.
 type puppet struct {
-	mu    sync.Mutex
-	down  map[string]bool
-	calls int
-	hang  bool
+	mu   sync.Mutex
+	down map[string]bool
+	hang bool
 }
 
 func (p *puppet) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	p.mu.Lock()
-	p.calls++
 	hang, down := p.hang, p.down[address]
 	p.mu.Unlock()
 	if hang {
@@ -47,12 +45,6 @@ func (p *puppet) set(address string, down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down[address] = down
-}
-
-func (p *puppet) called() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.calls
 }
 
 func (p *puppet) tools() Tools {
