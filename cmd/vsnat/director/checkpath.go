@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/iface/userstack"
@@ -90,9 +89,9 @@ func (d *director) aimChecks() {
 
 // openStack makes the stack, whose clock is that of the packet loop.
 func (d *director) openStack() (err error) {
-	start := d.shards.first().start
+	first := d.shards.First()
 	d.stack, err = userstack.New(userstack.Config{
-		Neighbours: d.neighbours, Now: func() iface.Time { return iface.Time(time.Since(start)) },
+		Neighbours: d.neighbours, Now: func() iface.Time { return iface.Time(first.Clock()) },
 		MinPort: nat.HeldMin, MaxPort: nat.HeldMax,
 	})
 	return err

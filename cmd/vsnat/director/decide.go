@@ -34,13 +34,13 @@ func (d *director) decide(ctx context.Context) error {
 	defer ticker.Stop()
 	signals := time.NewTicker(signalsEvery)
 	defer signals.Stop()
-	reloads, ended := d.options.Reload, d.shards.ended()
+	reloads, ended := d.options.Reload, d.shards.Ended()
 	for n := 1; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ended:
-			return fmt.Errorf("a packet loop ended: %w", d.shards.failure())
+			return fmt.Errorf("a packet loop ended: %w", d.shards.Failure())
 		case f := <-d.calls:
 			f()
 		case f := <-d.news:
@@ -90,8 +90,8 @@ func (d *director) tick(n int, now time.Time) {
 	}
 	if again := d.world.announceAt; !again.IsZero() && !now.Before(again) {
 		d.world.announceAt = time.Time{}
-		first := d.shards.first()
-		first.do(func() { d.neighbours.Announce(first.sendNow) })
+		first := d.shards.First()
+		first.Do(first.Announce)
 	}
 	if d.tunHost != nil {
 		d.claim(now)

@@ -21,7 +21,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
-	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/iface/ifacetest"
 	"github.com/vsnat/vsnat/nat"
@@ -195,12 +195,12 @@ func TestLinksChange(t *testing.T) {
 	}
 	lan, err := netlink.LinkByName("dlan")
 	must(t, err)
-	var first portGroup
+	var first shard.PortGroup
 	place := func(name string) int {
 		return slices.IndexFunc(d.world.ports[:], func(p servedPort) bool { return p.name == name })
 	}
 	waitFor(t, d, func() bool { first = d.world.ports[place("dlan")].open; return first != nil })
-	at := int(first[0].index)
+	at := int(first[0].Index)
 
 	must(t, netlink.LinkSetMTU(lan, 1400))
 	waitFor(t, d, func() bool { return slices.Equal(d.world.ports[at].open, first) })
@@ -327,12 +327,12 @@ func TestTotalsNeverGoBack(t *testing.T) {
 		must(t, err)
 		return s.Total
 	}
-	d.shards.first().do(func() {
-		s := d.shards.first()
+	d.shards.First().Do(func() {
+		s := d.shards.First()
 		for port := range 10 {
-			s.forwarder.Begin(s.now)
+			s.Forwarder().Begin(s.Now())
 			// From the far side of a link that is served; the verdict does not matter.
-			s.forwarder.Forward(&nat.Packet{Data: syn(40000 + port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
+			s.Forwarder().Forward(&nat.Packet{Data: syn(40000 + port), In: 0, From: clientMAC})
 		}
 	})
 	if n := total().Conns; n != 10 {
@@ -355,10 +355,10 @@ func TestTotalsNeverGoBack(t *testing.T) {
 func TestConnsPaged(t *testing.T) {
 	d, _ := startDirector(t, small)
 	open := func(from, to int) {
-		d.shards.do(func(s *shard) {
-			s.forwarder.Begin(s.now)
+		d.shards.Do(func(s *shard.Shard) {
+			s.Forwarder().Begin(s.Now())
 			for port := from; port < to; port++ {
-				s.forwarder.Forward(&nat.Packet{Data: syn(port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
+				s.Forwarder().Forward(&nat.Packet{Data: syn(port), In: 0, From: clientMAC})
 			}
 		})
 	}
@@ -480,7 +480,7 @@ func TestSlowLog(t *testing.T) {
 	must(t, d.call(t.Context(), func() error { d.log = slog.New(&stuck{Handler: slog.DiscardHandler, until: until}); return nil }))
 	for range 10 * cap(d.news) {
 		d.conflict(0, vip, [6]byte{2})
-		if !d.shards.do(func(*shard) {}) {
+		if !d.shards.Do(func(*shard.Shard) {}) {
 			t.Fatal("the shard has ended")
 		}
 	}

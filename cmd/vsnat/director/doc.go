@@ -12,7 +12,7 @@
 //	decide    decide.go   owns all that is configured; the only one that changes it
 //	watch     decide.go   reads links, addresses and routes when the kernel says that they changed
 //	control   control/    serves the socket; each request is a goroutine that asks decide
-//	shard     shard.go    reads, judges and sends packets; a thread of its own, one for
+//	shard     shard/      reads, judges and sends packets; a thread of its own, one for
 //	                      each of workers
 //	checks    checking.go a health.Monitor finds out which servers serve
 //
@@ -21,29 +21,20 @@
 //	nat.Rules, Config, world, guard, rates, zero points   decide
 //	roster: servers as configured, beside what is in force   decide
 //	results of checks                                     the Monitor's mutex; decide asks for them
-//	queues, nat.Forwarder, batch, MAC cache               shard
+//	queues, nat.Forwarder, batch, MAC cache               shard; see there
 //	Neighbours                                            a mutex; the shard, and decide when the host changes
 //	the published snapshot of the rules                   immutable; decide stores it, the shard loads it once a batch
 //
-// Shards divide the connections by outside addresses (package nat), and what arrives by
-// queues (package iface). Nothing depends on what the kernel makes of that: a packet that
-// came to the wrong shard is copied to the right one through a ring (handover.go), which
-// is bounded and never waited for. ARP and the like are no shard's: Neighbours is one for
-// all, and the first shard keeps its time. The director asks all of them where it has one
-// question (shards.go), one after the other, between two batches of each.
+// The director asks all shards where it has one question, one after the other, between two
+// batches of each.
 //
 // There are five ways between them, and no other. Into decide: calls, which the
 // caller waits for; tell, which never waits and may forget; and the Monitor's word
 // that it has news, which decide then reads. Into the shard:
-// do, a function that is called between two batches and waited for, and the
-// snapshot. The shard waits for nobody. In particular it writes no log: what it
-// has to say goes by tell, so that a log nobody reads holds up decide at most,
-// and what tell forgets (a port that failed) is found by auditPorts.
-//
-// The packet's way is in shard.go and depart.go, in the order in which a frame
-// meets it. A frame is borrowed from Read until the next Read of its port; what
-// leaves is written before that, and earlier where the outbox of the Forwarder fills,
-// as with super-packets that go through tunnels in segments.
+// Do, a function that is called between two batches and waited for, and the
+// snapshot. The shard waits for nobody: what it has to say goes by tell, so that a log
+// nobody reads holds up decide at most, and what tell forgets (a port that failed) is
+// found by auditPorts.
 //
 // # Start and stop
 //
@@ -119,8 +110,8 @@
 //
 // Who measures gets a snapshot (metrics.go): one call of decide, and in it one visit
 // to each shard between two batches, for copies of counters. Nothing is counted for
-// monitoring alone but the time of a batch (latency.go), for which the clock is read
-// once when the batch was sent. ready.go answers yes or no: alive, if decide and each
+// monitoring alone but the time of a batch, for which a shard reads the clock once when
+// the batch was sent. ready.go answers yes or no: alive, if decide and each
 // shard answer; ready, if links are open and the host is kept away. The address for
 // them is opened at the start, if there is one, and served by package control.
 //

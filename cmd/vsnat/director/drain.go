@@ -306,7 +306,7 @@ func (d *director) allOver(k drainKey, j *drainJob) bool {
 		q.Proto, q.Virtual = k.service.Proto, netip.AddrPortFrom(k.service.Addr, k.service.Port)
 	}
 	for range scanPages {
-		page, ok := d.shards.conns(q)
+		page, ok := d.shards.Conns(q)
 		if !ok {
 			return false
 		}

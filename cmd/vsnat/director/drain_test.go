@@ -11,16 +11,16 @@ import (
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
-	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/nat"
 )
 
 // openConns has clients of ports from…to-1 begin connections.
 func openConns(d *director, from, to int) {
-	d.shards.do(func(s *shard) {
-		s.forwarder.Begin(s.now)
+	d.shards.Do(func(s *shard.Shard) {
+		s.Forwarder().Begin(s.Now())
 		for port := from; port < to; port++ {
-			s.forwarder.Forward(&nat.Packet{Data: syn(port)[14:], In: 0, From: conntrack.LinkAddr(clientMAC)})
+			s.Forwarder().Forward(&nat.Packet{Data: syn(port), In: 0, From: clientMAC})
 		}
 	})
 }
@@ -101,7 +101,7 @@ func TestDrainEnds(t *testing.T) {
 	due(t, d)
 	wantState(t, d, control.DrainEnding)
 	waitFor(t, d, func() bool {
-		d.shards.do(func(s *shard) { s.forwarder.Begin(s.now); s.forwarder.Sweep(1000) })
+		d.shards.Do(func(s *shard.Shard) { s.Forwarder().Begin(s.Now()); s.Forwarder().Sweep(1000) })
 		d.tickDrains(time.Now())
 		return d.listDrains()[0].State == control.DrainDrained
 	})
@@ -162,11 +162,11 @@ func TestDrainWaitsForWhatIsOpen(t *testing.T) {
 	must(t, err)
 	wantState(t, d, control.DrainDraining)
 	answer := func(flags string) {
-		d.shards.do(func(s *shard) {
-			s.forwarder.Begin(s.now)
+		d.shards.Do(func(s *shard.Shard) {
+			s.Forwarder().Begin(s.Now())
 			for port := 1000; port < 1010; port++ {
-				frame := tcp(serverMAC, macs[lan], drainee.String(), netip.AddrPortFrom(clientIP, uint16(port)).String(), flags)
-				s.forwarder.Forward(&nat.Packet{Data: frame[14:], In: 1, From: conntrack.LinkAddr(serverMAC)})
+				reply := packet(drainee, netip.AddrPortFrom(clientIP, uint16(port)), flags)
+				s.Forwarder().Forward(&nat.Packet{Data: reply, In: 1, From: serverMAC})
 			}
 		})
 	}

@@ -20,7 +20,7 @@ import (
 // Stats implements control.Director.
 func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 	err = d.call(ctx, func() error {
-		s, each, _ := d.shards.stats()
+		s, each, _ := d.shards.Stats()
 		out = control.Stats{
 			Total: d.shown(totalSerial, totalOf(&s.Stats)), Rate: d.rates.of(totalSerial),
 			Conns: control.ConnStats{
@@ -28,16 +28,16 @@ func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 				HalfOpen: s.Classes[conntrack.ClassHalfOpen], OneWay: s.Classes[conntrack.ClassOneWay], Held: s.Classes[conntrack.ClassHeld],
 			},
 			Drops:  make(map[string]uint64),
-			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": s.ignored},
+			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": s.Ignored},
 		}
 		for i := range each {
 			out.Shards = append(out.Shards, control.ShardStats{
-				Shard: i, Packets: each[i].packets, Sent: each[i].sent, Conns: each[i].Conns,
-				HandedOver: each[i].handedOver, TakenOver: each[i].takenOver, Strange: each[i].Strange,
+				Shard: i, Packets: each[i].Packets, Sent: each[i].Sent, Conns: each[i].Conns,
+				HandedOver: each[i].HandedOver, TakenOver: each[i].TakenOver, Strange: each[i].Strange,
 			})
 		}
 		for r := range nat.NumReasons {
-			if n := s.drops(r); n > 0 {
+			if n := s.Lost(r); n > 0 {
 				out.Drops[r.String()] = n
 			}
 			if s.Suppressed[r] > 0 {
@@ -97,7 +97,7 @@ func (d *director) listProblems() (list []string) {
 		list = append(list, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
 			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 	}
-	list = append(list, defenceProblems(d.shards.defence(), d.cfg)...)
+	list = append(list, defenceProblems(d.shards.Defence(), d.cfg)...)
 	list = append(list, d.nearlyUsed...)
 	list = append(list, d.exhausted(time.Now())...)
 	list = append(list, d.wayBackProblems()...)
@@ -137,7 +137,7 @@ func (d *director) Links(ctx context.Context) (list []control.Link, err error) {
 				link.MAC = conntrack.LinkAddr(l.MAC).String()
 			}
 			if p := open[l.Index]; p != nil {
-				s := p.stats()
+				s := p.Stats()
 				link.InPackets, link.OutPackets = s.ReceivedFrames, s.SentFrames
 				link.KernelDrop, link.SendErrors = s.KernelDrops, s.SendDrops+s.SendRefused
 			}

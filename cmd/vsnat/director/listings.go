@@ -16,7 +16,7 @@ import (
 
 // stats copies the Forwarders' counters.
 func (d *director) stats() nat.Stats {
-	s, _, _ := d.shards.stats()
+	s, _, _ := d.shards.Stats()
 	return s.Stats
 }
 
@@ -157,7 +157,7 @@ func (d *director) Conns(ctx context.Context, q control.ConnQuery) (control.Conn
 			return control.ConnPage{}, err
 		}
 		nq.Limit = want - len(page.Conns)
-		part, ok := d.shards.conns(nq)
+		part, ok := d.shards.Conns(nq)
 		if !ok {
 			return page, nil
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/metrics"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
@@ -28,17 +29,17 @@ func (d *director) Metrics(ctx context.Context, w io.Writer) error { return d.ex
 func (d *director) snapshot(ctx context.Context) (*metrics.Snapshot, error) {
 	s := &metrics.Snapshot{Version: d.options.Version, Events: make(map[string]float64)}
 	err := d.call(ctx, func() error {
-		sum, shards, _ := d.shards.stats()
+		sum, shards, _ := d.shards.Stats()
 		s.IO, s.Guard = string(d.cfg.IO), d.guardMethod()
 		s.Problems, s.Ready = len(d.listProblems()), len(d.unready()) == 0
 		s.ReloadRefused, s.Reloaded = d.reloads.refused, d.reloads.accepted
 		d.countServices(s, &sum.Stats)
 		countFates(s, &sum)
 		countConns(s, &sum.Stats)
-		s.Latency = metrics.Histogram{Bounds: sum.latency.bounds(), Counts: sum.latency.buckets[:], Sum: time.Duration(sum.latency.sum).Seconds()}
+		s.Latency = metrics.Histogram{Bounds: sum.Latency.Bounds(), Counts: sum.Latency.Buckets[:], Sum: time.Duration(sum.Latency.Sum).Seconds()}
 		for i := range shards {
 			t := &shards[i]
-			s.Shards = append(s.Shards, metrics.Shard{Name: strconv.Itoa(i), Received: t.packets, Sent: t.sent, Given: t.handedOver, Taken: t.takenOver, Conns: t.Conns})
+			s.Shards = append(s.Shards, metrics.Shard{Name: strconv.Itoa(i), Received: t.Packets, Sent: t.Sent, Given: t.HandedOver, Taken: t.TakenOver, Conns: t.Conns})
 		}
 		d.countLinks(s)
 		d.countChecks(s)
@@ -56,7 +57,7 @@ func (d *director) snapshot(ctx context.Context) (*metrics.Snapshot, error) {
 }
 
 func (d *director) countServices(s *metrics.Snapshot, stats *nat.Stats) {
-	signals := d.shards.signals()
+	signals, _ := d.shards.Signals(nil)
 	var bounds []float64
 	for _, b := range nat.LatencyBounds {
 		bounds = append(bounds, b.Seconds())
@@ -99,18 +100,18 @@ func metricKey(k control.ServiceKey) metrics.Key {
 	return metrics.Key{Proto: k.Proto, Service: k.Address.String()}
 }
 
-func countFates(s *metrics.Snapshot, t *shardStats) {
+func countFates(s *metrics.Snapshot, t *shard.Stats) {
 	s.Packets = map[string]float64{
 		"forwarded": float64(t.Forwarded), "passed": float64(t.Passed), "dropped": float64(t.Dropped), "held": float64(t.Held),
 	}
 	s.Drops, s.Suppressed = make(map[string]float64), make(map[string]float64)
 	for r := nat.ReasonNone + 1; r < nat.NumReasons; r++ {
-		s.Drops[r.String()] = float64(t.drops(r))
+		s.Drops[r.String()] = float64(t.Lost(r))
 		if n := t.Suppressed[r]; n > 0 {
 			s.Suppressed[r.String()] = float64(n)
 		}
 	}
-	s.Ignored, s.Farewells = float64(t.ignored), float64(t.Farewells)
+	s.Ignored, s.Farewells = float64(t.Ignored), float64(t.Farewells)
 }
 
 func countConns(s *metrics.Snapshot, stats *nat.Stats) {
@@ -146,7 +147,7 @@ func (d *director) countLinks(s *metrics.Snapshot) {
 	for _, l := range d.world.topology.Links {
 		link := metrics.Link{Name: l.Name, Up: l.Up}
 		if p := open[l.Index]; p != nil {
-			q := p.stats()
+			q := p.Stats()
 			link.Serving = true
 			link.InFrames, link.InBytes, link.OutFrames, link.OutBytes = q.ReceivedFrames, q.ReceivedBytes, q.SentFrames, q.SentBytes
 			link.KernelDrops, link.ReceiveErrors, link.Truncated = q.KernelDrops, q.ReceiveErrors, q.Truncated

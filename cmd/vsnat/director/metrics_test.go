@@ -77,7 +77,7 @@ func TestReady(t *testing.T) {
 func TestNotAlive(t *testing.T) {
 	d, _ := startDirector(t, small)
 	hang, go_ := make(chan struct{}), make(chan struct{})
-	go d.shards.first().do(func() { close(hang); <-go_ })
+	go d.shards.First().Do(func() { close(hang); <-go_ })
 	<-hang
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -56,7 +56,6 @@ const (
 type clientele struct {
 	accounts  map[uint64]*account // by serial of the server
 	sums      []nat.ServerSignals // by slot; scratch
-	buffer    []nat.ServerSignals
 	inquiries []*inquiry
 	wrong     map[netip.Addr]*wrongWay
 }
@@ -126,26 +125,15 @@ func (a *account) silent(least int) (n int, yes bool) {
 	return 0, false
 }
 
-// readSignals takes up what the packet loops have counted.
-func (d *director) readSignals() (ok bool) {
-	k := &d.clientele
-	clear(k.sums)
-	return d.shards.do(func(s *shard) {
-		k.buffer = s.forwarder.Signals(k.buffer[:0])
-		for i := range k.buffer {
-			if i == len(k.sums) {
-				k.sums = append(k.sums, nat.ServerSignals{})
-			}
-			k.sums[i].Add(&k.buffer[i])
-		}
-	})
-}
-
 // judgeClients is a step.
 func (d *director) judgeClients(now time.Time) {
 	k := &d.clientele
 	services := d.rules.Services()
-	if len(services) == 0 && len(k.accounts) == 0 || !d.readSignals() {
+	if len(services) == 0 && len(k.accounts) == 0 {
+		return
+	}
+	var ok bool
+	if k.sums, ok = d.shards.Signals(k.sums); !ok {
 		return
 	}
 	for i := range services {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
@@ -26,8 +27,8 @@ type servedPort struct {
 	link   int    // index of the link, the last one if it is gone
 	mac    conntrack.LinkAddr
 	addrs  []netip.Prefix
-	served bool      // by the last follow
-	open   portGroup // nil: not open, or with io: tun
+	served bool            // by the last follow
+	open   shard.PortGroup // nil: not open, or with io: tun
 }
 
 // index returns the index of a link, or -1 if there are too many, and whether
@@ -53,8 +54,8 @@ func (w *world) index(link iface.Link) (i int, reused bool) {
 }
 
 // openLinks are the ports that are open, by index of the link.
-func (w *world) openLinks() map[int]portGroup {
-	open := make(map[int]portGroup)
+func (w *world) openLinks() map[int]shard.PortGroup {
+	open := make(map[int]shard.PortGroup)
 	for i := range w.ports {
 		if p := &w.ports[i]; p.open != nil {
 			open[p.link] = p.open
@@ -111,11 +112,11 @@ func (d *director) openPort(i int, link iface.Link) error {
 	if err != nil {
 		return err
 	}
-	var g portGroup
+	var g shard.PortGroup
 	for _, q := range queues {
-		g = append(g, &port{index: uint16(i), mac: link.MAC, queue: q})
+		g = append(g, &shard.Port{Index: uint16(i), MAC: link.MAC, Queue: q})
 	}
-	if err := d.shards.setPort(g); err != nil {
+	if err := d.shards.SetPort(g); err != nil {
 		return fmt.Errorf("%s: %w", link.Name, err)
 	}
 	w.open = g
@@ -127,7 +128,7 @@ func (d *director) openPort(i int, link iface.Link) error {
 
 // closePort closes a port, if it is open.
 func (d *director) closePort(w *servedPort) {
-	d.shards.closePort(w.open)
+	d.shards.ClosePort(w.open)
 	w.open = nil
 }
 
@@ -135,7 +136,7 @@ func (d *director) closePort(w *servedPort) {
 func (d *director) forgetPort(i int) {
 	d.closePort(&d.world.ports[i])
 	d.world.ports[i] = servedPort{}
-	d.shards.forgetPort(uint16(i))
+	d.shards.ForgetPort(uint16(i))
 }
 
 // closeUnserved closes the ports that are open and not served.
@@ -153,9 +154,9 @@ func (d *director) closeUnserved() {
 
 // portLost is called by a shard when it closed a port that failed. The others close
 // theirs.
-func (d *director) portLost(p *port, err error) {
+func (d *director) portLost(p *shard.Port, err error) {
 	d.tell(func() {
-		w := &d.world.ports[p.index]
+		w := &d.world.ports[p.Index]
 		if !slices.Contains(w.open, p) {
 			return // it was replaced meanwhile
 		}
@@ -173,16 +174,11 @@ func (d *director) auditPorts() {
 	if d.tunHost != nil {
 		return
 	}
-	for n, s := range d.shards {
-		var ports [nat.MaxPorts]*port
-		if !s.do(func() { ports = s.ports }) {
-			return
-		}
-		for i, p := range ports {
-			if w := &d.world.ports[i]; w.open != nil && w.open[n] != p {
-				d.closePort(w)
-				d.world.retry = true
-			}
+	for i := range d.world.ports {
+		w := &d.world.ports[i]
+		if w.open != nil && !d.shards.Serve(w.open) {
+			d.closePort(w)
+			d.world.retry = true
 		}
 	}
 }

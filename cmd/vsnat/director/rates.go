@@ -97,7 +97,7 @@ func (d *director) alarm(text string, packets uint64) {
 // to know of. Deleted servers that may come back with their counters go on being
 // sampled.
 func (d *director) sample() {
-	s, _, ok := d.shards.stats()
+	s, _, ok := d.shards.Stats()
 	if !ok {
 		return
 	}
@@ -119,7 +119,7 @@ func (d *director) sample() {
 		}
 	}
 	for reason := range nat.NumReasons {
-		n := s.drops(reason)
+		n := s.Lost(reason)
 		if text := alarms[reason]; text != "" && n > d.drops[reason] {
 			d.alarmed[reason] = time.Now()
 			d.alarm(text, n-d.drops[reason])

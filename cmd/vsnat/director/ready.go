@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/nat"
 )
 
@@ -26,7 +27,7 @@ func (d *director) Alive(ctx context.Context) error {
 	answered := make(chan error, 1)
 	go func() { // outlives a loop that hangs, as decide does
 		answered <- d.call(ctx, func() error {
-			if !d.shards.do(func(*shard) {}) {
+			if !d.shards.Do(func(*shard.Shard) {}) {
 				return control.Refuse(control.CodeUnavailable, "a packet loop has ended", "")
 			}
 			return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/metrics"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/iface/userstack"
 	"github.com/vsnat/vsnat/nat"
@@ -145,7 +146,7 @@ type director struct {
 	drifted    int            // see drift
 	driftKnown bool           // of what is in force now
 
-	shards     shards
+	shards     shard.Set
 	key        nat.ShardKey // never changes
 	neighbours *iface.Neighbours
 	guard      iface.Guard    // nil with io: tun
@@ -204,10 +205,10 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	if err != nil {
 		return nil, fmt.Errorf("memory for %d connections: %w (lower max-conns)", cfg.MaxConns, err)
 	}
-	if d.shards, err = newShards(forwarders, d.neighbours, d.portLost, d.hostAsked); err != nil {
+	if d.shards, err = shard.NewSet(forwarders, d.neighbours, d.portLost, d.hostAsked); err != nil {
 		return nil, err
 	}
-	d.shards.run()
+	d.shards.Run()
 
 	d.world.topology, err = d.watcher.Read()
 	if err != nil {
@@ -246,7 +247,7 @@ func (d *director) close() {
 		d.stack.Close()
 	}
 	if len(d.shards) > 0 {
-		if err := d.shards.stop(); err != nil {
+		if err := d.shards.Stop(); err != nil {
 			d.log.Warn("connection table", "error", err)
 		}
 	}

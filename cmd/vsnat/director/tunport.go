@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
@@ -38,11 +39,11 @@ func (d *director) openTUN() error {
 	if err != nil {
 		return err
 	}
-	var g portGroup
+	var g shard.PortGroup
 	for _, q := range queues {
-		g = append(g, &port{index: tunPort, l3: true, queue: q})
+		g = append(g, &shard.Port{Index: tunPort, L3: true, Queue: q})
 	}
-	if err := d.shards.setPort(g); err != nil {
+	if err := d.shards.SetPort(g); err != nil {
 		return err
 	}
 	d.tunHost, err = iface.OpenTUNHost(queues[0].Name(), iface.TUNHostOptions{

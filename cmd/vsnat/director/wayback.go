@@ -72,12 +72,12 @@ func (d *director) inquire(q inquiry, a *account, now time.Time) {
 	q.begun = now
 	network, known := d.rules.Neighbourhood(q.server.Addr())
 	for _, from := range d.farFrom(q.service, network) {
-		if q.far = d.probe(from, q.server); q.far != (nat.Probe{}) {
+		if q.far = d.shards.Probe(from, q.server); q.far != (nat.Probe{}) {
 			break
 		}
 	}
 	if known && !q.trial && !q.recheck {
-		if q.near = d.probe(network.Addr(), q.server); q.near == (nat.Probe{}) {
+		if q.near = d.shards.Probe(network.Addr(), q.server); q.near == (nat.Probe{}) {
 			q.dialing = true
 		}
 	}
@@ -111,46 +111,6 @@ func (d *director) farFrom(k nat.ServiceKey, network netip.Prefix) (list []netip
 	return list
 }
 
-// probe sends a SYN, whose answer all packet loops know. Zero: it can't be sent.
-func (d *director) probe(from netip.Addr, to netip.AddrPort) (p nat.Probe) {
-	first, ok := d.shards.first(), false
-	first.do(func() { p, ok = first.forwarder.NewProbe(from, to) })
-	if !ok {
-		return nat.Probe{}
-	}
-	d.shards.do(func(s *shard) { s.forwarder.ExpectProbe(p) })
-	first.do(func() { ok = first.sendProbe(p) })
-	if !ok {
-		d.forget(p)
-		return nat.Probe{}
-	}
-	return p
-}
-
-// sendProbe sends a SYN between two batches.
-func (s *shard) sendProbe(p nat.Probe) bool {
-	s.now = s.clock()
-	s.forwarder.Begin(s.now)
-	ok := s.forwarder.SendProbe(p)
-	s.generated()
-	s.flush()
-	return ok
-}
-
-func (d *director) forget(p nat.Probe) {
-	if p != (nat.Probe{}) {
-		d.shards.do(func(s *shard) { s.forwarder.ForgetProbe(p) })
-	}
-}
-
-// probed is what any packet loop has heard for a probe.
-func (d *director) probed(p nat.Probe) (answer nat.ProbeAnswer) {
-	if p != (nat.Probe{}) {
-		d.shards.do(func(s *shard) { answer = max(answer, s.forwarder.Probed(p)) })
-	}
-	return answer
-}
-
 // dialNear asks a server from an address that the host alone has. A goroutine of its own.
 func (d *director) dialNear(q *inquiry, from netip.Addr) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: probeTime}
@@ -169,7 +129,7 @@ func (d *director) hearInquiries(now time.Time) {
 	pending := k.inquiries
 	k.inquiries = nil
 	for _, q := range pending {
-		far, near := d.probed(q.far), d.probed(q.near)
+		far, near := d.shards.Probed(q.far), d.shards.Probed(q.near)
 		if q.dialed {
 			near = nat.ProbeAccepted
 		}
@@ -177,8 +137,8 @@ func (d *director) hearInquiries(now time.Time) {
 			k.inquiries = append(k.inquiries, q)
 			continue
 		}
-		d.forget(q.far)
-		d.forget(q.near)
+		d.shards.Forget(q.far)
+		d.shards.Forget(q.near)
 		if a := k.accounts[q.serial]; a != nil {
 			a.busy = false
 		}

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
-	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
 )
 
@@ -19,15 +18,15 @@ func TestWorkersAsOne(t *testing.T) {
 	const clients = 90
 	for i := range clients {
 		// Wherever it arrives: the Forwarder says whose it is.
-		frame := tcp(clientMAC, macs[wan], netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 4000).String(), "192.168.88.23:80", "S")
-		p := nat.Packet{Data: frame[14:], From: conntrack.LinkAddr(clientMAC)}
+		client := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), 4000)
+		p := nat.Packet{Data: packet(client, netip.AddrPortFrom(vip, 80), "S"), From: clientMAC}
 		v := nat.Verdict{Action: nat.Elsewhere, Shard: uint8(i % 3)}
 		for v.Action == nat.Elsewhere {
 			s := d.shards[v.Shard]
 			p.Hops = v.Hops
-			s.do(func() {
-				s.forwarder.Begin(s.now)
-				v = s.forwarder.Forward(&p)
+			s.Do(func() {
+				s.Forwarder().Begin(s.Now())
+				v = s.Forwarder().Forward(&p)
 			})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
 )
@@ -172,19 +173,11 @@ func (d *director) publish() error {
 // takeUp has the shards work by the new rules, and returns when they do.
 func (d *director) takeUp(announce bool) (failed []error) {
 	filter := d.world.filter
-	d.shards.do(func(s *shard) {
-		for _, p := range s.ports {
-			if p == nil {
-				continue
-			}
-			if err := p.queue.SetFilter(filter); err != nil && !iface.IsDown(err) && !iface.IsGone(err) {
-				failed = append(failed, err)
-			}
+	d.shards.Do(func(s *shard.Shard) {
+		failed = append(failed, s.TakeUp(filter)...)
+		if announce && s == d.shards.First() {
+			s.Announce()
 		}
-		if announce && s == d.shards.first() {
-			d.neighbours.Announce(s.sendNow)
-		}
-		s.forwarder.Begin(s.now)
 	})
 	return failed
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"encoding/binary"
@@ -14,13 +14,13 @@ import (
 
 // depart sends a frame whose packet was judged: data[header:] is the packet,
 // and what is in front of it room for a link header.
-func (s *shard) depart(data []byte, header int, packet *nat.Packet, v *nat.Verdict) {
+func (s *Shard) depart(data []byte, header int, packet *nat.Packet, v *nat.Verdict) {
 	p := s.ports[v.Port%nat.MaxPorts]
 	if p == nil {
 		s.unsent[nat.ReasonSend]++
 		return
 	}
-	if p.l3 {
+	if p.L3 {
 		s.queue(p, data[header:], toWire(&packet.Offload, 0))
 		return
 	}
@@ -45,25 +45,25 @@ func (s *shard) depart(data []byte, header int, packet *nat.Packet, v *nat.Verdi
 		to = row.mac
 	}
 	copy(frame[0:6], to[:])
-	copy(frame[6:12], p.mac[:])
+	copy(frame[6:12], p.MAC[:])
 	s.queue(p, frame, off)
 }
 
 // resolve looks a next hop up and keeps the answer in row. It reports false if
 // the frame was taken care of: it waits for the neighbour, or is lost.
-func (s *shard) resolve(p *port, v *nat.Verdict, frame []byte, off iface.Offload, row *macRow, generation uint32) bool {
+func (s *Shard) resolve(p *Port, v *nat.Verdict, frame []byte, off iface.Offload, row *macRow, generation uint32) bool {
 	addr := v.NextHop.Netip()
 	now := iface.Time(s.now)
-	mac, ok := s.neighbours.Lookup(now, int(p.index), addr)
+	mac, ok := s.neighbours.Lookup(now, int(p.Index), addr)
 	if !ok {
-		switch s.neighbours.Resolve(now, int(p.index), addr, frame, off, s.sendNow) {
+		switch s.neighbours.Resolve(now, int(p.Index), addr, frame, off, s.sendNow) {
 		case iface.ResolveQueued:
 			return false
 		case iface.ResolveKnown:
 			s.queue(p, frame, off)
 			return false
 		case iface.ResolveUnreachable:
-			s.forwarder.Unreachable(frame[etherHeaderLen:], p.index)
+			s.forwarder.Unreachable(frame[etherHeaderLen:], p.Index)
 			return false
 		case iface.ResolveFull:
 			s.unsent[nat.ReasonQueueFull]++
@@ -78,11 +78,11 @@ func (s *shard) resolve(p *port, v *nat.Verdict, frame []byte, off iface.Offload
 
 // queue puts a frame into a port's batch. Its memory must stay as it is until
 // flush.
-func (s *shard) queue(p *port, frame []byte, off iface.Offload) {
+func (s *Shard) queue(p *Port, frame []byte, off iface.Offload) {
 	if len(p.out) == cap(p.out) {
 		s.write(p)
 	}
-	if s.ports[p.index] != p {
+	if s.ports[p.Index] != p {
 		s.unsent[nat.ReasonSend]++ // it failed just now
 		return
 	}
@@ -90,7 +90,7 @@ func (s *shard) queue(p *port, frame []byte, off iface.Offload) {
 }
 
 // generated sends what the Forwarder made itself, or kept until it was whole.
-func (s *shard) generated() {
+func (s *Shard) generated() {
 	for list := s.forwarder.Outbox(); len(list) > 0; list = s.forwarder.Outbox() {
 		for i := range list {
 			g := &list[i]
@@ -105,14 +105,14 @@ func (s *shard) generated() {
 
 // handOn hands over what the Forwarder kept for another shard. Its link header is gone,
 // the room for one is not.
-func (s *shard) handOn(g *nat.Generated) {
+func (s *Shard) handOn(g *nat.Generated) {
 	p := s.ports[g.Packet.In%nat.MaxPorts]
 	if p == nil {
 		s.unsent[nat.ReasonSend]++
 		return
 	}
 	header := etherHeaderLen
-	if p.l3 {
+	if p.L3 {
 		header = 0
 	}
 	s.handOver(int(g.Verdict.Shard), &letter{
@@ -121,7 +121,7 @@ func (s *shard) handOn(g *nat.Generated) {
 }
 
 // flush writes all batches.
-func (s *shard) flush() {
+func (s *Shard) flush() {
 	for _, p := range s.ports {
 		if p != nil && len(p.out) > 0 {
 			s.write(p)
@@ -129,8 +129,8 @@ func (s *shard) flush() {
 	}
 }
 
-func (s *shard) write(p *port) {
-	n, err := p.queue.Write(p.out)
+func (s *Shard) write(p *Port) {
+	n, err := p.Queue.Write(p.out)
 	s.sent += uint64(n)
 	p.out = p.out[:0]
 	if err != nil {
@@ -140,13 +140,13 @@ func (s *shard) write(p *port) {
 
 // sendFrame sends one frame at once: an ARP packet, or one that waited for a
 // neighbour. Its memory is borrowed.
-func (s *shard) sendFrame(port int, frame []byte, off iface.Offload) {
+func (s *Shard) sendFrame(port int, frame []byte, off iface.Offload) {
 	p := s.ports[port%nat.MaxPorts]
 	if p == nil {
 		return
 	}
 	s.single[0] = iface.Frame{Data: frame, Offload: off}
-	n, err := p.queue.Write(s.single[:])
+	n, err := p.Queue.Write(s.single[:])
 	s.sent += uint64(n)
 	if err != nil {
 		s.portFailed(p, err)

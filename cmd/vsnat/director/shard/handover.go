@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"encoding/binary"
@@ -108,7 +108,7 @@ func (r *ring) receive(place uint64, l *letter) (data []byte, next uint64) {
 // A neighbourhood is what a shard knows of the others.
 type neighbourhood struct {
 	self   int
-	all    shards
+	all    Set
 	to     []*ring // by shard; nil to itself
 	from   []*ring
 	told   uint64      // a bit for each shard that was sent something since it was woken
@@ -118,7 +118,7 @@ type neighbourhood struct {
 }
 
 // connect gives shards rings to each other.
-func (all shards) connect() {
+func (all Set) connect() {
 	for i, s := range all {
 		s.beside = neighbourhood{self: i, all: all, to: make([]*ring, len(all)), from: make([]*ring, len(all))}
 	}
@@ -133,7 +133,7 @@ func (all shards) connect() {
 }
 
 // handOver gives a packet to another shard, with what is in front of it.
-func (s *shard) handOver(to int, l *letter, data []byte) {
+func (s *Shard) handOver(to int, l *letter, data []byte) {
 	if to >= len(s.beside.to) || s.beside.to[to] == nil || !s.beside.to[to].send(l, data) {
 		s.unsent[nat.ReasonHandOver]++
 		return
@@ -143,7 +143,7 @@ func (s *shard) handOver(to int, l *letter, data []byte) {
 }
 
 // wakeOthers wakes the shards that were sent something.
-func (s *shard) wakeOthers() {
+func (s *Shard) wakeOthers() {
 	for to := 0; s.beside.told != 0; to++ {
 		if s.beside.told>>to&1 == 0 {
 			continue
@@ -166,7 +166,7 @@ func (n *neighbourhood) expected() bool {
 }
 
 // takeOver moves what others have sent, a batch of each.
-func (s *shard) takeOver() {
+func (s *Shard) takeOver() {
 	for _, r := range s.beside.from {
 		if r == nil || r.empty() {
 			continue
@@ -195,7 +195,7 @@ func (s *shard) takeOver() {
 }
 
 // open judges one packet that another shard has sent.
-func (s *shard) open(l *letter, data []byte) {
+func (s *Shard) open(l *letter, data []byte) {
 	header := int(l.header)
 	if l.silent {
 		s.forwarder.Unreachable(data[header:], l.port)
@@ -214,7 +214,7 @@ func (s *shard) open(l *letter, data []byte) {
 
 // silent is told of each frame whose next hop did not answer. Whose connection it is
 // tells the sender.
-func (s *shard) silent(port int, frame []byte) {
+func (s *Shard) silent(port int, frame []byte) {
 	owner := s.forwarder.Owner(frame[etherHeaderLen:])
 	if owner == s.beside.self {
 		s.forwarder.Unreachable(frame[etherHeaderLen:], uint16(port))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"bytes"
@@ -175,7 +175,7 @@ func TestPassGoesBack(t *testing.T) {
 	})
 	r.rules.SetHost(nat.HostAddresses{Addrs: []netip.Addr{netip.MustParseAddr("192.168.88.1")}})
 	r.rules.Publish()
-	must(t, r.shard.setPort(&port{index: 5, l3: true, queue: near}))
+	must(t, r.shard.setPort(&Port{Index: 5, L3: true, Queue: near}))
 
 	other := tcp(clientMAC, clientMAC, "192.168.88.21:1", "198.51.100.1:2", "S", 1, 2, 3)[14:]
 	padded := append(slices.Clone(other), 0, 0)
@@ -248,7 +248,7 @@ func TestNoAllocations(t *testing.T) {
 		for range frames {
 			q.copies = append(q.copies, make([]byte, 2000))
 		}
-		r.shard.ports[i].queue = q
+		r.shard.ports[i].Queue = q
 	}
 	before := r.shard.sent
 	n := testing.AllocsPerRun(100, func() {

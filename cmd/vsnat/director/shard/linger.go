@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"time"
@@ -63,31 +63,31 @@ func (l *linger) crowded(now conntrack.Time) { l.length, l.not = 0, now+retreat 
 
 // await returns when a port can be read, something was asked for, or at the
 // latest after a pause.
-func (s *shard) await(ids []int) (int, error) {
+func (s *Shard) await(ids []int) (int, error) {
 	if s.behind {
 		return s.poller.Wait(ids, 0)
 	}
-	began := s.clock()
+	began := s.Clock()
 	for now := began; now-began < s.linger.length; {
 		n, err := s.poller.Wait(ids, 0)
 		if n > 0 || err != nil || len(s.mail) > 0 || s.beside.expected() {
 			return n, err
 		}
-		looked := s.clock()
+		looked := s.Clock()
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		if now = s.clock(); now-looked > wanted {
+		if now = s.Clock(); now-looked > wanted {
 			s.linger.crowded(now)
 		}
 	}
 	n, err := s.sleep(ids)
-	now := s.clock()
+	now := s.Clock()
 	s.linger.after(now, now-began)
 	return n, err
 }
 
 // sleep waits, unless another shard has sent something: who sends after the look finds
 // the shard asleep, and wakes it.
-func (s *shard) sleep(ids []int) (int, error) {
+func (s *Shard) sleep(ids []int) (int, error) {
 	timeout := pause
 	s.beside.asleep.Store(true)
 	defer s.beside.asleep.Store(false)

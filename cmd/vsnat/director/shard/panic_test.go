@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ func TestPanicInAPacketLoop(t *testing.T) {
 	if os.Getenv(panicking) != "" {
 		r := newRig(t)
 		go r.shard.run()
-		r.shard.do(func() { panic("on purpose") })
+		r.shard.Do(func() { panic("on purpose") })
 		return
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestPanicInAPacketLoop$")
@@ -28,7 +28,7 @@ func TestPanicInAPacketLoop(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 2 {
 		t.Errorf("it ended with %v", err)
 	}
-	for _, want := range []string{"panic: on purpose", "director.(*shard).run"} {
+	for _, want := range []string{"panic: on purpose", "shard.(*Shard).run"} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

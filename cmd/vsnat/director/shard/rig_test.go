@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ import (
 type rig struct {
 	t          *testing.T
 	rules      *nat.Rules
-	shard      *shard
+	shard      *Shard
 	neighbours *iface.Neighbours
 	ports      [2]*ifacetest.Port // the shard's ends
 	lost       []error
@@ -76,7 +76,7 @@ func newRig(t *testing.T) *rig {
 
 	forwarder, err := nat.NewForwarder(nat.ForwarderConfig{Rules: r.rules, MaxConns: 1000, Seed: [2]uint64{1, 2}})
 	must(t, err)
-	r.shard, err = newShard(forwarder, r.neighbours, func(_ *port, err error) { r.lost = append(r.lost, err) })
+	r.shard, err = newShard(forwarder, r.neighbours, func(_ *Port, err error) { r.lost = append(r.lost, err) })
 	must(t, err)
 	t.Cleanup(func() {
 		r.shard.closePorts()
@@ -101,7 +101,7 @@ func must(t *testing.T, err error) {
 func (r *rig) plug(i int) {
 	r.t.Helper()
 	r.ports[i], _ = ifacetest.NewPair()
-	must(r.t, r.shard.setPort(&port{index: uint16(i), mac: conntrack.LinkAddr(macs[i]), queue: r.ports[i]}))
+	must(r.t, r.shard.setPort(&Port{Index: uint16(i), MAC: conntrack.LinkAddr(macs[i]), Queue: r.ports[i]}))
 }
 
 // introduce teaches the shard who has an address, as an answer would.

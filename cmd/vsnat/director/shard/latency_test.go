@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"testing"
@@ -11,16 +11,16 @@ import (
 
 // A frame is in the first bucket whose bound is not below its time.
 func TestLatencyBuckets(t *testing.T) {
-	bounds := latency{}.bounds()
+	bounds := Latency{}.Bounds()
 	for _, d := range []time.Duration{0, 1, 3999, 4000, 4001, 8000, 8001, time.Millisecond, 65536 * time.Microsecond, 65537 * time.Microsecond, time.Hour} {
-		var l latency
+		var l Latency
 		l.add(conntrack.Time(d), 3)
 		want := 0
 		for want < len(bounds) && bounds[want] < d.Seconds() {
 			want++
 		}
-		if l.buckets[want] != 3 || l.sum != 3*conntrack.Time(max(d, 1)) {
-			t.Errorf("%v: %v, sum %v; want bucket %d", d, l.buckets, l.sum, want)
+		if l.Buckets[want] != 3 || l.Sum != 3*conntrack.Time(max(d, 1)) {
+			t.Errorf("%v: %v, sum %v; want bucket %d", d, l.Buckets, l.Sum, want)
 		}
 	}
 }
@@ -32,10 +32,10 @@ func TestLatencyOfBatches(t *testing.T) {
 	before := r.shard.latency
 	r.feed(wan, syn(1000), syn(1001), syn(1002))
 	var frames uint64
-	for i, n := range r.shard.latency.buckets {
-		frames += n - before.buckets[i]
+	for i, n := range r.shard.latency.Buckets {
+		frames += n - before.Buckets[i]
 	}
-	if frames != 3 || r.shard.latency.sum <= before.sum {
-		t.Errorf("%d frames took %v", frames, time.Duration(r.shard.latency.sum-before.sum))
+	if frames != 3 || r.shard.latency.Sum <= before.Sum {
+		t.Errorf("%d frames took %v", frames, time.Duration(r.shard.latency.Sum-before.Sum))
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"math/bits"
@@ -21,36 +21,36 @@ const (
 	latencyBuckets = 15 // up to 65 ms
 )
 
-// latency counts frames by the time they took. The shard writes it.
-type latency struct {
-	buckets [latencyBuckets + 1]uint64 // the last one: longer
-	sum     conntrack.Time
+// Latency counts frames by the time they took. The shard writes it.
+type Latency struct {
+	Buckets [latencyBuckets + 1]uint64 // the last one: longer
+	Sum     conntrack.Time
 }
 
 // add counts frames that took d.
-func (l *latency) add(d conntrack.Time, frames int) {
+func (l *Latency) add(d conntrack.Time, frames int) {
 	d = max(d, 1)
-	l.buckets[min(bits.Len64(uint64((d-1)/shortest)), latencyBuckets)] += uint64(frames)
-	l.sum += d * conntrack.Time(frames)
+	l.Buckets[min(bits.Len64(uint64((d-1)/shortest)), latencyBuckets)] += uint64(frames)
+	l.Sum += d * conntrack.Time(frames)
 }
 
 // took counts the frames of a batch that was sent.
-func (s *shard) took(frames int) {
-	now := s.clock()
+func (s *Shard) took(frames int) {
+	now := s.Clock()
 	s.latency.add(now-s.looked, frames)
 	s.looked = now
 }
 
 // merge adds what another shard counted.
-func (l *latency) merge(o *latency) {
-	for i, n := range o.buckets {
-		l.buckets[i] += n
+func (l *Latency) merge(o *Latency) {
+	for i, n := range o.Buckets {
+		l.Buckets[i] += n
 	}
-	l.sum += o.sum
+	l.Sum += o.Sum
 }
 
-// bounds are the upper bounds of the buckets in seconds.
-func (latency) bounds() []float64 {
+// Bounds are the upper bounds of the buckets in seconds.
+func (Latency) Bounds() []float64 {
 	list := make([]float64, latencyBuckets)
 	for i := range list {
 		list[i] = time.Duration(shortest << i).Seconds()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"sync"
@@ -27,7 +27,7 @@ func mailboxUnderTraffic(t *testing.T) {
 	var all sync.WaitGroup
 	ask := func() bool {
 		// Not a race: the shard is alone between two batches.
-		return r.shard.do(func() { _ = r.shard.forwarder.Stats(); done.Add(1) })
+		return r.shard.Do(func() { _ = r.shard.forwarder.Stats(); done.Add(1) })
 	}
 	for range 8 {
 		all.Go(func() {
@@ -48,7 +48,7 @@ func mailboxUnderTraffic(t *testing.T) {
 			}
 			must(r.rules.EditServer(web, nat.ServerSpec{Addr: serverIP, Port: 8080, Weight: 1 + i}))
 			r.rules.Publish()
-			if !r.shard.do(func() { r.shard.forwarder.Begin(r.shard.now) }) {
+			if !r.shard.Do(func() { r.shard.forwarder.Begin(r.shard.now) }) {
 				return
 			}
 		}
@@ -65,13 +65,13 @@ func mailboxUnderTraffic(t *testing.T) {
 		}
 		asked.Add(1)
 	}
-	r.shard.do(func() { r.shard.stop = true })
+	r.shard.Do(func() { r.shard.stop = true })
 	all.Wait()
 	<-r.shard.exited
 	if asked.Load() > done.Load() {
 		t.Errorf("%d answered, %d done", asked.Load(), done.Load())
 	}
-	if r.shard.do(func() { t.Error("done after the end") }) {
+	if r.shard.Do(func() { t.Error("done after the end") }) {
 		t.Error("answered after the end")
 	}
 	for _, p := range r.ports {
@@ -88,11 +88,11 @@ func TestLoop(t *testing.T) {
 	go r.shard.run()
 	r.ports[wan].Inject(syn(40000))
 	for len(r.ports[lan].Sent()) == 0 {
-		if !r.shard.do(func() {}) {
+		if !r.shard.Do(func() {}) {
 			t.Fatal("the shard has ended")
 		}
 	}
-	if !r.shard.do(func() { r.shard.stop = true }) {
+	if !r.shard.Do(func() { r.shard.stop = true }) {
 		t.Error("the last request was not answered")
 	}
 	<-r.shard.exited

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 // The loop that moves packets: the one place where nat and iface meet. In the
 // order in which a frame meets it:
@@ -42,22 +42,23 @@ const (
 	sweepPerTick  = 8192
 )
 
-// A port is one end of the shard.
-type port struct {
-	index uint16
-	mac   conntrack.LinkAddr
-	l3    bool
-	queue iface.Queue
-	out   []iface.Frame // to be written at the end of the batch
+// A Port is one end of a shard, which closes its queue.
+type Port struct {
+	Index uint16
+	MAC   conntrack.LinkAddr
+	L3    bool // packets have no link header, and MAC is zero
+	Queue iface.Queue
+
+	out []iface.Frame // to be written at the end of the batch
 }
 
-// A shard serves all ports: of each it has a queue of its own.
-type shard struct {
+// A Shard serves all ports: of each it has a queue of its own.
+type Shard struct {
 	forwarder  *nat.Forwarder
 	neighbours *iface.Neighbours
 	poller     *iface.Poller
 	start      time.Time
-	lost       func(p *port, err error) // a port was closed because it failed; does not wait
+	lost       func(p *Port, err error) // a port was closed because it failed; does not wait
 	refused    func()                   // a packet was refused that may be for the host; does not wait
 
 	mail    chan func()
@@ -68,28 +69,30 @@ type shard struct {
 	looked conntrack.Time // at the clock, the last time
 	linger linger
 	beside neighbourhood
-	ports  [nat.MaxPorts]*port
+	ports  [nat.MaxPorts]*Port
 	frames [iface.BatchSize]iface.Frame
 	macs   macCache
 	single [1]iface.Frame
 	stop   bool
 	behind bool // connections are over that have not ended yet
 
+	signals []nat.ServerSignals // scratch
+
 	packets, sent uint64
 	ignored       uint64 // frames that are not for us
 	refusals      uint64 // what was told of them
-	latency       latency
+	latency       Latency
 	unsent        [nat.NumReasons]uint64
 	failed        iface.FailedFunc
 	sendNow       iface.SendFunc
 }
 
-func newShard(f *nat.Forwarder, n *iface.Neighbours, lost func(*port, error)) (*shard, error) {
+func newShard(f *nat.Forwarder, n *iface.Neighbours, lost func(*Port, error)) (*Shard, error) {
 	poller, err := iface.NewPoller()
 	if err != nil {
 		return nil, err
 	}
-	s := &shard{
+	s := &Shard{
 		forwarder: f, neighbours: n, poller: poller, start: time.Now(), lost: lost,
 		mail: make(chan func(), 64), exited: make(chan struct{}),
 	}
@@ -99,13 +102,13 @@ func newShard(f *nat.Forwarder, n *iface.Neighbours, lost func(*port, error)) (*
 	return s, nil
 }
 
-// clock is the time since the first shard was made; it never goes backwards, whatever
+// Clock is the time since the first shard was made; it never goes backwards, whatever
 // happens to the wall clock.
-func (s *shard) clock() conntrack.Time { return conntrack.Time(time.Since(s.start)) }
+func (s *Shard) Clock() conntrack.Time { return conntrack.Time(time.Since(s.start)) }
 
-// do has the shard call f between two batches and waits until it has. It
+// Do has the shard call f between two batches and waits until it has. It
 // reports false if the shard has ended.
-func (s *shard) do(f func()) bool {
+func (s *Shard) Do(f func()) bool {
 	done := make(chan struct{})
 	select {
 	case s.mail <- func() { defer close(done); f() }:
@@ -126,21 +129,27 @@ func (s *shard) do(f func()) bool {
 	}
 }
 
+// Forwarder is what decides about packets. It is for what Do calls, and no longer.
+func (s *Shard) Forwarder() *nat.Forwarder { return s.forwarder }
+
+// Now is the time of the last batch; for what Do calls.
+func (s *Shard) Now() conntrack.Time { return s.now }
+
 // run serves until something sets stop. A panic is let through: the process
 // ends, and with it all that it took from the host.
-func (s *shard) run() {
+func (s *Shard) run() {
 	runtime.LockOSThread() // never unlocked: the thread ends with run
 	defer close(s.exited)
 	defer s.closePorts()
 	var ids [nat.MaxPorts]int
-	tick := s.clock()
+	tick := s.Clock()
 	for !s.stop {
 		n, err := s.await(ids[:])
 		if err != nil {
 			s.failure = err
 			return
 		}
-		s.now = s.clock()
+		s.now = s.Clock()
 		s.looked = s.now
 		for _, id := range ids[:n] {
 			if p := s.ports[id]; p != nil {
@@ -161,7 +170,7 @@ func (s *shard) run() {
 }
 
 // read does what others asked for.
-func (s *shard) read() {
+func (s *Shard) read() {
 	for {
 		select {
 		case f := <-s.mail:
@@ -173,9 +182,9 @@ func (s *shard) read() {
 }
 
 // serve moves what has arrived at a port.
-func (s *shard) serve(p *port) {
+func (s *Shard) serve(p *Port) {
 	for range batchesPerTurn {
-		n, err := p.queue.Read(s.frames[:])
+		n, err := p.Queue.Read(s.frames[:])
 		if n > 0 {
 			s.packets += uint64(n)
 			s.forwarder.Begin(s.now)
@@ -197,20 +206,20 @@ func (s *shard) serve(p *port) {
 			s.portFailed(p, err)
 			return
 		}
-		if n < iface.BatchSize || s.ports[p.index] != p {
+		if n < iface.BatchSize || s.ports[p.Index] != p {
 			return // empty, or it failed while it was written to
 		}
 	}
 }
 
 // judge decides about one frame. It may rewrite it and keep it until flush.
-func (s *shard) judge(p *port, f *iface.Frame) {
+func (s *Shard) judge(p *Port, f *iface.Frame) {
 	if f.Truncated || f.Tagged {
 		s.ignored++
 		return
 	}
-	packet := nat.Packet{In: p.index}
-	if p.l3 {
+	packet := nat.Packet{In: p.Index}
+	if p.L3 {
 		packet.Data = f.Data
 		packet.Offload = fromWire(&f.Offload, 0)
 	} else {
@@ -233,7 +242,7 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 			return
 		}
 		from := conntrack.LinkAddr(f.Data[6:12])
-		if f.Kind != iface.Host || from[0]&1 != 0 || from == p.mac {
+		if f.Kind != iface.Host || from[0]&1 != 0 || from == p.MAC {
 			s.ignored++ // answers would go to a group, or to ourselves
 			return
 		}
@@ -246,40 +255,40 @@ func (s *shard) judge(p *port, f *iface.Frame) {
 
 // forward has the Forwarder decide about a packet, which lies behind the first header
 // bytes of data, and does what it says. off is how the packet came.
-func (s *shard) forward(p *port, data []byte, header int, packet *nat.Packet, off *iface.Offload) {
+func (s *Shard) forward(p *Port, data []byte, header int, packet *nat.Packet, off *iface.Offload) {
 	v := s.forwarder.Forward(packet)
 	switch v.Action {
 	case nat.Forward:
 		s.depart(data[:header+len(packet.Data)], header, packet, &v)
 	case nat.Pass:
-		if p.l3 {
+		if p.L3 {
 			// The host routed it to us and keeps no copy: what is not ours goes
 			// back as it came.
 			s.queue(p, data, *off)
 		}
 	case nat.Elsewhere:
 		s.handOver(int(v.Shard), &letter{
-			port: p.index, hops: v.Hops, header: uint8(header), from: packet.From, offload: toWire(&packet.Offload, uint16(header)),
+			port: p.Index, hops: v.Hops, header: uint8(header), from: packet.From, offload: toWire(&packet.Offload, uint16(header)),
 		}, data)
 	}
 }
 
 // neighbour hands on what neighbours say: ARP, and IPv6 neighbour discovery,
 // which is sent to groups.
-func (s *shard) neighbour(p *port, f *iface.Frame) {
+func (s *Shard) neighbour(p *Port, f *iface.Frame) {
 	if f.Kind != iface.OtherHost {
-		s.neighbours.Input(iface.Time(s.now), int(p.index), f.Data, s.sendNow)
+		s.neighbours.Input(iface.Time(s.now), int(p.Index), f.Data, s.sendNow)
 	}
 }
 
 // announce tells the Forwarder what is in a batch that was read, so that it waits for
 // memory once and not for each frame.
-func (s *shard) announce(p *port, n int) {
+func (s *Shard) announce(p *Port, n int) {
 	if n < 4 {
 		return
 	}
 	head := etherHeaderLen
-	if p.l3 {
+	if p.L3 {
 		head = 0
 	}
 	for i := range s.frames[:n] {
@@ -291,14 +300,14 @@ func (s *shard) announce(p *port, n int) {
 
 // age ends connections that are over. When there are more of them than a turn may
 // end, behind is set, and the next turn, which does not wait then, goes on.
-func (s *shard) age() {
+func (s *Shard) age() {
 	s.behind = s.forwarder.Sweep(sweepPerTick)
 	s.generated()
 	s.flush()
 }
 
 // idle does what time brings.
-func (s *shard) idle() {
+func (s *Shard) idle() {
 	s.forwarder.Begin(s.now)
 	if s.beside.self == 0 {
 		s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
@@ -311,31 +320,31 @@ func (s *shard) idle() {
 }
 
 // setPort puts a port in place of the one with its index, if any.
-func (s *shard) setPort(p *port) error {
-	s.closePort(s.ports[p.index])
-	if err := s.poller.Add(p.queue.FD(), int(p.index)); err != nil {
+func (s *Shard) setPort(p *Port) error {
+	s.closePort(s.ports[p.Index])
+	if err := s.poller.Add(p.Queue.FD(), int(p.Index)); err != nil {
 		return err
 	}
 	p.out = make([]iface.Frame, 0, iface.BatchSize)
-	s.ports[p.index] = p
+	s.ports[p.Index] = p
 	s.macs.clear()
 	return nil
 }
 
 // closePort closes a port that is in place. What still refers to it finds its
 // place empty.
-func (s *shard) closePort(p *port) {
-	if p == nil || s.ports[p.index] != p {
+func (s *Shard) closePort(p *Port) {
+	if p == nil || s.ports[p.Index] != p {
 		return
 	}
-	s.ports[p.index] = nil
+	s.ports[p.Index] = nil
 	p.out = p.out[:0]
-	_ = s.poller.Remove(p.queue.FD()) // it leaves by itself with its descriptor
-	_ = p.queue.Close()               // there is nothing to be done about it
+	_ = s.poller.Remove(p.Queue.FD()) // it leaves by itself with its descriptor
+	_ = p.Queue.Close()               // there is nothing to be done about it
 	s.macs.clear()
 }
 
-func (s *shard) closePorts() {
+func (s *Shard) closePorts() {
 	for _, p := range s.ports {
 		s.closePort(p)
 	}
@@ -343,8 +352,8 @@ func (s *shard) closePorts() {
 
 // portFailed takes a port out of service that will not work again. One whose
 // link is down only waits. A port can fail several times in one batch.
-func (s *shard) portFailed(p *port, err error) {
-	if iface.IsDown(err) || s.ports[p.index] != p {
+func (s *Shard) portFailed(p *Port, err error) {
+	if iface.IsDown(err) || s.ports[p.Index] != p {
 		return
 	}
 	s.closePort(p)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package shard
 
 import (
 	"fmt"
@@ -207,7 +207,7 @@ func TestWritesRefused(t *testing.T) {
 func TestNoRoomForHeader(t *testing.T) {
 	r := newRig(t)
 	near, _ := ifacetest.NewNetworkPair()
-	must(t, r.shard.setPort(&port{index: 5, l3: true, queue: near}))
+	must(t, r.shard.setPort(&Port{Index: 5, L3: true, Queue: near}))
 	near.Inject(syn(40000)[14:])
 	r.shard.serve(r.shard.ports[5])
 	r.wants("", "")
