@@ -38,10 +38,14 @@ func requestPages(o *clientOptions) (outcome, error) {
 	var times []time.Duration
 	var received int64
 	var failed int
+	var why error
 	for _, a := range askers {
 		times = append(times, a.times...)
 		received += a.received
 		failed += a.failed
+		if a.why != nil {
+			why = a.why
+		}
 		if a.conn != nil {
 			a.conn.Close()
 		}
@@ -50,7 +54,7 @@ func requestPages(o *clientOptions) (outcome, error) {
 		return outcome{}, err
 	}
 	if len(times) == 0 {
-		return outcome{}, fmt.Errorf("no request of %d was answered", failed)
+		return outcome{}, fmt.Errorf("no request of %d was answered: %w", failed, why)
 	}
 	slices.Sort(times)
 	return outcome{
@@ -103,7 +107,8 @@ type asker struct {
 	buffer   []byte
 	times    []time.Duration
 	received int64
-	failed   int // connections that did not come about
+	failed   int   // connections that did not come about
+	why      error // the last of them
 }
 
 func (a *asker) run(began time.Time) error {
@@ -124,6 +129,7 @@ func (a *asker) run(began time.Time) error {
 		err := a.ask()
 		if errors.Is(err, errDial) {
 			a.failed++
+			a.why = err
 			continue
 		}
 		if err != nil {

@@ -268,23 +268,34 @@ func sendPing(from, to string, id int) error {
 }
 
 // sendSYN begins a TCP connection without waiting for its outcome.
-func sendSYN(to string) error {
-	at := netip.MustParseAddrPort(to)
-	family, sa := unix.AF_INET, unix.Sockaddr(nil)
-	if at.Addr().Is4() {
-		sa = &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
-	} else {
-		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
-	}
+func sendSYN(to string) error { return sendSYNFrom("", to) }
+
+// sendSYNFrom does so from an endpoint; "" is the kernel's choice.
+func sendSYNFrom(from, to string) error {
+	family, sa := socketAddress(to)
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
+	if from != "" {
+		_, local := socketAddress(from)
+		if err := unix.Bind(fd, local); err != nil {
+			return fmt.Errorf("bind to %s: %w", from, err)
+		}
+	}
 	if err := unix.Connect(fd, sa); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("connect to %s: %w", to, err)
 	}
 	return nil
+}
+
+func socketAddress(text string) (family int, sa unix.Sockaddr) {
+	at := netip.MustParseAddrPort(text)
+	if at.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
 }
 
 // sendDatagram sends one UDP datagram; from "" is the kernel's choice.

@@ -69,6 +69,12 @@ import (
 // that is sent to an address alone to itself, although it routes the rest to us.
 // Owned IPv6 addresses of other stations are not claimed, if Claim is called.
 //
+// And for both net.ipv4.ip_early_demux off. With it the kernel gives a packet to the
+// host's socket for that connection, if there is one, before any rule is looked at, and
+// refuses to forward what has a socket (ip_forward, ip6_forward). A connection that is
+// over has one for a minute: after a program that has served the address on this host,
+// new connections from the same ports would be lost.
+//
 // A link that did not forward before forwards what we write and what goes to us,
 // and nothing else: the rule at 70 says so. What we write is forwarded whatever the
 // host did before: see Forwards.

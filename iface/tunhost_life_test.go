@@ -70,7 +70,7 @@ func (lab *guardLab) hostState(t *testing.T) string {
 	}
 	err := lab.host.Do(func() error {
 		for _, path := range []string{
-			"ipv4/ip_forward", "ipv4/conf/pub/forwarding", "ipv4/conf/priv/forwarding",
+			"ipv4/ip_forward", "ipv4/ip_early_demux", "ipv4/conf/pub/forwarding", "ipv4/conf/priv/forwarding",
 			"ipv4/neigh/pub/proxy_delay", "ipv4/neigh/priv/proxy_delay", "ipv4/conf/all/rp_filter",
 			"ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding", "ipv6/conf/pub/forwarding", "ipv6/conf/priv/forwarding",
 			"ipv6/conf/pub/accept_ra", "ipv6/conf/priv/accept_ra", "ipv6/conf/all/proxy_ndp",

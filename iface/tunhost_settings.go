@@ -19,6 +19,10 @@ import (
 // hands its value on to all of them.
 const forwardingAll6 = "net/ipv6/conf/all/forwarding"
 
+// earlyDemux is, for both families, whether a packet is matched with the host's sockets
+// before it is routed.
+const earlyDemux = "net/ipv4/ip_early_demux"
+
 func forwarding4(link string) string { return "net/ipv4/conf/" + link + "/forwarding" }
 func forwarding6(link string) string { return "net/ipv6/conf/" + link + "/forwarding" }
 
@@ -43,6 +47,9 @@ func (h *TUNHost) applySettings(rules TUNHostRules) error {
 			return err
 		}
 		want = append(want, list...)
+	}
+	if asks(rules) {
+		want = append(want, wantedSetting{earlyDemux, "0"})
 	}
 
 	var errs []error
