@@ -10,6 +10,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched"
@@ -202,10 +203,10 @@ func settingsOf(cfg *config.Config) nat.Settings {
 }
 
 // loadRules fills empty rules from a configuration.
-func loadRules(r *roster, cfg *config.Config) error {
-	r.rules.SetSettings(settingsOf(cfg))
-	r.rules.SetOwned(cfg.Addresses)
-	r.rules.SetLocal(cfg.LocalAddresses)
+func loadRules(r *roster.Roster, cfg *config.Config) error {
+	r.Rules().SetSettings(settingsOf(cfg))
+	r.Rules().SetOwned(cfg.Addresses)
+	r.Rules().SetLocal(cfg.LocalAddresses)
 	for _, s := range cfg.Services {
 		if err := r.AddService(natService(s.ServiceSpec)); err != nil {
 			return fmt.Errorf("service %s: %w", s.ServiceKey, err)
@@ -220,12 +221,12 @@ func loadRules(r *roster, cfg *config.Config) error {
 		}
 	}
 	for _, s := range cfg.SNAT {
-		if err := r.rules.AddSNAT(natSNAT(s)); err != nil {
+		if err := r.Rules().AddSNAT(natSNAT(s)); err != nil {
 			return fmt.Errorf("SNAT of %s: %w", s.From, err)
 		}
 	}
 	for _, m := range cfg.Marks {
-		if err := r.rules.AddMark(natMark(m)); err != nil {
+		if err := r.Rules().AddMark(natMark(m)); err != nil {
 			return fmt.Errorf("%s: %w", m, err)
 		}
 	}
@@ -238,10 +239,10 @@ func (d *director) running() *config.Config {
 	cfg := *d.cfg
 	cfg.Services, cfg.SNAT, cfg.Marks = nil, nil, nil
 	for _, s := range d.rules.Services() {
-		members := d.roster.services[s.ServiceKey]
-		service := config.Service{ServiceSpec: controlService(s.ServiceSpec), Checking: members.checking}
-		for _, m := range members.members {
-			service.Servers = append(service.Servers, controlServer(m.asConfigured()))
+		configured := d.roster.Service(s.ServiceKey)
+		service := config.Service{ServiceSpec: controlService(s.ServiceSpec), Checking: configured.Checking}
+		for _, m := range configured.Members {
+			service.Servers = append(service.Servers, controlServer(m.Spec()))
 		}
 		cfg.Services = append(cfg.Services, service)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
 )
@@ -86,27 +87,26 @@ func (d *director) heed() (publish bool) {
 	if paths := d.paths.Load(); paths != nil && len(paths.missing) > 0 {
 		d.aimChecks()
 	}
-	if d.roster.changed {
-		d.roster.changed = false
+	if d.roster.Changed() {
 		d.aimChecks()
 		publish = true
-		d.monitor.Set(d.roster.targets())
+		d.monitor.Set(d.roster.Targets())
 	}
 	now := time.Now()
-	for _, t := range d.roster.learn(now, d.monitor.Brief) {
+	for _, t := range d.roster.Learn(now, d.monitor.Brief) {
 		d.turned(t)
 	}
-	done, err := d.roster.settle(now)
+	done, err := d.roster.Settle(now)
 	if err != nil {
 		d.warn("settle", "what checks ask for could not be done", err.Error())
 	}
-	for _, h := range done.hooks {
+	for _, h := range done.Hooks {
 		d.quorumChanged(h)
 	}
-	if d.rampTimer == nil && done.ramping {
+	if d.rampTimer == nil && done.Ramping {
 		d.rampTimer = time.NewTimer(rampEvery)
 	}
-	return done.publish || publish
+	return done.Publish || publish
 }
 
 // heard takes up what checks have found out.
@@ -125,35 +125,35 @@ func (d *director) ramp() <-chan time.Time {
 }
 
 // turned tells of a server that is up or down now.
-func (d *director) turned(t turn) {
-	key := controlKey(t.service)
-	e := control.Event{Kind: control.EventServerUp, Service: key, Server: t.server}
-	e.Text = fmt.Sprintf("server %s of %s is up: %s", t.server, key, t.text)
-	if t.state == health.Down {
+func (d *director) turned(t roster.Turn) {
+	key := controlKey(t.Service)
+	e := control.Event{Kind: control.EventServerUp, Service: key, Server: t.Server}
+	e.Text = fmt.Sprintf("server %s of %s is up: %s", t.Server, key, t.Text)
+	if t.State == health.Down {
 		e.Kind = control.EventServerDown
-		e.Text = fmt.Sprintf("server %s of %s is down: %s", t.server, key, t.text)
+		e.Text = fmt.Sprintf("server %s of %s is down: %s", t.Server, key, t.Text)
 	}
-	if t.state == health.Down {
-		d.log.Warn("server down", "server", t.server, "service", key.String(), "why", t.text)
+	if t.State == health.Down {
+		d.log.Warn("server down", "server", t.Server, "service", key.String(), "why", t.Text)
 	} else {
-		d.log.Info("server up", "server", t.server, "service", key.String(), "why", t.text)
+		d.log.Info("server up", "server", t.Server, "service", key.String(), "why", t.Text)
 	}
 	d.event(e)
 }
 
 // quorumChanged tells of a quorum, and runs what is to be run then. It does not wait
 // for it.
-func (d *director) quorumChanged(h hook) {
-	key := controlKey(h.service)
+func (d *director) quorumChanged(h roster.Hook) {
+	key := controlKey(h.Service)
 	word := "lost"
-	if h.gained {
+	if h.Gained {
 		word = "gained"
 	}
 	d.changed(control.Event{By: byChecks, Service: key, Text: "quorum of " + key.String() + " " + word})
-	if len(h.argv) == 0 {
+	if len(h.Argv) == 0 {
 		return
 	}
-	d.runHook(h.argv, []string{"VSNAT_SERVICE=" + key.String(), "VSNAT_QUORUM=" + word})
+	d.runHook(h.Argv, []string{"VSNAT_SERVICE=" + key.String(), "VSNAT_QUORUM=" + word})
 }
 
 // Checks implements control.Director.
@@ -161,8 +161,8 @@ func (d *director) Checks(ctx context.Context) (list []control.Check, err error)
 	err = d.call(ctx, func() error {
 		users := make(map[string][]control.ServiceKey)
 		for _, s := range d.rules.Services() {
-			for _, m := range d.roster.services[s.ServiceKey].members {
-				for _, key := range m.keys {
+			for _, m := range d.roster.Service(s.ServiceKey).Members {
+				for _, key := range m.Keys() {
 					users[key] = append(users[key], controlKey(s.ServiceKey))
 				}
 			}
@@ -226,27 +226,24 @@ func (d *director) checkProblems() (list []string) {
 		}
 	}
 	for _, info := range d.rules.Services() {
-		s := d.roster.services[info.ServiceKey]
-		down, checked := 0, 0
-		for _, m := range s.members {
-			if m.checked {
-				checked++
-			}
-			if m.checked && m.state == health.Down {
+		s := d.roster.Service(info.ServiceKey)
+		down := 0
+		for _, m := range s.Members {
+			if m.Checked() && m.State() == health.Down {
 				down++
 			}
 		}
 		if down == 0 {
 			continue
 		}
-		key := controlKey(s.key)
+		key := controlKey(s.Key)
 		switch {
-		case s.sorry == sorryIn:
-			list = append(list, fmt.Sprintf("service %s: no server is usable, %s stands in", key, s.checking.Sorry))
-		case down == len(s.members):
+		case s.StandsIn():
+			list = append(list, fmt.Sprintf("service %s: no server is usable, %s stands in", key, s.Checking.Sorry))
+		case down == len(s.Members):
 			list = append(list, fmt.Sprintf("service %s: all servers are down", key))
 		default:
-			list = append(list, fmt.Sprintf("service %s: %d of %d servers are down", key, down, len(s.members)))
+			list = append(list, fmt.Sprintf("service %s: %d of %d servers are down", key, down, len(s.Members)))
 		}
 	}
 	return list
@@ -254,31 +251,23 @@ func (d *director) checkProblems() (list []string) {
 
 // showStanding fills in what is configured of a server of the rules, and why it
 // has another weight.
-func (d *director) showStanding(k nat.ServiceKey, v nat.ServerSpec, server *control.Server) {
-	m := d.standingOf(k, v)
+func (d *director) showStanding(k nat.ServiceKey, server *control.Server) {
+	m := d.roster.Member(k, server.Address)
 	if m == nil {
 		server.Why = "stands in"
 		return
 	}
-	server.Weight = m.configured
-	if shown := m.shown; shown != m.configured {
-		server.InForce = &shown
+	server.Weight = m.Spec().Weight
+	inForce, why := m.InForce()
+	if inForce != server.Weight {
+		server.InForce = &inForce
 	}
-	if m.checked {
-		server.State = m.state.String()
+	if m.Checked() {
+		server.State = m.State().String()
 	}
-	server.Why = m.why
+	server.Why = why
 	if j := d.drains[drainKey{k, server.Address}]; j != nil {
 		drain := j.shown()
 		server.Drain, server.Why = &drain, drain.State
 	}
-}
-
-// standingOf is where a server of the rules stands; nil for one that stands in.
-func (d *director) standingOf(k nat.ServiceKey, v nat.ServerSpec) *member {
-	if s := d.roster.services[k]; s != nil {
-		_, m := s.find(v.Addr, v.Port)
-		return m
-	}
-	return nil
 }

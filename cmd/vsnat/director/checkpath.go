@@ -41,7 +41,7 @@ func (d *director) checkDialer(to netip.Addr) (health.Dialer, error) {
 // aimChecks finds the ways anew. It is called before what it asks for is published.
 func (d *director) aimChecks() {
 	var list []netip.Addr
-	for _, t := range d.roster.targets() {
+	for _, t := range d.roster.Targets() {
 		if t.Type != health.Script && t.Type != health.File {
 			list = append(list, t.Endpoint().Addr())
 		}

@@ -81,7 +81,7 @@ func (d *director) watch(ctx context.Context) error {
 }
 
 func (d *director) tick(n int, now time.Time) {
-	if gone, left := d.rules.Tick(), d.roster.tick(); gone || left {
+	if gone, left := d.rules.Tick(), d.roster.Tick(); gone || left {
 		d.publish() // the guard need not keep their packets away any more
 	}
 	d.tickDrains(now)

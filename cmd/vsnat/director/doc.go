@@ -19,7 +19,7 @@
 // and every piece of state has one owner:
 //
 //	nat.Rules, Config, world, guard, rates, zero points   decide
-//	roster: servers as configured, beside what is in force   decide
+//	the roster: servers as configured, beside what is in force   decide
 //	results of checks                                     the Monitor's mutex; decide asks for them
 //	queues, nat.Forwarder, batch, MAC cache               shard; see there
 //	Neighbours                                            a mutex; the shard, and decide when the host changes
@@ -68,7 +68,7 @@
 //	what clients see        judgeClients, ten times a second: servers that do not answer
 //	                        or refuse (passive.go), answers that go elsewhere (wayback.go)
 //	time                    tick: deleted servers, announcements, estimator
-//	a check                 heard: learn, settle; publish if a server came or went
+//	a check                 heard; publish if a server came or went
 //
 // All end in publish, whose order matters: the guard learns of the new rules
 // before the shard does, so that the host never answers for what is about to be
@@ -81,25 +81,10 @@
 //
 // # Servers and their weights
 //
-// What is configured of a server and what is in force are two things (roster.go). In
-// the rules a server has the weight that its standing gives it (weight.go, the only
-// place that says so): what an operator ordered comes before what checks say, and
-// that before the configuration. learn takes up what checks have found out, settle
-// (settle.go) has the rules follow:
-//
-//	down                weight 0; with on-check-failed: remove it is deleted from the
-//	                    rules, and its connections fare as on-server-down says
-//	not checked yet     weight 0, unless start: up; a check that is new to a server
-//	                    that is in use takes nothing away before its first result
-//	slow start          while one rises all weights of its service are multiplied, so
-//	                    that the share has steps to grow by; listings divide again
-//	too few left        with panic, those that are down have their weight all the same
-//	none left           the sorry server is added; later it has weight 0 until its
-//	                    connections are over, or with persistence is deleted at once
-//	quorum              a program is run when it is gained or lost, and not waited for
-//
-// A weight is in force at once, since schedulers read it. The connections of a server
-// of weight 0 stay with it.
+// What is configured of a server and what is in force are two things, and package roster
+// keeps both: it says what the weight of a server is, and has the rules follow. Who
+// changes services and servers asks the roster; heed (checking.go) has it learn what
+// checks have found out, and tells of what came of it.
 //
 // Checks go the way of their server's packets (checkpath.go): by the host's stack
 // where that leads there by the same link, else, from an address that vsnat alone

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/nat"
 )
 
@@ -33,11 +34,11 @@ type drainJob struct {
 }
 
 // order is what the roster is to heed.
-func (j *drainJob) order() override {
+func (j *drainJob) order() roster.Override {
 	if j.Maintenance {
-		return maintenance
+		return roster.Maintenance
 	}
-	return drained
+	return roster.Drained
 }
 
 // shown is the job as it is told: what it waits for is of no interest in maintenance.
@@ -170,7 +171,7 @@ func (d *director) undrain(k drainKey, ofMaintenance bool, by string) {
 	case !j.draining:
 		delete(d.drains, k)
 		_ = d.rules.SetDrain(k.service, k.server.Addr(), k.server.Port(), nat.NoDrain)
-		_ = d.roster.Order(k.service, k.server, noOverride)
+		_ = d.roster.Order(k.service, k.server, roster.NoOverride)
 	}
 }
 
@@ -215,13 +216,14 @@ func serverText(a netip.AddrPort) string {
 
 // meant are the servers that a spec names.
 func (d *director) meant(spec control.DrainSpec) (keys []drainKey, err error) {
-	for key, s := range d.roster.services {
-		if !spec.Service.IsZero() && key != natKey(spec.Service) {
+	for s := range d.roster.Services() {
+		if !spec.Service.IsZero() && s.Key != natKey(spec.Service) {
 			continue
 		}
-		for _, m := range s.members {
-			if m.spec.Addr == spec.Server.Addr() && (spec.Server.Port() == 0 || m.spec.Port == spec.Server.Port()) {
-				keys = append(keys, drainKey{key, netip.AddrPortFrom(m.spec.Addr, m.spec.Port)})
+		for _, m := range s.Members {
+			server := m.Server()
+			if server.Addr() == spec.Server.Addr() && (spec.Server.Port() == 0 || server.Port() == spec.Server.Port()) {
+				keys = append(keys, drainKey{s.Key, server})
 			}
 		}
 	}

@@ -15,10 +15,8 @@ func (d *director) keepNAT(s *control.ServerSpec, k nat.ServiceKey) {
 	if s.NAT != "" || s.Method != "" && s.Method != control.MethodNAT {
 		return
 	}
-	if service := d.roster.services[k]; service != nil {
-		if _, m := service.find(s.Address.Addr(), s.Address.Port()); m != nil {
-			s.NAT = wordOf(sources, m.spec.Source)
-		}
+	if m := d.roster.Member(k, s.Address); m != nil {
+		s.NAT = wordOf(sources, m.Spec().Source)
 	}
 }
 

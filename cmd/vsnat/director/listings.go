@@ -34,7 +34,7 @@ func (d *director) Services(ctx context.Context) (list []control.Service, err er
 					ServerSpec: controlServer(v.ServerSpec), Active: v.Active, Inactive: v.Inactive, Persistent: v.Persistent, Overloaded: v.Overloaded, FullNAT: v.FullNAT,
 					Stats: d.shown(v.Serial, at(stats.Servers, v.Slot)), Rate: d.rates.of(v.Serial),
 				}
-				d.showStanding(s.ServiceKey, v.ServerSpec, &server)
+				d.showStanding(s.ServiceKey, &server)
 				service.Servers = append(service.Servers, server)
 			}
 			list = append(list, service)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -71,9 +72,10 @@ func (d *director) countServices(s *metrics.Snapshot, stats *nat.Stats) {
 				Key: key, Counters: metrics.Counters(at(stats.Servers, r.Slot)),
 				Active: r.Active, Inactive: r.Inactive, Persistent: r.Persistent, Weight: r.Weight, Configured: r.Weight, Overloaded: r.Overloaded,
 			}
-			if m := d.standingOf(service.ServiceKey, r.ServerSpec); m != nil {
-				server.Weight, server.Configured = m.shown, m.configured
-				server.Checked, server.Up = m.checked, m.state == health.Up
+			if m := d.roster.Member(service.ServiceKey, netip.AddrPortFrom(r.Addr, r.Port)); m != nil {
+				server.Weight, _ = m.InForce()
+				server.Configured = m.Spec().Weight
+				server.Checked, server.Up = m.Checked(), m.State() == health.Up
 			}
 			if int(r.Slot) < len(signals) {
 				g := &signals[r.Slot]

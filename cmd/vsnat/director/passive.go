@@ -5,10 +5,11 @@ package director
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
 )
@@ -42,14 +43,6 @@ const (
 
 	leastSignals = 5  // that tell anything
 	badShare     = 80 // of a hundred
-
-	firstPause = time.Second
-	maxPause   = time.Minute
-	// believeAgain is for how long checks that say otherwise than clients are not believed
-	// once more.
-	believeAgain = 30 * time.Second
-	// forgiveAfter is in how many of its pauses a server that is back begins anew.
-	forgiveAfter = 10
 )
 
 // clientele is what is known by the packets of clients. decide owns it.
@@ -212,25 +205,10 @@ func (d *director) answersMissed(s *nat.ServiceInfo, v *nat.ServerInfo) bool {
 	return false
 }
 
-// A shunning is a server that is out for what clients' packets said.
-type shunning struct {
-	pause time.Duration // the last one
-	until time.Time     // when it is tried again
-	back  time.Time     // when it came back last, or zero
-	// signalled is when its checks were told last.
-	signalled time.Time
-	// trying: an inquiry is under way that says whether it is back.
-	trying bool
-}
-
 // shun takes a server out, and has its checks know.
 func (d *director) shun(q *inquiry, now time.Time) {
-	s := d.roster.services[q.service]
-	if s == nil {
-		return
-	}
-	_, m := s.find(q.server.Addr(), q.server.Port())
-	if m == nil || m.shunned {
+	s, m := d.roster.Service(q.service), d.roster.Member(q.service, q.server)
+	if m == nil || m.Shunned() {
 		return
 	}
 	key := controlKey(q.service)
@@ -238,59 +216,38 @@ func (d *director) shun(q *inquiry, now time.Time) {
 	if q.kind == health.Refused {
 		what = fmt.Sprintf("%d clients were refused", q.n)
 	}
-	if m.checked && !q.elsewhere {
+	if m.Checked() && !q.elsewhere {
 		// A check finds it too, and when it is over. If it does not, that is not believed.
-		d.monitor.Signal(health.Signal{Server: q.server, Proto: s.proto, Kind: q.kind, N: q.n, Detail: what})
+		d.monitor.Signal(health.Signal{Server: q.server, Proto: s.Key.Proto, Kind: q.kind, N: q.n, Detail: what})
 		d.heard()
-		again := now.Sub(m.signalled) < believeAgain
-		m.signalled = now
-		if m.failed() || !again {
+		if again := m.Signalled(now); m.Failed() || !again {
 			return
 		}
 	}
-	if !s.others(m) {
+	if !s.HasOther(m) {
 		d.warn("last "+q.server.String(), fmt.Sprintf("server %s of %s stays, being the last", q.server, key), what)
 		return
 	}
-	switch {
-	case m.pause == 0 || now.Sub(m.back) > forgiveAfter*m.pause:
-		m.pause = firstPause
-	default:
-		m.pause = min(2*m.pause, maxPause)
-	}
-	m.shunned, m.until = true, now.Add(m.pause)
-	m.rose = time.Time{}
-	text := fmt.Sprintf("server %s of %s is out: %s; tried again in %v", q.server, key, what, m.pause)
-	d.log.Warn("server out", "server", q.server, "service", key.String(), "why", what, "pause", m.pause)
+	pause := m.Shun(now)
+	text := fmt.Sprintf("server %s of %s is out: %s; tried again in %v", q.server, key, what, pause)
+	d.log.Warn("server out", "server", q.server, "service", key.String(), "why", what, "pause", pause)
 	d.event(control.Event{Kind: control.EventServerDown, Service: key, Server: q.server, By: byClients, Text: text})
 	d.heard()
 }
 
-// others reports whether a service has another server than m that takes connections.
-func (s *rosterService) others(m *member) bool {
-	for _, o := range s.members {
-		if w, _ := o.weight(); o != m && w > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // retry looks after servers that are out.
 func (d *director) retry(now time.Time) {
-	for _, s := range d.roster.services {
-		for _, m := range s.members {
-			if !m.shunned {
+	for s := range d.roster.Services() {
+		for _, m := range s.Members {
+			if !m.Shunned() {
 				continue
 			}
-			server := netip.AddrPortFrom(m.spec.Addr, m.spec.Port)
 			switch {
-			case !s.others(m):
+			case !s.HasOther(m):
 				d.readmit(s, m, "no other server is left", now)
-			case now.Before(m.until) || m.trying:
-			case s.key.Proto == nat.ProtoTCP:
-				m.trying = true
-				d.inquire(inquiry{service: s.key, server: server, trial: true, kind: health.Silent}, nil, now)
+			case !m.Due(now) || d.clientele.trying(s.Key, m.Server()):
+			case s.Key.Proto == nat.ProtoTCP:
+				d.inquire(inquiry{service: s.Key, server: m.Server(), trial: true, kind: health.Silent}, nil, now)
 			default:
 				d.readmit(s, m, "it is tried again", now)
 			}
@@ -298,28 +255,30 @@ func (d *director) retry(now time.Time) {
 	}
 }
 
+// trying reports whether an inquiry is under way that says whether a server is back.
+func (k *clientele) trying(service nat.ServiceKey, server netip.AddrPort) bool {
+	return slices.ContainsFunc(k.inquiries, func(q *inquiry) bool { return q.trial && q.service == service && q.server == server })
+}
+
 // readmit has a server that was out take connections again.
-func (d *director) readmit(s *rosterService, m *member, why string, now time.Time) {
-	m.shunned, m.trying, m.back = false, false, now
-	if s.checking.SlowStart > 0 && config.Ramps(s.scheduler) {
-		m.rose = now
-	}
+func (d *director) readmit(s *roster.Service, m *roster.Member, why string, now time.Time) {
+	s.Readmit(m, now)
 	for serial, a := range d.clientele.accounts {
-		if d.serialOf(s.key, m) == serial {
+		if d.serialOf(s.Key, m.Server()) == serial {
 			a.forget()
 		}
 	}
-	key, server := controlKey(s.key), netip.AddrPortFrom(m.spec.Addr, m.spec.Port)
+	key, server := controlKey(s.Key), m.Server()
 	d.log.Info("server back", "server", server, "service", key.String(), "why", why)
 	d.event(control.Event{Kind: control.EventServerUp, Service: key, Server: server, By: byClients, Text: fmt.Sprintf("server %s of %s is back: %s", server, key, why)})
 	d.heard()
 }
 
-// serialOf is the serial of a member in the rules, 0 if it is not there.
-func (d *director) serialOf(k nat.ServiceKey, m *member) uint64 {
+// serialOf is the serial of a server in the rules, 0 if it is not there.
+func (d *director) serialOf(k nat.ServiceKey, server netip.AddrPort) uint64 {
 	for _, s := range d.rules.Services() {
 		for _, v := range s.Servers {
-			if s.ServiceKey == k && v.Addr == m.spec.Addr && v.Port == m.spec.Port {
+			if s.ServiceKey == k && v.Addr == server.Addr() && v.Port == server.Port() {
 				return v.Serial
 			}
 		}
@@ -329,10 +288,10 @@ func (d *director) serialOf(k nat.ServiceKey, m *member) uint64 {
 
 // shunProblems tells of servers that are out.
 func (d *director) shunProblems() (list []string) {
-	for _, s := range d.roster.services {
-		for _, m := range s.members {
-			if m.shunned {
-				list = append(list, fmt.Sprintf("server %s of %s is out, since clients got no answer from it", netip.AddrPortFrom(m.spec.Addr, m.spec.Port), controlKey(s.key)))
+	for s := range d.roster.Services() {
+		for _, m := range s.Members {
+			if m.Shunned() {
+				list = append(list, fmt.Sprintf("server %s of %s is out, since clients got no answer from it", m.Server(), controlKey(s.Key)))
 			}
 		}
 	}

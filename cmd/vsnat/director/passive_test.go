@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
 )
@@ -93,39 +94,41 @@ func TestShunning(t *testing.T) {
 	d, _ := startDirector(t, "services:\n  - tcp: 192.168.88.23:80\n    servers: [\"10.0.0.2:80\", \"10.0.0.3:80\"]\n")
 	must(t, d.call(t.Context(), func() error {
 		now := time.Now()
-		s := d.roster.services[web]
-		first, second := s.members[0], s.members[1]
-		q := func(m *member) *inquiry {
-			return &inquiry{service: web, server: netip.AddrPortFrom(m.spec.Addr, m.spec.Port), kind: health.Silent, n: 5, suspected: true}
+		s := d.roster.Service(web)
+		first, second := s.Members[0], s.Members[1]
+		q := func(m *roster.Member) *inquiry {
+			return &inquiry{service: web, server: m.Server(), kind: health.Silent, n: 5, suspected: true}
+		}
+		inForce := func(m *roster.Member) int { w, _ := m.InForce(); return w }
+		pauses := func(from time.Time, want time.Duration) {
+			if first.Due(from.Add(want-1)) || !first.Due(from.Add(want)) {
+				t.Errorf("it is not out for %v", want)
+			}
 		}
 		d.heedInquiry(q(first), nat.ProbeAccepted, nat.ProbeAccepted, now)
-		if first.shunned {
+		if first.Shunned() {
 			t.Error("out although it accepts connections")
 		}
 		d.heedInquiry(q(first), nat.ProbeSilent, nat.ProbeSilent, now)
 		d.heedInquiry(q(second), nat.ProbeSilent, nat.ProbeSilent, now)
-		if !first.shunned || second.shunned || first.given != 0 || second.given == 0 {
-			t.Errorf("first %+v, second %+v", first.shunning, second.shunning)
+		if !first.Shunned() || second.Shunned() || inForce(first) != 0 || inForce(second) == 0 {
+			t.Errorf("first %+v, second %+v", first, second)
 		}
 		trial := q(first)
 		trial.trial = true
 		for _, want := range []time.Duration{2, 4, 8, 16, 32, 60, 60} {
 			d.heedInquiry(trial, nat.ProbeSilent, nat.ProbeSilent, now)
-			if first.pause != want*time.Second {
-				t.Errorf("pause of %v, want %d s", first.pause, want)
-			}
+			pauses(now, want*time.Second)
 		}
 		d.heedInquiry(trial, nat.ProbeAccepted, nat.ProbeSilent, now)
-		if first.shunned || first.given == 0 {
+		if first.Shunned() || inForce(first) == 0 {
 			t.Error("still out")
 		}
 		d.heedInquiry(q(first), nat.ProbeRefused, nat.ProbeSilent, now.Add(time.Minute))
-		if first.pause != maxPause {
-			t.Errorf("out again soon: pause of %v", first.pause)
-		}
-		second.order = maintenance
+		pauses(now.Add(time.Minute), time.Minute) // out again soon
+		must(t, d.roster.Order(web, second.Server(), roster.Maintenance))
 		d.retry(now.Add(time.Minute))
-		if first.shunned {
+		if first.Shunned() {
 			t.Error("out, with no other left")
 		}
 		return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/nat"
 )
 
@@ -126,7 +127,7 @@ func (d *director) try(cfg *config.Config, changes []config.Change) error {
 	if err := d.servable(cfg); err != nil {
 		return err
 	}
-	trial := newRoster(nat.NewRules())
+	trial := roster.New(nat.NewRules())
 	if err := loadRules(trial, d.running()); err != nil {
 		return err
 	}
@@ -140,7 +141,7 @@ func (d *director) try(cfg *config.Config, changes []config.Change) error {
 
 // applyChange makes one change in rules, unpublished. Settings are taken up as a
 // whole elsewhere.
-func applyChange(r *roster, c config.Change) error {
+func applyChange(r *roster.Roster, c config.Change) error {
 	key := natKey(c.Service.ServiceKey)
 	type step struct {
 		op     config.Op
@@ -162,13 +163,13 @@ func applyChange(r *roster, c config.Change) error {
 	case step{config.Edit, config.ObjectChecks}:
 		return r.SetChecking(key, c.Checking)
 	case step{config.Add, config.ObjectSNAT}:
-		return r.rules.AddSNAT(natSNAT(c.SNAT))
+		return r.Rules().AddSNAT(natSNAT(c.SNAT))
 	case step{config.Delete, config.ObjectSNAT}:
-		return r.rules.DelSNAT(c.SNAT.From)
+		return r.Rules().DelSNAT(c.SNAT.From)
 	case step{config.Add, config.ObjectMark}:
-		return r.rules.AddMark(natMark(c.Mark))
+		return r.Rules().AddMark(natMark(c.Mark))
 	case step{config.Delete, config.ObjectMark}:
-		return r.rules.DelMark(natMark(c.Mark))
+		return r.Rules().DelMark(natMark(c.Mark))
 	}
 	return nil
 }

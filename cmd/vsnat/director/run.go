@@ -18,6 +18,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/metrics"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/iface/userstack"
@@ -131,7 +132,7 @@ type director struct {
 
 	cfg    *config.Config // what the file says; services and SNAT rules are in rules
 	rules  *nat.Rules
-	roster *roster // of rules; see there
+	roster *roster.Roster // of rules; see there
 	world  world
 
 	monitor   *health.Monitor
@@ -192,7 +193,7 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	if o.ConfigFile != "" && o.Config == nil {
 		d.filed = cfg
 	}
-	d.roster = newRoster(d.rules)
+	d.roster = roster.New(d.rules)
 	if err := loadRules(d.roster, cfg); err != nil {
 		return nil, err
 	}

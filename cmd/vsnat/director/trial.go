@@ -12,6 +12,7 @@ import (
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/nat"
 )
 
@@ -150,7 +151,7 @@ func (d *director) decided(kind control.EventKind, by, text string) {
 
 // arrange has services, servers and rules in the order of a configuration that they
 // agree with but for that.
-func arrange(r *roster, cfg *config.Config) {
+func arrange(r *roster.Roster, cfg *config.Config) {
 	services := make([]nat.ServiceKey, len(cfg.Services))
 	servers := make([][]netip.AddrPort, len(cfg.Services))
 	for i, s := range cfg.Services {

@@ -187,31 +187,21 @@ func (d *director) heedInquiry(q *inquiry, far, near nat.ProbeAnswer, now time.T
 
 // rewrites reports whether a server has full NAT, or gets it by itself.
 func (d *director) rewrites(q *inquiry) bool {
-	s := d.roster.services[q.service]
-	if s == nil {
-		return false
-	}
-	_, m := s.find(q.server.Addr(), q.server.Port())
-	return m != nil && m.spec.Source != nat.SourceKept
+	m := d.roster.Member(q.service, q.server)
+	return m != nil && m.Spec().Source != nat.SourceKept
 }
 
 // tried heeds what a server that is out said to a SYN of our own.
 func (d *director) tried(q *inquiry, far nat.ProbeAnswer, now time.Time) {
-	s := d.roster.services[q.service]
-	if s == nil {
+	m := d.roster.Member(q.service, q.server)
+	if m == nil || !m.Shunned() {
 		return
 	}
-	_, m := s.find(q.server.Addr(), q.server.Port())
-	if m == nil || !m.shunned {
-		return
-	}
-	m.trying = false
 	if far == nat.ProbeAccepted {
-		d.readmit(s, m, "it accepts connections", now)
+		d.readmit(d.roster.Service(q.service), m, "it accepts connections", now)
 		return
 	}
-	m.pause = min(2*m.pause, maxPause)
-	m.until = now.Add(m.pause)
+	m.InVain(now)
 }
 
 // A wrongWay is a host whose answers to clients do not come back here.
@@ -256,10 +246,10 @@ func (d *director) wayBackRight(server netip.Addr) {
 func (d *director) watchWaysBack(now time.Time) {
 	for addr, w := range d.clientele.wrong {
 		var at *inquiry
-		for _, s := range d.roster.services {
-			for _, m := range s.members {
-				if m.spec.Addr == addr && s.key.Proto == nat.ProtoTCP && m.spec.Port != 0 {
-					at = &inquiry{service: s.key, server: netip.AddrPortFrom(addr, m.spec.Port), recheck: true}
+		for s := range d.roster.Services() {
+			for _, m := range s.Members {
+				if server := m.Server(); server.Addr() == addr && s.Key.Proto == nat.ProtoTCP && server.Port() != 0 {
+					at = &inquiry{service: s.Key, server: server, recheck: true}
 				}
 			}
 		}

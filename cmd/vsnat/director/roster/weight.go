@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package roster
 
 import (
 	"fmt"
@@ -11,27 +11,26 @@ import (
 // The weight of a server: in one place, from all that has a say in it. What an
 // operator orders comes before what checks say, and that before the configuration.
 
-// An override is what an operator has ordered of a server.
-type override uint8
+// An Override is what an operator has ordered of a server.
+type Override uint8
 
 const (
-	noOverride  override = iota
-	drained              // no new connections; the present ones stay
-	maintenance          // the same, and checks and panic have nothing to say either
+	NoOverride  Override = iota
+	Drained              // no new connections; the present ones stay
+	Maintenance          // the same, and checks and panic have nothing to say either
 )
 
 // A standing is all that counts for the weight of one server. Who changes a field
 // of it calls the roster, which has the scheduler hear of what follows.
 type standing struct {
 	configured int // of the configuration, or of `server edit` since
-	order      override
+	order      Override
 	state      health.State // of all its checks together
 	checked    bool         // it has a check that may take it out
 	trusted    bool         // while its state is Unknown it is used
 	panicking  bool         // too few servers of the service are left: checks are not believed
 	suggested  int          // by a check that reads a weight; -1: none does
-	lowered    int          // a check subtracts as much
-	shunned    bool         // what clients' packets say has taken it out; see passive.go
+	shunned    bool         // what clients' packets say has taken it out; see shun.go
 	permille   int          // of slow start: 0 is none, 1 to 1000 how far it has come
 	// scale is what all weights of the service are multiplied by while one of its
 	// servers rises slowly; 0 is 1.
@@ -39,7 +38,7 @@ type standing struct {
 }
 
 // usable reports whether checks and orders leave a server its connections.
-func (s *standing) usable() bool { return s.order == noOverride && s.healthy() }
+func (s *standing) usable() bool { return s.order == NoOverride && s.healthy() }
 
 // healthy reports whether checks, and what clients see, alone do.
 func (s *standing) healthy() bool {
@@ -58,9 +57,9 @@ func (s *standing) healthy() bool {
 func (s *standing) weight() (w int, why string) {
 	scale := max(s.scale, 1)
 	switch {
-	case s.order == maintenance:
+	case s.order == Maintenance:
 		return 0, "maintenance"
-	case s.order == drained:
+	case s.order == Drained:
 		return 0, "drained"
 	case s.shunned && !s.panicking && s.state != health.Down:
 		return 0, "clients got no answer"
@@ -75,9 +74,6 @@ func (s *standing) weight() (w int, why string) {
 	if s.suggested >= 0 && w > 0 && s.suggested != w {
 		w, why = s.suggested, fmt.Sprintf("weight %d by its check", s.suggested)
 	}
-	if s.lowered > 0 && w > 0 {
-		w, why = max(w-s.lowered, 0), fmt.Sprintf("lowered by %d", s.lowered)
-	}
 	w *= scale
 	if s.permille > 0 && s.permille < 1000 && w > 1 {
 		w, why = max(w*s.permille/1000, 1), fmt.Sprintf("slow start, %d %%", s.permille/10)
@@ -85,5 +81,5 @@ func (s *standing) weight() (w int, why string) {
 	return w, why
 }
 
-// failed reports whether checks, or what clients see, say that it does not serve.
-func (s *standing) failed() bool { return s.shunned || s.checked && s.state == health.Down }
+// Failed reports whether checks, or what clients see, say that it does not serve.
+func (s *standing) Failed() bool { return s.shunned || s.checked && s.state == health.Down }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package roster
 
 import (
 	"fmt"
@@ -14,11 +14,20 @@ import (
 	"github.com/vsnat/vsnat/sched/health"
 )
 
+var web = nat.ServiceKey{Proto: nat.ProtoTCP, Addr: netip.MustParseAddr("192.168.88.23"), Port: 80}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A field is a roster with one service of three servers, .2 to .4, and results of
 // checks that the test sets.
 type field struct {
 	t      *testing.T
-	roster *roster
+	roster *Roster
 	now    time.Time
 	states map[string]health.State // by the last byte of the address
 	ask    map[string]int          // weights that checks ask for
@@ -30,7 +39,7 @@ type field struct {
 func newField(t *testing.T, scheduler string, weights [3]int, c config.Checking) *field {
 	t.Helper()
 	f := &field{
-		t: t, roster: newRoster(nat.NewRules()), now: time.Unix(1000, 0),
+		t: t, roster: New(nat.NewRules()), now: time.Unix(1000, 0),
 		states: make(map[string]health.State), ask: make(map[string]int),
 	}
 	if c.Checks == nil {
@@ -66,11 +75,11 @@ func (f *field) step(states map[string]health.State) string {
 	for server, state := range states {
 		f.states[server] = state
 	}
-	f.roster.learn(f.now, f.status)
-	done, err := f.roster.settle(f.now)
+	f.roster.Learn(f.now, f.status)
+	done, err := f.roster.Settle(f.now)
 	must(f.t, err)
-	for _, h := range done.hooks {
-		f.hooks = append(f.hooks, fmt.Sprint(h.argv))
+	for _, h := range done.Hooks {
+		f.hooks = append(f.hooks, fmt.Sprint(h.Argv))
 	}
 	list := ""
 	servers := f.roster.rules.Services()[0].Servers
@@ -115,9 +124,9 @@ func TestInhibit(t *testing.T) {
 	f.step(states{"3": down})
 	must(t, f.roster.EditServer(web, f.spec(1, 9)))
 	f.play("edited while down", steps{{nil, "2:1 3:0 4:0"}, {states{"3": up}, "2:1 3:9 4:0"}})
-	must(t, f.roster.Order(web, netip.MustParseAddrPort("10.0.0.3:80"), drained))
+	must(t, f.roster.Order(web, netip.MustParseAddrPort("10.0.0.3:80"), Drained))
 	f.play("drained", steps{{nil, "2:1 3:0 4:0"}, {states{"3": down}, "2:1 3:0 4:0"}, {states{"3": up}, "2:1 3:0 4:0"}})
-	must(t, f.roster.Order(web, netip.MustParseAddrPort("10.0.0.3:80"), noOverride))
+	must(t, f.roster.Order(web, netip.MustParseAddrPort("10.0.0.3:80"), NoOverride))
 	f.play("drained no more", steps{{nil, "2:1 3:9 4:0"}})
 }
 
@@ -154,7 +163,7 @@ func TestStartUp(t *testing.T) {
 func TestRemove(t *testing.T) {
 	f := newField(t, "rr", [3]int{1, 1, 1}, config.Checking{OnFailed: config.OnFailedRemove})
 	f.play("remove", steps{{allUp, "2:1 3:1 4:1"}, {states{"3": down}, "2:1 4:1"}})
-	if n := len(f.roster.services[web].members); n != 3 {
+	if n := len(f.roster.services[web].Members); n != 3 {
 		t.Errorf("%d servers are configured", n)
 	}
 	if err := f.roster.AddServer(web, f.spec(1, 1)); err != nat.ErrServerExists {
@@ -176,7 +185,7 @@ func TestSorry(t *testing.T) {
 		{states{"3": down}, "2:0 3:0 4:0 9:1"},
 		{states{"3": up}, "2:0 3:1 4:0 9:0"},
 	})
-	if !f.roster.tick() {
+	if !f.roster.Tick() {
 		t.Error("a sorry server without connections stays")
 	}
 	f.play("it has left", steps{{nil, "2:0 3:1 4:0"}, {states{"3": down}, "2:0 3:0 4:0 9:1"}})
@@ -212,7 +221,7 @@ func TestQuorum(t *testing.T) {
 		}
 	}
 	// A reload that leaves the quorum leaves it quiet.
-	must(t, f.roster.SetChecking(web, config.Checking{Checks: []health.Spec{{Type: health.TCP}}, Panic: 1, Quorum: f.roster.services[web].checking.Quorum}))
+	must(t, f.roster.SetChecking(web, config.Checking{Checks: []health.Spec{{Type: health.TCP}}, Panic: 1, Quorum: f.roster.services[web].Checking.Quorum}))
 	f.step(nil)
 	if len(f.hooks) != 3 {
 		t.Errorf("after a reload: %v", f.hooks)
@@ -254,7 +263,7 @@ func TestSlowStart(t *testing.T) {
 		if got := f.step(states{"3": up}); got != s.want {
 			t.Errorf("%v later: %s, want %s", s.after, got, s.want)
 		}
-		if m := f.roster.services[web].members[1]; m.shown != 1 {
+		if m := f.roster.services[web].Members[1]; m.shown != 1 {
 			t.Errorf("%v later: the weight is shown as %d", s.after, m.shown)
 		}
 	}

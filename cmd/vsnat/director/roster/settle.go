@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package roster
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
@@ -14,38 +13,38 @@ import (
 
 // From standings to rules: weights, who is in, who stands in, and the quorum.
 
-// A hook is a program that a quorum runs.
-type hook struct {
-	service nat.ServiceKey
-	argv    []string
-	gained  bool
+// A Hook is a program that a quorum runs.
+type Hook struct {
+	Service nat.ServiceKey
+	Argv    []string
+	Gained  bool
 }
 
-// settled is what settle has done.
-type settled struct {
-	publish bool // a server came or went: the packet loop is to hear of it
-	ramping bool // a slow start is under way, which settle is to be called for again
-	hooks   []hook
+// Settled is what Settle has done.
+type Settled struct {
+	Publish bool // a server came or went: the packet loop is to hear of it
+	Ramping bool // a slow start is under way, which Settle is to be called for again
+	Hooks   []Hook
 }
 
-// settle has the rules follow the standings. It goes on where something fails, which
+// Settle has the rules follow the standings. It goes on where something fails, which
 // can only be what somebody else has put there.
-func (r *roster) settle(now time.Time) (done settled, err error) {
+func (r *Roster) Settle(now time.Time) (done Settled, err error) {
 	for _, s := range r.services {
 		s.panic()
 		scale := s.ramp(now)
-		for _, m := range s.members {
+		for _, m := range s.Members {
 			m.scale = scale
 			publish, failed := r.follow(s, m)
-			done.publish = done.publish || publish
-			done.ramping = done.ramping || m.permille > 0
+			done.Publish = done.Publish || publish
+			done.Ramping = done.Ramping || m.permille > 0
 			err = errors.Join(err, failed)
 		}
 		publish, failed := r.standIn(s)
-		done.publish = done.publish || publish
+		done.Publish = done.Publish || publish
 		err = errors.Join(err, failed)
 		if h, ok := s.quorum(); ok {
-			done.hooks = append(done.hooks, h)
+			done.Hooks = append(done.Hooks, h)
 		}
 	}
 	return done, err
@@ -54,20 +53,27 @@ func (r *roster) settle(now time.Time) (done settled, err error) {
 // panic finds out whether too few servers are left to believe checks. Servers
 // that nobody wants used, or that nobody has checked, say nothing. When none is
 // left at all, one that stands in is better than ones that are all dead.
-func (s *rosterService) panic() {
+func (s *Service) panic() {
 	all, left := 0, 0
-	for _, m := range s.members {
-		if m.order != noOverride || m.configured == 0 {
+	for _, m := range s.Members {
+		if m.order != NoOverride || m.configured == 0 {
 			continue
 		}
 		all++
-		if !m.failed() {
+		if !m.Failed() {
 			left++
 		}
 	}
-	on := left*100 < all*s.checking.Panic && !(left == 0 && s.checking.Sorry.IsValid())
-	for _, m := range s.members {
-		m.panicking = on && m.failed()
+	on := left*100 < all*s.Checking.Panic && !(left == 0 && s.Checking.Sorry.IsValid())
+	for _, m := range s.Members {
+		m.panicking = on && m.Failed()
+	}
+}
+
+// rise begins a slow start, if the service has one.
+func (s *Service) rise(m *Member, now time.Time) {
+	if s.Checking.SlowStart > 0 && config.Ramps(s.scheduler) {
+		m.rose = now
 	}
 }
 
@@ -77,18 +83,18 @@ const rampWeight = 100
 
 // ramp says how far each slow start has come, and by what all weights of the
 // service are multiplied meanwhile.
-func (s *rosterService) ramp(now time.Time) (scale int) {
+func (s *Service) ramp(now time.Time) (scale int) {
 	largest, ramping := 1, false
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		m.permille = 0
 		largest = max(largest, m.configured, m.suggested)
 		if m.rose.IsZero() {
 			continue
 		}
-		if length := s.checking.SlowStart; length > 0 && config.Ramps(s.scheduler) {
+		if length := s.Checking.SlowStart; length > 0 && config.Ramps(s.scheduler) {
 			m.permille = int(1000 * now.Sub(m.rose) / length)
 		}
-		if m.permille = max(m.permille, 1); m.permille >= 1000 || s.checking.SlowStart == 0 {
+		if m.permille = max(m.permille, 1); m.permille >= 1000 || s.Checking.SlowStart == 0 {
 			m.permille, m.rose = 0, time.Time{}
 			continue
 		}
@@ -101,35 +107,28 @@ func (s *rosterService) ramp(now time.Time) (scale int) {
 }
 
 // follow has the rules have a member as its standing wants it.
-func (r *roster) follow(s *rosterService, m *member) (publish bool, err error) {
+func (r *Roster) follow(s *Service, m *Member) (publish bool, err error) {
 	given, why := m.weight()
 	m.why, m.shown = why, (given+m.scale-1)/m.scale
-	absent := s.checking.OnFailed == config.OnFailedRemove && m.checked && m.state == health.Down && !m.panicking && m.order == noOverride
+	absent := s.Checking.OnFailed == config.OnFailedRemove && m.checked && m.state == health.Down && !m.panicking && m.order == NoOverride
 	switch {
 	case absent && !m.absent:
 		m.absent, m.given = true, 0
-		return true, r.rules.DelServer(s.key, m.spec.Addr, m.spec.Port)
+		return true, r.rules.DelServer(s.Key, m.spec.Addr, m.spec.Port)
 	case absent:
 		return false, nil
 	case m.absent:
 		m.absent, m.given = false, given
-		return true, r.rules.AddServer(s.key, m.inForce())
+		return true, r.rules.AddServer(s.Key, m.inForce())
 	case given != m.given:
 		m.given = given
-		return false, r.rules.EditServer(s.key, m.inForce())
+		return false, r.rules.EditServer(s.Key, m.inForce())
 	}
 	return false, nil
 }
 
-// asConfigured is the spec that the configuration has.
-func (m *member) asConfigured() nat.ServerSpec {
-	spec := m.spec
-	spec.Weight = m.configured
-	return spec
-}
-
 // inForce is the spec that the rules are to have.
-func (m *member) inForce() nat.ServerSpec {
+func (m *Member) inForce() nat.ServerSpec {
 	spec := m.spec
 	spec.Weight = m.given
 	return spec
@@ -138,54 +137,54 @@ func (m *member) inForce() nat.ServerSpec {
 // standIn has the sorry server in when no other can take anything, and only then.
 // Afterwards it keeps the connections that it has until they are over; but clients
 // that persistence would hold there it gives up at once.
-func (r *roster) standIn(s *rosterService) (publish bool, err error) {
-	sorry := s.checking.Sorry
+func (r *Roster) standIn(s *Service) (publish bool, err error) {
+	sorry := s.Checking.Sorry
 	if !sorry.IsValid() {
 		return false, nil
 	}
-	needed := len(s.members) > 0
-	for _, m := range s.members {
+	needed := len(s.Members) > 0
+	for _, m := range s.Members {
 		needed = needed && m.given == 0
 	}
 	spec := nat.ServerSpec{Addr: sorry.Addr(), Port: sorry.Port(), Weight: 1}
 	switch {
 	case needed && s.sorry == sorryOut:
 		s.sorry = sorryIn
-		return true, r.rules.AddServer(s.key, spec)
+		return true, r.rules.AddServer(s.Key, spec)
 	case needed && s.sorry == sorryLeaving:
 		s.sorry = sorryIn
-		return false, r.rules.EditServer(s.key, spec)
+		return false, r.rules.EditServer(s.Key, spec)
 	case !needed && s.sorry == sorryIn && s.persistent:
 		r.dismiss(s)
 		return true, nil
 	case !needed && s.sorry == sorryIn:
 		s.sorry = sorryLeaving
 		spec.Weight = 0
-		return false, r.rules.EditServer(s.key, spec)
+		return false, r.rules.EditServer(s.Key, spec)
 	}
 	return false, nil
 }
 
 // dismiss takes the sorry server out.
-func (r *roster) dismiss(s *rosterService) {
+func (r *Roster) dismiss(s *Service) {
 	if s.sorry == sorryOut {
 		return
 	}
 	s.sorry = sorryOut
 	// An error says that somebody has deleted it.
-	_ = r.rules.DelServer(s.key, s.checking.Sorry.Addr(), s.checking.Sorry.Port())
+	_ = r.rules.DelServer(s.Key, s.Checking.Sorry.Addr(), s.Checking.Sorry.Port())
 }
 
-// tick takes out sorry servers that have no connection left. It reports whether
+// Tick takes out sorry servers that have no connection left. It reports whether
 // there is something to publish.
-func (r *roster) tick() (publish bool) {
+func (r *Roster) Tick() (publish bool) {
 	for _, s := range r.services {
 		if s.sorry != sorryLeaving {
 			continue
 		}
 		for _, info := range r.rules.Services() {
 			for _, v := range info.Servers {
-				if info.ServiceKey == s.key && netip.AddrPortFrom(v.Addr, v.Port) == s.checking.Sorry && v.Active+v.Inactive == 0 {
+				if info.ServiceKey == s.Key && addressOf(&v.ServerSpec) == s.Checking.Sorry && v.Active+v.Inactive == 0 {
 					r.dismiss(s)
 					publish = true
 				}
@@ -197,14 +196,14 @@ func (r *roster) tick() (publish bool) {
 
 // quorum finds out whether the service has enough servers. The first answer runs
 // nothing if it is no, since nothing was lost.
-func (s *rosterService) quorum() (hook, bool) {
-	q := &s.checking.Quorum
+func (s *Service) quorum() (Hook, bool) {
+	q := &s.Checking.Quorum
 	if q.Min == 0 {
 		s.quorumKnown = false
-		return hook{}, false
+		return Hook{}, false
 	}
 	usable, unknown := 0, false
-	for _, m := range s.members {
+	for _, m := range s.Members {
 		if m.usable() && m.shown > 0 {
 			usable++
 		}
@@ -213,21 +212,21 @@ func (s *rosterService) quorum() (hook, bool) {
 	was := s.quorate && s.quorumKnown
 	is := was
 	switch {
-	case usable >= q.Min+q.Hysteresis || usable >= q.Min && usable == len(s.members):
+	case usable >= q.Min+q.Hysteresis || usable >= q.Min && usable == len(s.Members):
 		is = true
 	case usable < q.Min-q.Hysteresis || usable == 0:
 		is = false
 	}
 	if !s.quorumKnown && !is && unknown {
-		return hook{}, false // it is too early to say
+		return Hook{}, false // it is too early to say
 	}
 	known := s.quorumKnown
 	s.quorate, s.quorumKnown = is, true
 	switch {
 	case is && !was:
-		return hook{s.key, q.Up, true}, true
+		return Hook{s.Key, q.Up, true}, true
 	case !is && known && was:
-		return hook{s.key, q.Down, false}, true
+		return Hook{s.Key, q.Down, false}, true
 	}
-	return hook{}, false
+	return Hook{}, false
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package director
+package roster
 
 import (
 	"testing"
@@ -32,20 +32,18 @@ func TestWeight(t *testing.T) {
 		{"panic", with(down, func(s *standing) { s.panicking = true }), 10, "down, used in panic"},
 		{"panic does not touch the good ones", with(up, func(s *standing) { s.panicking = true }), 10, ""},
 
-		{"drained", with(up, func(s *standing) { s.order = drained }), 0, "drained"},
-		{"drained, without checks", with(plain, func(s *standing) { s.order = drained }), 0, "drained"},
-		{"drained and down", with(down, func(s *standing) { s.order = drained }), 0, "drained"},
-		{"drained in panic", with(down, func(s *standing) { s.order, s.panicking = drained, true }), 0, "drained"},
-		{"maintenance", with(up, func(s *standing) { s.order = maintenance }), 0, "maintenance"},
-		{"maintenance in panic", with(down, func(s *standing) { s.order, s.panicking = maintenance, true }), 0, "maintenance"},
+		{"drained", with(up, func(s *standing) { s.order = Drained }), 0, "drained"},
+		{"drained, without checks", with(plain, func(s *standing) { s.order = Drained }), 0, "drained"},
+		{"drained and down", with(down, func(s *standing) { s.order = Drained }), 0, "drained"},
+		{"drained in panic", with(down, func(s *standing) { s.order, s.panicking = Drained, true }), 0, "drained"},
+		{"maintenance", with(up, func(s *standing) { s.order = Maintenance }), 0, "maintenance"},
+		{"maintenance in panic", with(down, func(s *standing) { s.order, s.panicking = Maintenance, true }), 0, "maintenance"},
 
 		{"suggested", with(up, func(s *standing) { s.suggested = 3 }), 3, "weight 3 by its check"},
 		{"suggested 0", with(up, func(s *standing) { s.suggested = 0 }), 0, "weight 0 by its check"},
 		{"suggested for a quiesced one", with(up, func(s *standing) { s.configured, s.suggested = 0, 3 }), 0, ""},
 		{"suggested and down", with(down, func(s *standing) { s.suggested = 3 }), 0, "down"},
-		{"suggested and drained", with(up, func(s *standing) { s.suggested, s.order = 3, drained }), 0, "drained"},
-		{"lowered", with(up, func(s *standing) { s.lowered = 4 }), 6, "lowered by 4"},
-		{"lowered below 0", with(up, func(s *standing) { s.lowered = 40 }), 0, "lowered by 40"},
+		{"suggested and drained", with(up, func(s *standing) { s.suggested, s.order = 3, Drained }), 0, "drained"},
 
 		{"slow start", with(up, func(s *standing) { s.permille = 500 }), 5, "slow start, 50 %"},
 		{"slow start begins", with(up, func(s *standing) { s.permille = 1 }), 1, "slow start, 0 %"},
