@@ -95,13 +95,18 @@ func (c *Conn) Follow(sender Direction, seq, ack uint32, win uint16, flags uint8
 //
 // A SYN starts the sender's numbers afresh, and one without ACK those of its
 // peer too, unless the peer has sent no more than a SYN either (simultaneous
-// open, RFC 9293 section 3.5). In ESTABLISHED it is ignored, as both ends do
-// (RFC 5961 section 4), or a forged one would blind us.
+// open, RFC 9293 section 3.5). One that is sent again and passes behind its answer
+// starts nothing. In ESTABLISHED a SYN is ignored, as both ends do (RFC 5961 section
+// 4), or a forged one would blind us.
 func (c *Conn) FollowSYN(sender Direction, seq, ack uint32, win uint16, flags uint8, payload int, scale int) {
 	if flags&flagRST != 0 || c.State == Established {
 		return
 	}
 	s, r := &c.Window[sender&1], &c.Window[sender.Other()&1]
+	if next := seq + 1 + uint32(payload); flags&flagACK == 0 && s.Flags&WindowRaw != 0 && s.End == next &&
+		r.Flags&WindowAcked != 0 && r.Ack == next {
+		return
+	}
 
 	*s = Window{
 		End:   seq + 1 + uint32(payload),

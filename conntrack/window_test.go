@@ -275,6 +275,17 @@ func TestWindowOrdinary(t *testing.T) {
 		c.ack(Inbound, 900_000_001, 77_000_001, 502, 0)
 		c.judge(t, "second try", judged{Inbound, 900_000_001, Exact}, judged{Outbound, 77_000_001, Exact}, judged{Inbound, 1001, Outside})
 	})
+	t.Run("SYN again behind its answer", func(t *testing.T) {
+		var c talk
+		c.syn(Inbound, 1000, 64240, 7)
+		c.synAck(5000, 1001, 65160, 7)
+		c.syn(Inbound, 1000, 64240, 7)
+		c.ack(Inbound, 1001, 5001, 10, 0)
+		c.judge(t, "", judged{Outbound, 5001, Exact}, judged{Outbound, 5001 + 10<<7 - 1, Inside}, judged{Outbound, 5001 + 10<<7, Outside})
+		if seq, known := c.NextSeq(Outbound); seq != 5001 || !known {
+			t.Errorf("next of the server %d, %t", seq, known)
+		}
+	})
 	t.Run("data of the server that passed us by", func(t *testing.T) {
 		c := established(1000, 7, 7)
 		c.ack(Inbound, 1001, 5001+3000, 502, 0)

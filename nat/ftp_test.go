@@ -30,7 +30,7 @@ func TestFTPTable(t *testing.T) {
 			table.release(slot)
 			delete(known, slot)
 		case k == nil:
-			c := conntrack.Conn{Window: [2]conntrack.Window{{End: slot}, {End: slot + 1}}}
+			c := conntrack.Conn{Window: [2]conntrack.Window{{End: slot, Flags: conntrack.WindowSeen}, {End: slot + 1, Flags: conntrack.WindowSeen}}}
 			k = table.take(slot, &c)
 			if (k == nil) != (len(known) == rows) {
 				t.Fatalf("a row for %d: %v, with %d taken", slot, k != nil, len(known))
@@ -50,6 +50,23 @@ func TestFTPTable(t *testing.T) {
 	}
 	if table.bytes() < rows*600 || table.bytes() > rows*800+1000 {
 		t.Errorf("%d bytes", table.bytes())
+	}
+}
+
+// A control connection is read from its first byte on, also if the client's SYN came
+// again behind the answer to the first.
+func TestFTPHandshakeAgain(t *testing.T) {
+	for _, first := range []uint32{1, 5001, 1 << 31, 3000000001} {
+		s := newFTPSession(t, "ftp", "192.168.88.21:30110")
+		s.passes("tcp 192.168.88.21:30111 > 192.168.88.23:21 S seq=1000")
+		s.passes(fmt.Sprintf("tcp 10.0.0.2:21 > 192.168.88.21:30111 SA seq=%d ack=1001", first-1))
+		s.passes("tcp 192.168.88.21:30111 > 192.168.88.23:21 S seq=1000")
+		s.passes(fmt.Sprintf("tcp 192.168.88.21:30111 > 192.168.88.23:21 A seq=1001 ack=%d", first))
+		ready := fmt.Sprintf("tcp 10.0.0.2:21 > 192.168.88.21:30111 PA seq=%d ack=1001 \"227 (10,0,0,2,4,1)\\r\\n\"", first)
+		if out := s.passes(ready); !strings.Contains(out, "192,168,88,23,4,1") {
+			t.Errorf("first byte %d: left as %q", first, out)
+		}
+		s.f.Close()
 	}
 }
 

@@ -116,7 +116,7 @@ func (t *ftpTable) take(slot uint32, c *conntrack.Conn) *ftpControl {
 	*k = ftpControl{slot: slot, chain: *head}
 	*head = i
 	for dir := range k.streams {
-		k.streams[dir].next = c.Window[dir].End
+		k.streams[dir].next, _ = c.NextSeq(conntrack.Direction(dir))
 	}
 	return k
 }
