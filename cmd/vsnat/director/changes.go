@@ -129,6 +129,17 @@ func (d *director) natService(s control.ServiceSpec) nat.ServiceSpec {
 	return natService(s)
 }
 
+// keepNAT has an edit that says nothing of it leave full NAT as it is: ipvsadm knows no
+// word for it.
+func (d *director) keepNAT(s *control.ServerSpec, k nat.ServiceKey) {
+	if s.NAT != "" || s.Method != "" && s.Method != control.MethodNAT {
+		return
+	}
+	if m := d.roster.Member(k, s.Address); m != nil {
+		s.NAT = wordOf(sources, m.Spec().Source)
+	}
+}
+
 // by says how packets get to a server, if it is not the way that people who give
 // none may think of.
 func by(s control.ServerSpec) string {

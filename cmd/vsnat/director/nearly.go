@@ -4,6 +4,7 @@ package director
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/vsnat/vsnat/nat"
 )
@@ -44,4 +45,16 @@ func (d *director) scarce(s *nat.Stats) (list []string) {
 		}
 	}
 	return list
+}
+
+// exhaustedFor is how long Health tells of local ports that were used up.
+const exhaustedFor = time.Minute
+
+// exhausted tells of new connections that were refused a short while ago since no local
+// port was left.
+func (d *director) exhausted(now time.Time) []string {
+	if at := d.alarmed[nat.ReasonNoLocal]; at.IsZero() || now.Sub(at) > exhaustedFor {
+		return nil
+	}
+	return []string{alarms[nat.ReasonNoLocal]}
 }

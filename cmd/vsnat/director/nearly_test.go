@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
@@ -39,4 +40,20 @@ func TestScarce(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// Health tells that local ports are used up, for as long as somebody may want to know.
+func TestExhausted(t *testing.T) {
+	d := &director{}
+	now := time.Now()
+	if got := d.exhausted(now); got != nil {
+		t.Errorf("nothing was refused: %q", got)
+	}
+	d.alarmed[nat.ReasonNoLocal] = now
+	if got := d.exhausted(now.Add(exhaustedFor)); len(got) != 1 {
+		t.Errorf("refused a minute ago: %q", got)
+	}
+	if got := d.exhausted(now.Add(exhaustedFor + 1)); got != nil {
+		t.Errorf("long over: %q", got)
+	}
 }

@@ -16,10 +16,10 @@ import (
 
 // What the packets of clients say of servers. The packet loops count (nat.ServerSignals);
 // ten times a second decide reads the sums, and keeps of the last ten seconds what each
-// step has brought. A server is suspected when
+// step has brought (account.go). A server is suspected when
 //
 //	refused  of the last answers, five at least, four of five were refusals
-//	silent   of the last SYNs that are older than answerTime, five at least, four of five
+//	silent   of the last SYNs that are older than answerSteps, five at least, four of five
 //	         have no answer
 //
 // A client that does something odd must not take a server from all others: a server of TCP
@@ -35,15 +35,8 @@ import (
 // and each time in vain doubles the pause. The last server of a service is never out: its
 // clients would gain nothing.
 
-const (
-	signalsEvery = 100 * time.Millisecond
-	signalSteps  = 100 // that are remembered
-	// answerSteps is how old a SYN is, in steps, when its answer is missed.
-	answerSteps = 3
-
-	leastSignals = 5  // that tell anything
-	badShare     = 80 // of a hundred
-)
+// signalsEvery is how long a step is.
+const signalsEvery = 100 * time.Millisecond
 
 // clientele is what is known by the packets of clients. decide owns it.
 type clientele struct {
@@ -55,67 +48,6 @@ type clientele struct {
 
 func newClientele() clientele {
 	return clientele{accounts: make(map[uint64]*account), wrong: make(map[netip.Addr]*wrongWay)}
-}
-
-// A signalStep is what a step has brought of a server.
-type signalStep struct{ asked, answered, refused uint32 }
-
-// An account is what was seen of a server.
-type account struct {
-	last     nat.ServerSignals
-	ring     [signalSteps]signalStep
-	at       int // of the newest
-	met      bool
-	inquired time.Time // when it was asked about last, or zero
-	busy     bool      // it is asked about now
-}
-
-// add takes the sums of now.
-func (a *account) add(s *nat.ServerSignals) {
-	step := signalStep{uint32(s.Asked - a.last.Asked), uint32(s.Answered - a.last.Answered), uint32(s.Refused - a.last.Refused)}
-	a.last = *s
-	a.at = (a.at + 1) % signalSteps
-	a.ring[a.at] = step
-}
-
-// step is that of i steps ago.
-func (a *account) step(i int) *signalStep { return &a.ring[(a.at-i+2*signalSteps)%signalSteps] }
-
-// forget begins anew.
-func (a *account) forget() { clear(a.ring[:]) }
-
-// refusing reports whether the server refuses, and how many it has.
-func (a *account) refusing() (n int, yes bool) {
-	answered, refused := 0, 0
-	for i := range signalSteps {
-		s := a.step(i)
-		answered += int(s.answered)
-		refused += int(s.refused)
-		if answered+refused >= leastSignals {
-			return refused, refused*100 >= badShare*(answered+refused)
-		}
-	}
-	return refused, false
-}
-
-// silent reports whether the server does not answer, and how many wait. Answers count that
-// came after the first of them, to whomever.
-func (a *account) silent(least int) (n int, yes bool) {
-	asked, answered := 0, 0
-	for i := range answerSteps {
-		s := a.step(i)
-		answered += int(s.answered + s.refused)
-	}
-	for i := answerSteps; i < signalSteps; i++ {
-		s := a.step(i)
-		asked += int(s.asked)
-		answered += int(s.answered + s.refused)
-		if asked >= least {
-			missing := max(0, asked-answered)
-			return missing, missing*100 >= badShare*asked
-		}
-	}
-	return 0, false
 }
 
 // judgeClients is a step.
@@ -296,11 +228,4 @@ func (d *director) shunProblems() (list []string) {
 		}
 	}
 	return list
-}
-
-func onOff(on bool) string {
-	if on {
-		return control.PassiveOn
-	}
-	return control.PassiveOff
 }

@@ -138,38 +138,3 @@ func (d *director) try(cfg *config.Config, changes []config.Change) error {
 	}
 	return nil
 }
-
-// applyChange makes one change in rules, unpublished. Settings are taken up as a
-// whole elsewhere.
-func applyChange(r *roster.Roster, c config.Change) error {
-	key := natKey(c.Service.ServiceKey)
-	type step struct {
-		op     config.Op
-		object config.Object
-	}
-	switch (step{c.Op, c.Object}) {
-	case step{config.Add, config.ObjectService}:
-		return r.AddService(natService(c.Service))
-	case step{config.Edit, config.ObjectService}:
-		return r.EditService(natService(c.Service))
-	case step{config.Delete, config.ObjectService}:
-		return r.DelService(key)
-	case step{config.Add, config.ObjectServer}:
-		return r.AddServer(key, natServer(c.Server))
-	case step{config.Edit, config.ObjectServer}:
-		return r.EditServer(key, natServer(c.Server))
-	case step{config.Delete, config.ObjectServer}:
-		return r.DelServer(key, c.Server.Address.Addr(), c.Server.Address.Port())
-	case step{config.Edit, config.ObjectChecks}:
-		return r.SetChecking(key, c.Checking)
-	case step{config.Add, config.ObjectSNAT}:
-		return r.Rules().AddSNAT(natSNAT(c.SNAT))
-	case step{config.Delete, config.ObjectSNAT}:
-		return r.Rules().DelSNAT(c.SNAT.From)
-	case step{config.Add, config.ObjectMark}:
-		return r.Rules().AddMark(natMark(c.Mark))
-	case step{config.Delete, config.ObjectMark}:
-		return r.Rules().DelMark(natMark(c.Mark))
-	}
-	return nil
-}

@@ -6,14 +6,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
-	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
-	"github.com/vsnat/vsnat/nat"
 )
 
 // A whole configuration over the control socket, for good or on trial. What is on
@@ -147,24 +144,6 @@ func (d *director) rollback(by string) control.Reloaded {
 func (d *director) decided(kind control.EventKind, by, text string) {
 	d.log.Info(string(kind), "what", text, "by", by)
 	d.event(control.Event{Kind: kind, By: by, Text: text})
-}
-
-// arrange has services, servers and rules in the order of a configuration that they
-// agree with but for that.
-func arrange(r *roster.Roster, cfg *config.Config) {
-	services := make([]nat.ServiceKey, len(cfg.Services))
-	servers := make([][]netip.AddrPort, len(cfg.Services))
-	for i, s := range cfg.Services {
-		services[i] = natKey(s.ServiceKey)
-		for _, v := range s.Servers {
-			servers[i] = append(servers[i], v.Address)
-		}
-	}
-	snats := make([]netip.Prefix, len(cfg.SNAT))
-	for i, s := range cfg.SNAT {
-		snats[i] = s.From
-	}
-	r.Arrange(services, servers, snats)
 }
 
 // isOwnFile reports whether a path is that of the file that a reload reads.

@@ -4,13 +4,9 @@ package director
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
-	"time"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
-	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched"
@@ -107,6 +103,13 @@ func controlPersistence(s nat.ServiceSpec) control.Persistence {
 	return p
 }
 
+func onOff(on bool) string {
+	if on {
+		return control.PassiveOn
+	}
+	return control.PassiveOff
+}
+
 var methods = map[string]nat.Method{
 	control.MethodNAT: nat.Masquerade, control.MethodRoute: nat.DirectRoute, control.MethodTunnel: nat.Tunnel,
 }
@@ -178,81 +181,6 @@ func timeoutFields(t *control.Timeouts) map[conntrack.State]*control.Duration {
 		conntrack.SCTPRejected:         &t.SCTPRejected,
 		conntrack.SCTPClosed:           &t.SCTPClosed,
 	}
-}
-
-func settingsOf(cfg *config.Config) nat.Settings {
-	s := nat.DefaultSettings()
-	t := cfg.Timeouts
-	for state, d := range timeoutFields(&t) {
-		s.Timeouts[state] = d.Std()
-	}
-	s.ICMPRate = cfg.ICMPRate
-
-	on := func(name string) bool { return cfg.Setting(name) != 0 }
-	s.ConnReuseMode = cfg.Setting("conn_reuse_mode")
-	s.ExpireNodestConn, s.ExpireQuiescentTemplate = on("expire_nodest_conn"), on("expire_quiescent_template")
-	s.NATICMPSend, s.ScheduleICMP, s.PMTUDisc = on("nat_icmp_send"), on("schedule_icmp"), on("pmtu_disc")
-	s.SloppyTCP, s.SloppySCTP = on("sloppy_tcp"), on("sloppy_sctp")
-	s.DropEntry, s.DropPacket, s.SecureTCP = cfg.Setting("drop_entry"), cfg.Setting("drop_packet"), cfg.Setting("secure_tcp")
-	s.DropRate, s.ClientLimit = cfg.Setting("am_droprate"), cfg.Setting("client_limit")
-	s.LBLCExpiration = time.Duration(cfg.Setting("lblc_expiration")) * time.Second
-	s.LBLCRExpiration = time.Duration(cfg.Setting("lblcr_expiration")) * time.Second
-	s.ResetOnExpiry = on("reset_on_expiry")
-	s.HoldGoneSYN = cfg.Compat == config.CompatIPVS
-	return s
-}
-
-// loadRules fills empty rules from a configuration.
-func loadRules(r *roster.Roster, cfg *config.Config) error {
-	r.Rules().SetSettings(settingsOf(cfg))
-	r.Rules().SetOwned(cfg.Addresses)
-	r.Rules().SetLocal(cfg.LocalAddresses)
-	for _, s := range cfg.Services {
-		if err := r.AddService(natService(s.ServiceSpec)); err != nil {
-			return fmt.Errorf("service %s: %w", s.ServiceKey, err)
-		}
-		if err := r.SetChecking(natKey(s.ServiceKey), s.Checking); err != nil {
-			return fmt.Errorf("service %s: %w", s.ServiceKey, err)
-		}
-		for _, v := range s.Servers {
-			if err := r.AddServer(natKey(s.ServiceKey), natServer(v)); err != nil {
-				return fmt.Errorf("service %s: server %s: %w", s.ServiceKey, v.Address, err)
-			}
-		}
-	}
-	for _, s := range cfg.SNAT {
-		if err := r.Rules().AddSNAT(natSNAT(s)); err != nil {
-			return fmt.Errorf("SNAT of %s: %w", s.From, err)
-		}
-	}
-	for _, m := range cfg.Marks {
-		if err := r.Rules().AddMark(natMark(m)); err != nil {
-			return fmt.Errorf("%s: %w", m, err)
-		}
-	}
-	return nil
-}
-
-// running is the configuration in force: the file's settings, and services and
-// rules as they are now.
-func (d *director) running() *config.Config {
-	cfg := *d.cfg
-	cfg.Services, cfg.SNAT, cfg.Marks = nil, nil, nil
-	for _, s := range d.rules.Services() {
-		configured := d.roster.Service(s.ServiceKey)
-		service := config.Service{ServiceSpec: controlService(s.ServiceSpec), Checking: configured.Checking}
-		for _, m := range configured.Members {
-			service.Servers = append(service.Servers, controlServer(m.Spec()))
-		}
-		cfg.Services = append(cfg.Services, service)
-	}
-	for _, s := range d.rules.SNATs() {
-		cfg.SNAT = append(cfg.SNAT, controlSNAT(s))
-	}
-	for _, m := range d.rules.Marks() {
-		cfg.Marks = append(cfg.Marks, controlMark(m))
-	}
-	return &cfg
 }
 
 func controlService(s nat.ServiceSpec) control.ServiceSpec {
