@@ -178,7 +178,7 @@ func (d *director) retry(now time.Time) {
 			case !s.HasOther(m):
 				d.readmit(s, m, "no other server is left", now)
 			case !m.Due(now) || d.clientele.trying(s.Key, m.Server()):
-			case s.Key.Proto == nat.ProtoTCP:
+			case askable(s.Key, m.Server()):
 				d.inquire(inquiry{service: s.Key, server: m.Server(), trial: true, kind: health.Silent}, nil, now)
 			default:
 				d.readmit(s, m, "it is tried again", now)

@@ -134,3 +134,26 @@ func TestShunning(t *testing.T) {
 		return nil
 	}))
 }
+
+// A server of all ports can't be asked: it is tried again when its pause is over.
+func TestShunnedWithoutAPort(t *testing.T) {
+	d, _ := startDirector(t, "services:\n  - tcp: 192.168.88.23:0\n    persistence: {timeout: 60s}\n    servers: [\"10.0.0.2:0\", \"10.0.0.3:0\"]\n")
+	must(t, d.call(t.Context(), func() error {
+		now := time.Now()
+		key := nat.ServiceKey{Proto: nat.ProtoTCP, Addr: vip}
+		m := d.roster.Service(key).Members[0]
+		d.inquire(inquiry{service: key, server: m.Server(), kind: health.Silent, n: 5, suspected: true}, &account{}, now)
+		if !m.Shunned() {
+			t.Fatal("it is not out")
+		}
+		d.retry(now)
+		if !m.Shunned() {
+			t.Error("tried again at once")
+		}
+		d.retry(now.Add(time.Second))
+		if m.Shunned() {
+			t.Error("still out after its pause")
+		}
+		return nil
+	}))
+}

@@ -60,9 +60,14 @@ type inquiry struct {
 	dialing   bool
 }
 
-// inquire begins one. Without TCP nothing can be asked, and what is suspected is believed.
+// askable reports whether a server can be asked by a SYN.
+func askable(service nat.ServiceKey, server netip.AddrPort) bool {
+	return service.Proto == nat.ProtoTCP && server.Port() != 0
+}
+
+// inquire begins one. Where nothing can be asked, what is suspected is believed.
 func (d *director) inquire(q inquiry, a *account, now time.Time) {
-	if q.service.Proto != nat.ProtoTCP || q.server.Port() == 0 {
+	if !askable(q.service, q.server) {
 		if q.suspected {
 			d.shun(&q, now)
 			a.forget()
@@ -248,7 +253,7 @@ func (d *director) watchWaysBack(now time.Time) {
 		var at *inquiry
 		for s := range d.roster.Services() {
 			for _, m := range s.Members {
-				if server := m.Server(); server.Addr() == addr && s.Key.Proto == nat.ProtoTCP && server.Port() != 0 {
+				if server := m.Server(); server.Addr() == addr && askable(s.Key, server) {
 					at = &inquiry{service: s.Key, server: server, recheck: true}
 				}
 			}
