@@ -6,7 +6,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/confine"
 	"github.com/vsnat/vsnat/iface"
 )
 
@@ -21,6 +23,9 @@ func newReaperCommand() *cobra.Command {
 		Short:  "Put the host's routing back when a director with io: tun has died",
 		Args:   cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := giveUp(1<<unix.CAP_NET_ADMIN, confine.Director()); err != nil {
+				return err
+			}
 			return iface.ReapTUNHost(c.InOrStdin(), c.OutOrStdout())
 		},
 	}

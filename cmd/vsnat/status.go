@@ -99,6 +99,9 @@ func (s *status) write(c *cobra.Command) error {
 // problems are told with the time since when, the newest last, and the next steps.
 func (s *status) problems(b *bytes.Buffer) {
 	lines := driftLines(s.Health)
+	if s.Unconfined != "" {
+		lines = append(lines, s.Unconfined)
+	}
 	var steps []string
 	for _, p := range s.Health.Problems {
 		line := p

@@ -12,16 +12,15 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // The other process of a Runner.
 
-// ServeRunner gives up all privileges and runs what it is asked to on from, until
-// that ends.
-func ServeRunner(from io.Reader, to io.Writer) error {
+// ServeRunner becomes another user, has giveUp take every capability and the way to
+// one, and runs what it is asked to on from, until that ends.
+func ServeRunner(from io.Reader, to io.Writer, giveUp func() error) error {
 	requests, replies := json.NewDecoder(from), json.NewEncoder(to)
 	var who identity
 	if err := requests.Decode(&who); err != nil {
@@ -75,19 +74,6 @@ func become(who identity) (cannot string) {
 		}
 	}
 	return ""
-}
-
-// giveUp gives up every capability, in all threads, and the right to gain one.
-func giveUp() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0); e != 0 && e != syscall.ENOTSUP {
-		return fmt.Errorf("giving up capabilities: %w", e)
-	}
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 && e != syscall.ENOTSUP {
-		return fmt.Errorf("giving up new privileges: %w", e)
-	}
-	return nil
 }
 
 type runnerServer struct {

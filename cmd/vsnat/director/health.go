@@ -67,7 +67,7 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 		h = control.Health{
 			Status: "ok", PID: os.Getpid(), Version: d.options.Version, Started: d.started,
 			IO: string(d.cfg.IO), Guard: d.guardMethod(), Config: d.options.ConfigFile,
-			Drift: d.drift(), Drains: d.listDrains(),
+			Drift: d.drift(), Drains: d.listDrains(), Unconfined: d.unconfined,
 		}
 		if d.trial != nil {
 			pending := d.trial.Pending

@@ -3,12 +3,14 @@
 package director
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/confine"
 )
 
 // kept are the capabilities of a director at work: sockets on links, and the
@@ -24,14 +26,13 @@ var capabilityNames = []struct {
 // checkPrivileges refuses to start without the capabilities of kept, and says
 // what grants them.
 func checkPrivileges() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("reading capabilities: %w", err)
+	effective, err := confine.Effective()
+	if err != nil {
+		return err
 	}
 	var missing []string
 	for _, c := range capabilityNames {
-		if data[0].Effective>>c.bit&1 == 0 {
+		if effective>>c.bit&1 == 0 {
 			missing = append(missing, c.name)
 		}
 	}
@@ -45,24 +46,17 @@ func checkPrivileges() error {
 	}
 }
 
-// dropPrivileges gives up every capability but the kept ones, in all threads
-// and for good, and the right to gain others by running a program. What is in
-// packets never reaches more than this.
-func dropPrivileges() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("reading capabilities: %w", err)
+// dropPrivileges gives up every capability but the kept ones, and the system calls
+// that a director at work has no use for. What is in packets never reaches more than
+// that. The text says what could not be given up, and why; "" if all was.
+func dropPrivileges() (unconfined string, err error) {
+	if err := confine.Capabilities(kept); errors.Is(err, syscall.ENOTSUP) {
+		return "capabilities and system calls are not given up: this binary was built with cgo; build with CGO_ENABLED=0", nil
+	} else if err != nil {
+		return "", err
 	}
-	// Both lie in the lower half; the upper one is emptied.
-	low := data[0].Permitted & kept
-	data = [2]unix.CapUserData{{Effective: low, Permitted: low}}
-	// Linux keeps these per thread, and Go's threads come and go.
-	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0])), 0); e != 0 {
-		return fmt.Errorf("giving up capabilities: %w", e)
+	if err := confine.Calls(confine.Director()); err != nil {
+		return "system calls are not given up: " + err.Error(), nil
 	}
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
-		return fmt.Errorf("giving up new privileges: %w", e)
-	}
-	return nil
+	return "", nil
 }

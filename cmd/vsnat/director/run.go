@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -78,10 +77,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.close()
-	if err := dropPrivileges(); errors.Is(err, syscall.ENOTSUP) {
-		o.Log.Info("capabilities are kept: this binary was built with cgo; build with CGO_ENABLED=0 to give them up")
-	} else if err != nil {
+	if d.unconfined, err = dropPrivileges(); err != nil {
 		return err
+	}
+	if d.unconfined != "" {
+		o.Log.Info(d.unconfined)
 	}
 
 	manager, err := openSupervisor()
@@ -129,6 +129,8 @@ type director struct {
 	log     *slog.Logger
 	level   *slog.LevelVar
 	started time.Time
+
+	unconfined string // what could not be given up; see dropPrivileges
 
 	cfg    *config.Config // what the file says; services and SNAT rules are in rules
 	rules  *nat.Rules

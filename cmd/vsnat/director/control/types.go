@@ -241,6 +241,8 @@ type Health struct {
 	Drift   int      `json:"drift,omitempty"`
 	Drains  []Drain  `json:"drains,omitempty"`  // servers out of service
 	Pending *Pending `json:"pending,omitempty"` // a configuration that waits for its confirmation
+	// Unconfined says which rights the process could not give up, and why.
+	Unconfined string `json:"unconfined,omitempty"`
 }
 
 // Finding is what is known about a problem.

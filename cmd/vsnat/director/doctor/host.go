@@ -30,6 +30,9 @@ func privileges(e *examination) {
 	if len(missing) > 0 {
 		e.find(Failure, "sudo vsnat doctor", "without "+strings.Join(missing, " and ")+" vsnat can neither serve nor ask the servers")
 	}
+	if e.running != nil && e.running.Unconfined != "" {
+		e.find(Warning, "", e.running.Unconfined)
+	}
 }
 
 // directorProblems tells what a director at work says of itself.
