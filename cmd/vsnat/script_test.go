@@ -197,6 +197,7 @@ func TestStatusOnATerminal(t *testing.T) {
 // sick has a link that is down and a configuration file that is wrong.
 func sick(d *controltest.Director) error {
 	d.State.Status, d.State.Problems = "degraded", []string{"eth1 is down"}
+	d.State.Unconfined = "system calls are not given up: this kernel has no seccomp filters"
 	_, wrong := config.Parse("v.yaml", []byte("bad: 1\nio: x\n"))
 	d.Fail = control.Refuse(control.CodeConfig, wrong.Error(), "")
 	return nil

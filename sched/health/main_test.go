@@ -12,15 +12,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // runnerVariable has the test binary be the other process of a Runner.
 const runnerVariable = "VSNAT_TEST_RUNNER"
 
+// gaveUp is the umask of that process after it gave up its rights, which it keeps here.
+const gaveUp = 0o531
+
 func TestMain(m *testing.M) {
 	if os.Getenv(runnerVariable) != "" {
 		os.Unsetenv(runnerVariable)
-		if err := ServeRunner(os.Stdin, os.Stdout); err != nil {
+		if err := ServeRunner(os.Stdin, os.Stdout, func() error { unix.Umask(gaveUp); return nil }); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -40,7 +40,8 @@
 //
 // A start makes all that can fail before it says ready: control socket (so that
 // a second director is refused by name), rules, topology, connection table,
-// guard, ports, the first publish; then it gives up its capabilities but two.
+// guard, ports, the first publish; then it gives up its capabilities but two, and the
+// system calls that a director at work has no use for (package confine).
 // What fails there ends it, and everything made so far is given back.
 //
 // A stop is the context's end, or the end of any of the four. decide refuses

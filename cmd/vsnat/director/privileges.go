@@ -51,7 +51,7 @@ func checkPrivileges() error {
 // that. The text says what could not be given up, and why; "" if all was.
 func dropPrivileges() (unconfined string, err error) {
 	if err := confine.Capabilities(kept); errors.Is(err, syscall.ENOTSUP) {
-		return "capabilities and system calls are not given up: this binary was built with cgo; build with CGO_ENABLED=0", nil
+		return "rights are not given up: this binary was built with cgo, and not with CGO_ENABLED=0", nil
 	} else if err != nil {
 		return "", err
 	}

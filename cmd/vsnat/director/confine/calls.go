@@ -81,6 +81,11 @@ func Director() Policy {
 	v[unix.SYS_PKEY_MPROTECT] = refuse
 	v[unix.SYS_SHMAT] = refuse
 
+	// Maps and links that it has by then can be used, but no program comes to the kernel.
+	v[unix.SYS_BPF] = needValues(0, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_MAP_UPDATE_ELEM, unix.BPF_MAP_DELETE_ELEM, unix.BPF_MAP_GET_NEXT_KEY,
+		unix.BPF_MAP_LOOKUP_BATCH, unix.BPF_MAP_LOOKUP_AND_DELETE_BATCH, unix.BPF_MAP_UPDATE_BATCH, unix.BPF_MAP_DELETE_BATCH,
+		unix.BPF_OBJ_GET_INFO_BY_FD, unix.BPF_LINK_CREATE, unix.BPF_LINK_UPDATE, unix.BPF_LINK_DETACH)
+
 	families := needValues(0, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET)
 	v[unix.SYS_SOCKET], v[unix.SYS_SOCKETPAIR] = families, families
 	return Policy{verdicts: v, logged: true}

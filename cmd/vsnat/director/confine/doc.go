@@ -10,7 +10,7 @@ little: [Capabilities], and system calls ([Calls]).
 A seccomp filter answers EPERM to what no director does once it serves: run a program
 or begin a process, signal or trace another one, make memory executable, change mounts,
 namespaces, modules, keys, the clock, open sockets of other families, use io_uring,
-user-fault handlers or performance counters. A program that is run for a check gets the
+user-fault handlers or performance counters, load programs into it. A program that is run for a check gets the
 part of it that no check needs either ([Programs]).
 
 It is a list of what is refused, and not of what is allowed, since what remains is

@@ -95,6 +95,10 @@ func TestFindings(t *testing.T) {
 			want: []string{"failure director eth1 is gone"},
 		},
 		{
+			name: "rights that were kept", running: &control.Health{Guard: iface.GuardNFT, Unconfined: "system calls are not given up: no filters"},
+			want: []string{"warning privileges system calls are not given up: no filters"},
+		},
+		{
 			name: "LRO", facts: func(f *facts) { f.lro["eth0"] = true }, fix: "ethtool -K eth0 lro off",
 			want: []string{"warning offloads eth0 merges segments for good"},
 		},
