@@ -5,6 +5,7 @@ package health
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -121,13 +122,21 @@ func (c *httpCheck) read(ctx context.Context, path string, response *http.Respon
 	if len(body) > maxBody {
 		return bad("%s: the body is longer than %d bytes", path, maxBody)
 	}
-	sum := sha256.Sum256(body)
+	var sum []byte
+	switch len(c.digest) {
+	case sha256.Size:
+		s := sha256.Sum256(body)
+		sum = s[:]
+	case md5.Size:
+		s := md5.Sum(body)
+		sum = s[:]
+	}
 	switch {
 	case c.spec.Body != "" && !bytes.Contains(body, []byte(c.spec.Body)):
 		return bad("%s: the body does not have %q", path, c.spec.Body)
 	case c.body != nil && !c.body.Match(body):
 		return bad("%s: the body does not match %q", path, c.spec.BodyRegexp)
-	case len(c.digest) > 0 && !bytes.Equal(sum[:], c.digest):
+	case !bytes.Equal(sum, c.digest):
 		return bad("%s: the body's digest is %x", path, sum)
 	}
 	return good("%s, body as expected", response.Status)
@@ -189,11 +198,11 @@ func accepted(list []statusRange, status int) bool {
 	return false
 }
 
-var errDigest = errors.New("a digest is 64 hexadecimal digits, as sha256sum prints them")
+var errDigest = errors.New("a digest is 64 hexadecimal digits, as sha256sum prints them, or the 32 of md5sum and genhash")
 
 func isDigest(s string) bool {
 	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == sha256.Size
+	return err == nil && (len(b) == sha256.Size || len(b) == md5.Size)
 }
 
 // nameLetters are those of a header's name.

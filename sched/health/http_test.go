@@ -56,6 +56,8 @@ func TestHTTP(t *testing.T) {
 		{"pattern", httpSpec(func(s *Spec) { s.BodyRegexp = "^hello.*d$" }), Good, "as expected"},
 		{"no such pattern", httpSpec(func(s *Spec) { s.BodyRegexp = "^world" }), Bad, "does not match"},
 		{"digest", httpSpec(func(s *Spec) { s.Digest = "09ca7e4eaa6e8ae9c7d261167129184883644d07dfba7cbfbc4c8a2e08360d5b" }), Good, "as expected"},
+		{"digest of genhash", httpSpec(func(s *Spec) { s.Digest = "e4d7f1b4ed2e42d15898f4b27b019da4" }), Good, "as expected"},
+		{"another digest of genhash", httpSpec(func(s *Spec) { s.Digest = strings.Repeat("00", 16) }), Bad, "digest is e4d7f1b4"},
 		{"another digest", httpSpec(func(s *Spec) { s.Digest = strings.Repeat("00", 32) }), Bad, "digest is 09ca7e4e"},
 		{"method, host, header", httpSpec(func(s *Spec) {
 			s.URLs, s.Method, s.Host, s.Headers = []string{"/host"}, "POST", "www.example.com", []string{"X-Ask: you"}

@@ -59,6 +59,12 @@ func (m *Machine) State() (State, time.Time) { return m.state, m.since }
 // has passed, or zero, if it does not.
 func (m *Machine) Held() time.Time { return m.held }
 
+// Contradicted reports whether the last results say otherwise than the state, and are
+// not yet enough to change it.
+func (m *Machine) Contradicted() bool {
+	return m.state == Up && m.failures > 0 || m.state == Down && m.successes > 0 && m.successes < m.Rise
+}
+
 // Success takes a good result. It reports whether the state changed.
 //
 // The first result that a machine ever has decides at once: a start with a hundred

@@ -123,7 +123,8 @@ func (m *Monitor) Close() {
 const firsts = 250 * time.Millisecond
 
 // run makes one check again and again, the begin of one an interval after that of
-// the one before, a little more or less so that checks drift apart.
+// the one before, a little more or less so that checks drift apart. What contradicts
+// the state is looked at again sooner, if the check says so.
 func (m *Monitor) run(ctx context.Context, c *check) {
 	timer := time.NewTimer(rand.N(min(firsts, c.Interval)))
 	defer timer.Stop()
@@ -142,13 +143,16 @@ func (m *Monitor) run(ctx context.Context, c *check) {
 			return
 		}
 		now := time.Now()
-		m.report(c, result, now, now.Sub(begin))
-		timer.Reset(c.Interval - now.Sub(begin) - rand.N(c.Interval/20+1))
+		pause := c.Interval - now.Sub(begin) - rand.N(c.Interval/20+1)
+		if contradicted := m.report(c, result, now, now.Sub(begin)); contradicted && c.Recheck > 0 {
+			pause = min(pause, c.Recheck)
+		}
+		timer.Reset(pause)
 	}
 }
 
-// report takes a result.
-func (m *Monitor) report(c *check, r Result, now time.Time, latency time.Duration) {
+// report takes a result. It reports whether it contradicts the state.
+func (m *Monitor) report(c *check, r Result, now time.Time, latency time.Duration) (contradicted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	changed := false
@@ -172,6 +176,7 @@ func (m *Monitor) report(c *check, r Result, now time.Time, latency time.Duratio
 	if changed {
 		m.tell()
 	}
+	return r.Outcome != Impossible && c.machine.Contradicted()
 }
 
 // remember adds to the history.

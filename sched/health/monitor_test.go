@@ -103,6 +103,32 @@ func TestMonitor(t *testing.T) {
 	})
 }
 
+// TestRecheck: what contradicts the state is made sure of sooner than the next interval,
+// both ways, and no check is made more often once it is certain.
+func TestRecheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &puppet{down: map[string]bool{}}
+		m := NewMonitor(p.tools())
+		defer m.Close()
+		one := target(1, func(s *Spec) { s.Interval, s.Recheck = time.Minute, time.Second })
+		m.Set([]Target{one})
+		<-m.News()
+		for _, down := range []bool{true, false} {
+			p.set("10.0.0.1:80", down)
+			begin := time.Now()
+			<-m.News()
+			if took := time.Since(begin); took > time.Minute+2*time.Second {
+				t.Errorf("down %v: certain after %v", down, took)
+			}
+			before, _ := m.Status(one.Key())
+			time.Sleep(50 * time.Second)
+			if after, _ := m.Status(one.Key()); after.Good+after.Bad != before.Good+before.Bad {
+				t.Errorf("down %v: checks go on in a hurry: %d good, %d bad", down, after.Good, after.Bad)
+			}
+		}
+	})
+}
+
 // A check that hangs ends at its time-out, and with its monitor.
 func TestMonitorEndsWhatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

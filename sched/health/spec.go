@@ -33,6 +33,7 @@ type Spec struct {
 	Type     string
 	Interval time.Duration // from the begin of one to the begin of the next
 	Timeout  time.Duration // of one, whatever it consists of
+	Recheck  time.Duration // from the end of one that contradicts the state to the next; 0: as Interval says
 	Limits
 
 	Address netip.Addr // to check instead of the server's; invalid: the server's
@@ -47,7 +48,7 @@ type Spec struct {
 	Status     string   // "200-299,301"
 	Body       string   // text that is in the body
 	BodyRegexp string   // regular expression that finds something in the body
-	Digest     string   // SHA-256 of the body, in hexadecimal digits
+	Digest     string   // SHA-256 or MD5 of the body, in hexadecimal digits
 	NoVerify   bool     // the certificate is not looked at
 	HTTP2      bool     // nothing but HTTP/2 will do; without TLS with prior knowledge
 

@@ -70,11 +70,12 @@ func (c *Checking) own(server netip.AddrPort) *ServerChecks {
 type CheckTiming struct {
 	Interval, Timeout time.Duration
 	health.Limits
+	Recheck time.Duration // 0: none
 }
 
 // DefaultCheckTiming takes a dead server out within 8 s.
 func DefaultCheckTiming() CheckTiming {
-	return CheckTiming{2 * time.Second, 2 * time.Second, health.Limits{Rise: 2, Fall: 3, HoldDown: 10 * time.Second}}
+	return CheckTiming{2 * time.Second, 2 * time.Second, health.Limits{Rise: 2, Fall: 3, HoldDown: 10 * time.Second}, 0}
 }
 
 const (
@@ -111,6 +112,7 @@ func (p reader) timing(raw *rawTiming, into *CheckTiming) {
 	p.number(raw.Rise, &into.Rise, 1, maxRise)
 	p.number(raw.Fall, &into.Fall, 1, maxRise)
 	p.span(raw.HoldDown, &into.HoldDown, 0, maxInterval)
+	p.span(raw.Recheck, &into.Recheck, 0, maxInterval)
 	if raw.Interval.given() && !raw.Timeout.given() {
 		into.Timeout = min(into.Timeout, into.Interval)
 	}
@@ -272,7 +274,7 @@ func (p reader) check(raw *rawCheck, key control.ServiceKey, defaults CheckTimin
 	}
 	timing := defaults
 	p.timing(&raw.rawTiming, &timing)
-	s := health.Spec{Type: kind, Interval: timing.Interval, Timeout: timing.Timeout, Limits: timing.Limits}
+	s := health.Spec{Type: kind, Interval: timing.Interval, Timeout: timing.Timeout, Recheck: timing.Recheck, Limits: timing.Limits}
 	p.main(raw, &s, argument)
 	p.foreign(raw, kind)
 	if raw.Address.given() {

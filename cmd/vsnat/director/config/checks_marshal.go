@@ -10,8 +10,17 @@ import (
 	"github.com/vsnat/vsnat/sched/health"
 )
 
-// span is a time as the file has it: 2s, 500ms.
-func span(d time.Duration) string { return d.String() }
+// span is a time as the file has it: 2s, 500ms, 1m.
+func span(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
 
 // timing writes what differs from what holds without it. prefix is the indent.
 func (w *writer) timing(prefix string, t, standard CheckTiming) {
@@ -24,6 +33,7 @@ func (w *writer) timing(prefix string, t, standard CheckTiming) {
 	w.set(prefix+"rise", strconv.Itoa(t.Rise), strconv.Itoa(standard.Rise))
 	w.set(prefix+"fall", strconv.Itoa(t.Fall), strconv.Itoa(standard.Fall))
 	w.set(prefix+"hold-down", span(t.HoldDown), span(standard.HoldDown))
+	w.set(prefix+"recheck", span(t.Recheck), span(standard.Recheck))
 }
 
 // checking writes what a service says of checks but for those of single servers.
@@ -83,7 +93,7 @@ func (w *writer) check(indent string, s *health.Spec, defaults CheckTiming) {
 		w.line("%saddress: %s", indent, quote(s.Address.String()))
 	}
 	w.set(indent+"port", strconv.Itoa(int(s.Port)), "0")
-	w.timing(indent, CheckTiming{s.Interval, s.Timeout, s.Limits}, defaults)
+	w.timing(indent, CheckTiming{s.Interval, s.Timeout, s.Limits, s.Recheck}, defaults)
 }
 
 // checkingDifferences says in a few words what differs.

@@ -120,7 +120,7 @@ func TestCheckMistakes(t *testing.T) {
 		{"check: {type: http, method: get}", "f:4:33: \"get\" is no method of HTTP"},
 		{"check: {type: http, headers: [Accept]}", "f:4:35: headers: \"Accept\" is no header"},
 		{"check: {type: http, body-regexp: \"(\"}", "f:4:38: body-regexp: error parsing regexp: missing closing ): `(`"},
-		{"check: {type: http, digest: abc}", "f:4:33: digest: a digest is 64 hexadecimal digits, as sha256sum prints them"},
+		{"check: {type: http, digest: abc}", "f:4:33: digest: a digest is 64 hexadecimal digits, as sha256sum prints them, or the 32 of md5sum and genhash"},
 		{"check: {type: udp, send: \"hex: 0\"}", "f:4:30: send: \"0\" is half a byte"},
 		{"check: {type: dns, query: B}", "f:4:31: query: \"B\" is no type of record; write A, AAAA, SOA, …"},
 		{"check: script", "f:4:12: a check of type script needs a path"},

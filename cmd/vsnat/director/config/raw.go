@@ -188,6 +188,7 @@ type rawTiming struct {
 	Rise     text `key:"rise"`
 	Fall     text `key:"fall"`
 	HoldDown text `key:"hold-down"`
+	Recheck  text `key:"recheck"`
 	At       Position
 }
 
