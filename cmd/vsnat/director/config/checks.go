@@ -87,8 +87,8 @@ const (
 // parseSpan reads a time that need not be whole seconds.
 func parseSpan(s string, lowest, highest time.Duration) (time.Duration, complaint) {
 	d, err := time.ParseDuration(s)
-	if n, seconds := time.ParseDuration(s + "s"); seconds == nil {
-		d, err = n, nil
+	if err != nil { // without a unit
+		d, err = time.ParseDuration(s + "s")
 	}
 	if err != nil || d < lowest || d > highest {
 		return 0, complain(fmt.Sprintf("%s, of %v to %v", spanHint, lowest, highest), "%.40q is not possible here", s)

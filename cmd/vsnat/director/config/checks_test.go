@@ -175,3 +175,18 @@ func TestDiffOfChecks(t *testing.T) {
 		t.Errorf("%v", list)
 	}
 }
+
+// TestSpans: seconds without a unit, and minutes are not milliseconds.
+func TestSpans(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "5": 5 * time.Second, "0.5": time.Second / 2, "20ms": 20 * time.Millisecond, "1m": time.Minute, "2m": 2 * time.Minute, "1h": time.Hour,
+	} {
+		got, bad := parseSpan(text, 0, maxInterval)
+		if !bad.ok() || got != want {
+			t.Errorf("%s is %v (%v), want %v", text, got, bad, want)
+		}
+		if again, _ := parseSpan(span(got), 0, maxInterval); again != want {
+			t.Errorf("%s is written as %s", text, span(got))
+		}
+	}
+}
