@@ -10,15 +10,18 @@ import (
 
 // longestChain is the largest number of connections in one bucket.
 func longestChain(t *Table) int {
-	longest := 0
-	for _, i := range t.heads {
+	return longest(t.heads, func(i link) link { return t.conn(i).next })
+}
+
+// longest is the length of the longest of some chains.
+func longest(heads []link, next func(link) link) (longest int) {
+	for _, i := range heads {
 		n := 0
-		for ; i != 0; i = t.conn(i).next {
+		for ; i != 0; i = next(i) {
 			n++
 		}
 		longest = max(longest, n)
 	}
-
 	return longest
 }
 
@@ -148,15 +151,7 @@ func TestOneRemote(t *testing.T) {
 	if n := longestChain(table); n > 12 {
 		t.Errorf("a chain of %d", n)
 	}
-	longest := 0
-	for _, i := range table.seconds {
-		n := 0
-		for ; i != 0; i = table.conn(i).second {
-			n++
-		}
-		longest = max(longest, n)
-	}
-	if longest > 12 {
-		t.Errorf("a second chain of %d", longest)
+	if n := longest(table.seconds, func(i link) link { return table.conn(i).second }); n > 12 {
+		t.Errorf("a second chain of %d", n)
 	}
 }

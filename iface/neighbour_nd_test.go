@@ -43,11 +43,7 @@ func newWire6(t testing.TB) *wire {
 // owns gives the wire addresses of its own, which nobody else has, and forgets what
 // that took to find out.
 func (w *wire) owns(addrs ...string) {
-	var list []netip.Addr
-	for _, a := range addrs {
-		list = append(list, netip.MustParseAddr(a))
-	}
-	w.n.SetOwned(list)
+	w.own(addrs...)
 	w.pass(probeTime + listenRepeats*listenInterval + time.Second)
 	w.sent = nil
 }

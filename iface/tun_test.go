@@ -34,16 +34,7 @@ func TestTUNExchangesPacketsWithTheHost(t *testing.T) {
 	if a := link.Attrs(); a.MTU != 1400 || a.Flags&net.FlagUp == 0 {
 		t.Errorf("MTU %d, flags %v; want 1400 and up", a.MTU, a.Flags)
 	}
-	address, _ := netlink.ParseAddr("192.0.2.1/24")
-	if err := netlink.AddrAdd(link, address); err != nil {
-		t.Fatal(err)
-	}
-	socket, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer socket.Close()
-	socket.SetDeadline(time.Now().Add(5 * time.Second))
+	socket := socketBehind(t, link)
 
 	// From the device to the host, with the checksum still to be completed: the
 	// host's socket takes the datagram only if it is right.
@@ -140,11 +131,9 @@ func TestTUNReadsSuperPackets(t *testing.T) {
 	nothingMore(t, tun)
 }
 
-func TestTUNSegmentsSuperPackets(t *testing.T) {
-	tun, link, ok := openTUN(t, 1400)
-	if !ok {
-		return
-	}
+// socketBehind is a socket of the host at 192.0.2.1, which it gives to a link.
+func socketBehind(t *testing.T, link netlink.Link) *net.UDPConn {
+	t.Helper()
 	address, _ := netlink.ParseAddr("192.0.2.1/24")
 	if err := netlink.AddrAdd(link, address); err != nil {
 		t.Fatal(err)
@@ -153,8 +142,17 @@ func TestTUNSegmentsSuperPackets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.Close()
+	t.Cleanup(func() { socket.Close() })
 	socket.SetDeadline(time.Now().Add(5 * time.Second))
+	return socket
+}
+
+func TestTUNSegmentsSuperPackets(t *testing.T) {
+	tun, link, ok := openTUN(t, 1400)
+	if !ok {
+		return
+	}
+	socket := socketBehind(t, link)
 	packet := datagram(nil, someone, ours, 7, 42+3000)[14:]
 	o := partial(packet)
 	o.GSOType, o.GSOSize, o.HeaderLen = iface.GSOUDPL4, 1300, 28

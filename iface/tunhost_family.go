@@ -33,48 +33,27 @@ func familyOf(addr netip.Addr) int {
 // ofFamily is the part of normal rules that has addresses of a family.
 func ofFamily(rules TUNHostRules, family int) TUNHostRules {
 	is := func(a netip.Addr) bool { return familyOf(a) == family }
-	part := TUNHostRules{Links: rules.Links}
-	for _, a := range rules.Owned {
-		if is(a) {
-			part.Owned = append(part.Owned, a)
+	return TUNHostRules{
+		Links:       rules.Links,
+		Owned:       those(rules.Owned, is),
+		Host:        those(rules.Host, is),
+		Services:    those(rules.Services, func(s GuardService) bool { return is(s.Addr) }),
+		Servers:     those(rules.Servers, func(s GuardService) bool { return is(s.Addr) }),
+		ServerPorts: those(rules.ServerPorts, func(p GuardRange) bool { return is(p.Addr) }),
+		SNAT:        those(rules.SNAT, func(p GuardPorts) bool { return is(p.Addr) }),
+		Inside:      those(rules.Inside, func(p netip.Prefix) bool { return is(p.Addr()) }),
+		Marked:      those(rules.Marked, func(m GuardMark) bool { return is(m.To.Addr()) }),
+	}
+}
+
+// those are the ones of a list that something holds for.
+func those[T any](list []T, holds func(T) bool) (some []T) {
+	for _, v := range list {
+		if holds(v) {
+			some = append(some, v)
 		}
 	}
-	for _, s := range rules.Services {
-		if is(s.Addr) {
-			part.Services = append(part.Services, s)
-		}
-	}
-	for _, s := range rules.Servers {
-		if is(s.Addr) {
-			part.Servers = append(part.Servers, s)
-		}
-	}
-	for _, p := range rules.Inside {
-		if is(p.Addr()) {
-			part.Inside = append(part.Inside, p)
-		}
-	}
-	for _, p := range rules.SNAT {
-		if is(p.Addr) {
-			part.SNAT = append(part.SNAT, p)
-		}
-	}
-	for _, p := range rules.ServerPorts {
-		if is(p.Addr) {
-			part.ServerPorts = append(part.ServerPorts, p)
-		}
-	}
-	for _, m := range rules.Marked {
-		if is(m.To.Addr()) {
-			part.Marked = append(part.Marked, m)
-		}
-	}
-	for _, a := range rules.Host {
-		if is(a) {
-			part.Host = append(part.Host, a)
-		}
-	}
-	return part
+	return some
 }
 
 // asks tells whether rules ask for anything.

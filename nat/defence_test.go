@@ -148,11 +148,7 @@ func TestNoAllocsSettings(t *testing.T) {
 				v := s.f.Forward(&packets[i])
 				s.f.Sweep(64)
 				if i == 0 {
-					got := v.Action.String()
-					if v.Action == Drop {
-						got += " " + v.Reason.String()
-					}
-					if got != row.want {
+					if got := verdictWords(v); got != row.want {
 						t.Fatalf("%s, want %s", got, row.want)
 					}
 				}

@@ -24,13 +24,9 @@ const (
 // SetDrain tells how far a server is to get rid of its connections. It lasts until the
 // server is deleted, or something else is said.
 func (r *Rules) SetDrain(k ServiceKey, addr netip.Addr, port uint16, drain Drain) error {
-	s := r.byKey[k]
-	if s == nil {
-		return ErrNotDefined
-	}
-	_, d := s.find(addr, port)
-	if d == nil {
-		return ErrNoServer
+	_, d, err := r.server(k, addr, port)
+	if err != nil {
+		return err
 	}
 	if drain == DrainAll && d.drain != drain {
 		r.departed++ // Forwarders visit their tables
@@ -41,13 +37,9 @@ func (r *Rules) SetDrain(k ServiceKey, addr netip.Addr, port uint16, drain Drain
 
 // ServerConns returns how many connections of its service a server has.
 func (r *Rules) ServerConns(k ServiceKey, addr netip.Addr, port uint16) (active, inactive int, err error) {
-	s := r.byKey[k]
-	if s == nil {
-		return 0, 0, ErrNotDefined
-	}
-	_, d := s.find(addr, port)
-	if d == nil {
-		return 0, 0, ErrNoServer
+	_, d, err := r.server(k, addr, port)
+	if err != nil {
+		return 0, 0, err
 	}
 	active, inactive = d.sched.Conns()
 	return active, inactive, nil

@@ -387,6 +387,12 @@ func TestFragmentsAgainstABitmap(t *testing.T) {
 
 func TestFragmentsAllocateNothing(t *testing.T) {
 	_, parts := datagramOf(t, 9, 20000, 4000)
+	collectWithoutAllocating(t, parts)
+}
+
+// collectWithoutAllocating has the parts of a datagram collected, the last first.
+func collectWithoutAllocating(t *testing.T, parts [][]byte) {
+	t.Helper()
 	table := newFragments(1)
 	var p parsed
 	now := conntrack.Time(0)

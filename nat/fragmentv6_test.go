@@ -143,22 +143,5 @@ func TestSuperDatagramOfIPv6FitsByItsFragments(t *testing.T) {
 
 func TestFragmentsOfIPv6AllocateNothing(t *testing.T) {
 	_, parts := datagram6Of(t, 9, 20000, 4000)
-	table := newFragments(1)
-	var p parsed
-	now := completeLife
-	if n := testing.AllocsPerRun(100, func() {
-		now += completeLife
-		for i := range parts {
-			b := parts[len(parts)-1-i]
-			pkt := Packet{Data: b}
-			p.parse(&pkt)
-			if o := table.add(now, &p, &pkt); o.state == fragWhole {
-				for o.held.next() != nil {
-				}
-			}
-		}
-		table.sweep(now)
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	collectWithoutAllocating(t, parts)
 }

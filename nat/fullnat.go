@@ -67,13 +67,9 @@ func (r *Rules) SetLocal(p []netip.Prefix) { r.local = slices.Clone(p) }
 // SetFullNAT switches a server with SourceAuto, for new connections and for handshakes
 // that it has not answered; see [ServerInfo].FullNAT. Of others it changes nothing.
 func (r *Rules) SetFullNAT(k ServiceKey, addr netip.Addr, port uint16, on bool) error {
-	s := r.byKey[k]
-	if s == nil {
-		return ErrNotDefined
-	}
-	_, d := s.find(addr, port)
-	if d == nil {
-		return ErrNoServer
+	_, d, err := r.server(k, addr, port)
+	if err != nil {
+		return err
 	}
 	d.switched = on
 	return nil

@@ -140,13 +140,26 @@ func (r *Rules) nextSerial() uint64 {
 	return r.serial
 }
 
-func (s *service) find(addr netip.Addr, port uint16) (int, *server) {
-	for i, d := range s.servers {
+func (s *service) find(addr netip.Addr, port uint16) *server {
+	for _, d := range s.servers {
 		if d.Addr == addr && d.Port == port {
-			return i, d
+			return d
 		}
 	}
-	return -1, nil
+	return nil
+}
+
+// server returns a server with its service, or which of them is not there.
+func (r *Rules) server(k ServiceKey, addr netip.Addr, port uint16) (*service, *server, error) {
+	s := r.byKey[k]
+	if s == nil {
+		return nil, nil, ErrNotDefined
+	}
+	d := s.find(addr, port)
+	if d == nil {
+		return nil, nil, ErrNoServer
+	}
+	return s, d, nil
 }
 
 func checkUnicast(what string, a netip.Addr) error {
@@ -284,7 +297,7 @@ func (r *Rules) AddServer(k ServiceKey, spec ServerSpec) error {
 	if s == nil {
 		return ErrNotDefined
 	}
-	if _, d := s.find(spec.Addr, spec.Port); d != nil {
+	if s.find(spec.Addr, spec.Port) != nil {
 		return ErrServerExists
 	}
 	if spec.Addr == s.Addr && spec.Port == s.Port {
@@ -328,13 +341,9 @@ func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
 	if err := checkServer(k, spec); err != nil {
 		return err
 	}
-	s := r.byKey[k]
-	if s == nil {
-		return ErrNotDefined
-	}
-	_, d := s.find(spec.Addr, spec.Port)
-	if d == nil {
-		return ErrNoServer
+	s, d, err := r.server(k, spec.Addr, spec.Port)
+	if err != nil {
+		return err
 	}
 	d.ServerSpec = spec
 	d.replies = d.replies || spec.Method == Masquerade
@@ -348,15 +357,11 @@ func (r *Rules) EditServer(k ServiceKey, spec ServerSpec) error {
 // if the server is added again, they go on (ip_vs_ctl.c, __ip_vs_del_dest and the
 // trash list).
 func (r *Rules) DelServer(k ServiceKey, addr netip.Addr, port uint16) error {
-	s := r.byKey[k]
-	if s == nil {
-		return ErrNotDefined
+	s, d, err := r.server(k, addr, port)
+	if err != nil {
+		return err
 	}
-	i, d := s.find(addr, port)
-	if d == nil {
-		return ErrNoServer
-	}
-	s.servers = slices.Delete(s.servers, i, i+1)
+	s.servers = slices.DeleteFunc(s.servers, func(o *server) bool { return o == d })
 	r.discard(d)
 	return nil
 }

@@ -156,11 +156,7 @@ func TestNoAllocs(t *testing.T) {
 				s.f.Outbox()
 				s.f.Sweep(64)
 				if i == 0 {
-					got := v.Action.String()
-					if v.Action == Drop {
-						got += " " + v.Reason.String()
-					}
-					if got != test.want {
+					if got := verdictWords(v); got != test.want {
 						t.Fatalf("%s, want %s", got, test.want)
 					}
 				}
@@ -212,4 +208,12 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
+}
+
+// verdictWords says what became of a packet: "forward", "drop no-conn".
+func verdictWords(v Verdict) string {
+	if v.Action == Drop {
+		return v.Action.String() + " " + v.Reason.String()
+	}
+	return v.Action.String()
 }

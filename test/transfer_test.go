@@ -32,19 +32,24 @@ func TestTransfer(t *testing.T) {
 			c.must(c.Client.Upload(c.ctx, c.virtual(lab.SinkPort), transferSize(c.io)))
 		})
 		c.run("both ways at once", func(t *testing.T, c *cluster) {
-			size := transferSize(c.io) / 4
-			conn := c.dialTCP(lab.EchoPort)
-			go func() {
-				io.Copy(conn, lab.Stream(size))
-				conn.CloseWrite()
-			}()
-			got, err := lab.ReadDigest(conn)
-			c.must(err)
-			if want := lab.StreamDigest(size); got != want {
-				t.Errorf("came back: %v, want %v", got, want)
-			}
+			c.echoStream(transferSize(c.io) / 4)
 		})
 	})
+}
+
+// echoStream sends so many bytes, closes its half, and wants all of them back.
+func (c *cluster) echoStream(size int64) {
+	c.t.Helper()
+	conn := c.dialTCP(lab.EchoPort)
+	go func() {
+		io.Copy(conn, lab.Stream(size))
+		conn.CloseWrite()
+	}()
+	got, err := lab.ReadDigest(conn)
+	c.must(err)
+	if want := lab.StreamDigest(size); got != want {
+		c.t.Errorf("came back: %v, want %v", got, want)
+	}
 }
 
 // TestPathMTU lowers the MTU of a link during a transfer through it, of each link

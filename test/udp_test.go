@@ -151,16 +151,7 @@ func udpSegments(t *testing.T, c *cluster) {
 func udpPortClosed(t *testing.T, c *cluster) {
 	const port = 2201
 	c.serviceUDP(port)
-	w := c.capture(c.Client, "eth0")
-	conn := c.dialUDP(port)
-	_, err := conn.Write([]byte("anybody there?"))
-	c.must(err)
-	if _, err := conn.Read(make([]byte, 100)); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("read: %v, want refused", err)
-	}
-	if a := w.answers(c.Config.VIP()); a != (answers{icmp: 1}) {
-		t.Errorf("the client got %+v, want one ICMP error of the VIP", a)
-	}
+	w := c.refusesDatagram(port)
 	for _, p := range w.seen(func(gopacket.Packet) bool { return true }) {
 		if server := c.Servers[0].Addr.AsSlice(); bytes.Contains(p.Data(), server) {
 			t.Errorf("the server's address leaves the cluster:\n%v", p)
@@ -168,19 +159,27 @@ func udpPortClosed(t *testing.T, c *cluster) {
 	}
 }
 
-func udpNoServer(t *testing.T, c *cluster) {
-	const port = 2202
-	c.vsnat("service", "add", "udp", c.virtual(port).String())
+// refusesDatagram wants a datagram of the client refused by one ICMP error of the VIP, and
+// returns what was captured at the client.
+func (c *cluster) refusesDatagram(port int) *wire {
+	c.t.Helper()
 	w := c.capture(c.Client, "eth0")
 	conn := c.dialUDP(port)
 	_, err := conn.Write([]byte("anybody there?"))
 	c.must(err)
 	if _, err := conn.Read(make([]byte, 100)); !errors.Is(err, unix.ECONNREFUSED) {
-		t.Errorf("read: %v, want refused", err)
+		c.t.Errorf("read: %v, want refused", err)
 	}
 	if a := w.answers(c.Config.VIP()); a != (answers{icmp: 1}) {
-		t.Errorf("the client got %+v, want one ICMP error of the VIP", a)
+		c.t.Errorf("the client got %+v, want one ICMP error of the VIP", a)
 	}
+	return w
+}
+
+func udpNoServer(_ *testing.T, c *cluster) {
+	const port = 2202
+	c.vsnat("service", "add", "udp", c.virtual(port).String())
+	c.refusesDatagram(port)
 }
 
 // serviceUDP makes a service at a port of the VIP with the first server.

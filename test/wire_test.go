@@ -192,25 +192,19 @@ func (a *answers) count(p gopacket.Packet, from netip.Addr) {
 
 // source is the IP source of a packet.
 func source(p gopacket.Packet) netip.Addr {
-	var a netip.Addr
-	switch ip := p.NetworkLayer().(type) {
-	case *layers.IPv4:
-		a, _ = netip.AddrFromSlice(ip.SrcIP.To4())
-	case *layers.IPv6:
-		a, _ = netip.AddrFromSlice(ip.SrcIP)
+	if p.NetworkLayer() == nil {
+		return netip.Addr{}
 	}
+	a, _ := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Src().Raw())
 	return a
 }
 
 // destination is the IP destination of a packet.
 func destination(p gopacket.Packet) netip.Addr {
-	var a netip.Addr
-	switch ip := p.NetworkLayer().(type) {
-	case *layers.IPv4:
-		a, _ = netip.AddrFromSlice(ip.DstIP.To4())
-	case *layers.IPv6:
-		a, _ = netip.AddrFromSlice(ip.DstIP)
+	if p.NetworkLayer() == nil {
+		return netip.Addr{}
 	}
+	a, _ := netip.AddrFromSlice(p.NetworkLayer().NetworkFlow().Dst().Raw())
 	return a
 }
 

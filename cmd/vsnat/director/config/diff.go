@@ -124,11 +124,11 @@ func (c Change) Apply(ctx context.Context, d control.Director) error {
 func Diff(from, to *Config) []Change {
 	var d diff
 	d.settings(from, to)
-	d.snatGone(from, to)
+	d.snats(Delete, from.SNAT, to.SNAT)
 	d.servicesGone(from, to)
 	d.marks(from.Marks, to.Marks)
 	d.services(from, to)
-	d.snatNew(from, to)
+	d.snats(Add, to.SNAT, from.SNAT)
 	return d.list
 }
 
@@ -163,26 +163,15 @@ func settingDifferences(from, to *Config) string {
 	return strings.Join(list, ", ")
 }
 
-func (d *diff) snatGone(from, to *Config) {
-	stays := make(map[control.SNATSpec]bool, len(to.SNAT))
-	for _, r := range to.SNAT {
-		stays[r] = true
+// snats adds or deletes the rules of a list that the other does not have.
+func (d *diff) snats(op Op, list, other []control.SNATSpec) {
+	has := make(map[control.SNATSpec]bool, len(other))
+	for _, r := range other {
+		has[r] = true
 	}
-	for _, r := range from.SNAT {
-		if !stays[r] {
-			d.list = append(d.list, Change{Op: Delete, Object: ObjectSNAT, SNAT: r})
-		}
-	}
-}
-
-func (d *diff) snatNew(from, to *Config) {
-	had := make(map[control.SNATSpec]bool, len(from.SNAT))
-	for _, r := range from.SNAT {
-		had[r] = true
-	}
-	for _, r := range to.SNAT {
-		if !had[r] {
-			d.list = append(d.list, Change{Op: Add, Object: ObjectSNAT, SNAT: r})
+	for _, r := range list {
+		if !has[r] {
+			d.list = append(d.list, Change{Op: op, Object: ObjectSNAT, SNAT: r})
 		}
 	}
 }

@@ -53,16 +53,7 @@ func knock(t *testing.T, address, method, path string, header ...string) (int, s
 			req.Host = value
 		}
 	}
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(text)
+	return asked(t, &http.Transport{}, req)
 }
 
 // FAULTS 126: at the address there is nothing but what monitoring asks, nothing can

@@ -120,6 +120,14 @@ func (r request) key() (ServiceKey, error) {
 	return ParseKey(r.PathValue("proto"), r.PathValue("address"))
 }
 
+// server is the server that the path names, with its service.
+func (r request) server() (key ServiceKey, server netip.AddrPort, err error) {
+	if key, err = r.key(); err == nil {
+		server, err = endpoint(r.PathValue("server"))
+	}
+	return key, server, err
+}
+
 // endpoint reads address:port; IPv4 in IPv6 form becomes IPv4.
 func endpoint(text string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(text)
@@ -203,11 +211,7 @@ func addServer(d Director, r request) (any, error) {
 }
 
 func editServer(d Director, r request) (any, error) {
-	key, err := r.key()
-	if err != nil {
-		return nil, err
-	}
-	server, err := endpoint(r.PathValue("server"))
+	key, server, err := r.server()
 	if err != nil {
 		return nil, err
 	}
@@ -222,11 +226,7 @@ func editServer(d Director, r request) (any, error) {
 }
 
 func deleteServer(d Director, r request) (any, error) {
-	key, err := r.key()
-	if err != nil {
-		return nil, err
-	}
-	server, err := endpoint(r.PathValue("server"))
+	key, server, err := r.server()
 	if err != nil {
 		return nil, err
 	}

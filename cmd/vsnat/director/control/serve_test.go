@@ -284,14 +284,21 @@ func TestConnsFilterAndPage(t *testing.T) {
 // raw sends a request as it is and returns status and body.
 func raw(t *testing.T, path, method, target, body string) (int, string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	by := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}}}
+	}}
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://vsnat"+target, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := client.Do(req)
+	return asked(t, by, req)
+}
+
+// asked sends a request over a connection of its own and returns status and body.
+func asked(t *testing.T, by *http.Transport, req *http.Request) (int, string) {
+	t.Helper()
+	by.DisableKeepAlives = true
+	res, err := by.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

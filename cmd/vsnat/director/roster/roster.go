@@ -122,10 +122,21 @@ func (r *Roster) Service(k nat.ServiceKey) *Service { return r.services[k] }
 
 // Member returns a server of a service, or nil.
 func (r *Roster) Member(k nat.ServiceKey, server netip.AddrPort) *Member {
-	if s := r.services[k]; s != nil {
-		return s.find(server)
+	_, m, _ := r.member(k, server)
+	return m
+}
+
+// member returns a server with its service, or which of them is not there.
+func (r *Roster) member(k nat.ServiceKey, server netip.AddrPort) (*Service, *Member, error) {
+	s := r.services[k]
+	if s == nil {
+		return nil, nil, nat.ErrNotDefined
 	}
-	return nil
+	m := s.find(server)
+	if m == nil {
+		return nil, nil, nat.ErrNoServer
+	}
+	return s, m, nil
 }
 
 func (s *Service) find(server netip.AddrPort) *Member {
@@ -192,13 +203,9 @@ func (r *Roster) AddServer(k nat.ServiceKey, spec nat.ServerSpec) error {
 
 // EditServer replaces what is configured of a server.
 func (r *Roster) EditServer(k nat.ServiceKey, spec nat.ServerSpec) error {
-	s := r.services[k]
-	if s == nil {
-		return nat.ErrNotDefined
-	}
-	m := s.find(addressOf(&spec))
-	if m == nil {
-		return nat.ErrNoServer
+	_, m, err := r.member(k, addressOf(&spec))
+	if err != nil {
+		return err
 	}
 	edited := *m
 	edited.configured = spec.Weight
@@ -218,13 +225,9 @@ func (r *Roster) EditServer(k nat.ServiceKey, spec nat.ServerSpec) error {
 
 // DelServer deletes a server, whether it is in the rules at the time or not.
 func (r *Roster) DelServer(k nat.ServiceKey, addr netip.Addr, port uint16) error {
-	s := r.services[k]
-	if s == nil {
-		return nat.ErrNotDefined
-	}
-	m := s.find(netip.AddrPortFrom(addr, port))
-	if m == nil {
-		return nat.ErrNoServer
+	s, m, err := r.member(k, netip.AddrPortFrom(addr, port))
+	if err != nil {
+		return err
 	}
 	if !m.absent {
 		if err := r.rules.DelServer(k, addr, port); err != nil {
@@ -283,13 +286,9 @@ func rank(list []netip.AddrPort, m *Member) int {
 
 // Order has an operator's word count for a server.
 func (r *Roster) Order(k nat.ServiceKey, server netip.AddrPort, o Override) error {
-	s := r.services[k]
-	if s == nil {
-		return nat.ErrNotDefined
-	}
-	m := s.find(server)
-	if m == nil {
-		return nat.ErrNoServer
+	_, m, err := r.member(k, server)
+	if err != nil {
+		return err
 	}
 	m.order = o
 	return nil
