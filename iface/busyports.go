@@ -40,9 +40,6 @@ type BusyPort struct {
 	Listening bool
 }
 
-// PortRange is a range of ports, both ends included.
-type PortRange struct{ Min, Max uint16 }
-
 const (
 	// sizeofDiagRequest and sizeofDiagMessage: struct inet_diag_req_v2 and struct
 	// inet_diag_msg (include/uapi/linux/inet_diag.h).
@@ -220,45 +217,4 @@ func EphemeralRange() (low, high uint16, err error) {
 		return 0, 0, fmt.Errorf("read the host's port range: %s says %q", path, strings.TrimSpace(string(text)))
 	}
 	return low, high, nil
-}
-
-// ReservedPorts returns the ports that the kernel never takes by itself
-// (net.ipv4.ip_local_reserved_ports): some service of the host is meant to have them.
-func ReservedPorts() ([]PortRange, error) {
-	const path = "/proc/sys/net/ipv4/ip_local_reserved_ports"
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the host's reserved ports: %w", err)
-	}
-	ranges, err := parsePortRanges(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil, fmt.Errorf("read the host's reserved ports: %s: %w", path, err)
-	}
-	return ranges, nil
-}
-
-func parsePortRanges(text string) ([]PortRange, error) {
-	if text == "" {
-		return nil, nil
-	}
-	var ranges []PortRange
-	for part := range strings.SplitSeq(text, ",") {
-		lowText, highText, isRange := strings.Cut(part, "-")
-		if !isRange {
-			highText = lowText
-		}
-		low, err := strconv.ParseUint(lowText, 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		high, err := strconv.ParseUint(highText, 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		ranges = append(ranges, PortRange{Min: uint16(low), Max: uint16(high)})
-	}
-	return ranges, nil
 }

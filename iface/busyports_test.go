@@ -97,11 +97,3 @@ func TestBusyPortsOfOddMessages(t *testing.T) {
 		t.Errorf("odd lines: %+v", got)
 	}
 }
-
-func TestOddPortRanges(t *testing.T) {
-	for _, text := range []string{"x", "1-", "70000", "1,,2"} {
-		if got, err := parsePortRanges(text); err == nil {
-			t.Errorf("%q: %v", text, got)
-		}
-	}
-}

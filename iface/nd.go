@@ -169,11 +169,6 @@ func (n ND) Solicited() bool {
 	return n.Type() == NDAdvertisement && n[ipv6Header+4]&ndFlagSolicited != 0
 }
 
-// Override tells whether an advertisement wants to replace what is known.
-func (n ND) Override() bool {
-	return n.Type() == NDAdvertisement && n[ipv6Header+4]&ndFlagOverride != 0
-}
-
 // option is the link-layer address that belongs to the type: the sender's in a
 // solicitation, the target's in an advertisement. Others are skipped (RFC 4861
 // section 7.1), and of several the first counts.

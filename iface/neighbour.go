@@ -125,11 +125,6 @@ const (
 	failed
 )
 
-// String returns the word of `ip neighbour`.
-func (s neighbourState) String() string {
-	return [...]string{"INCOMPLETE", "REACHABLE", "STALE", "PROBE", "FAILED"}[s]
-}
-
 // known tells whether the MAC of an entry in this state is to be used.
 func (s neighbourState) known() bool { return s == reachable || s == stale || s == probe }
 

@@ -155,7 +155,7 @@ func (n *Neighbours) Taken() (list []NeighbourInfo) {
 	for _, port := range n.portList {
 		for _, addr := range n.ownedList {
 			if o := n.possessions[neighbourKey{port, addr}]; o != nil && o.quiet {
-				list = append(list, NeighbourInfo{Port: port, Addr: addr, MAC: o.mac, State: "TAKEN"})
+				list = append(list, NeighbourInfo{Port: port, Addr: addr, MAC: o.mac})
 			}
 		}
 	}

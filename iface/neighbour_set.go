@@ -162,37 +162,9 @@ func (n *Neighbours) Stats() NeighbourStats {
 	return s
 }
 
-// NeighbourInfo is an entry as a listing shows it.
+// NeighbourInfo is the station that has an address.
 type NeighbourInfo struct {
-	Port  int
-	Addr  netip.Addr
-	MAC   [6]byte // zero while nobody has answered
-	State string  // PERMANENT, or as `ip neighbour` says it
-}
-
-// List returns all entries by port and address.
-func (n *Neighbours) List() []NeighbourInfo {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	list := make([]NeighbourInfo, 0, len(n.entries)+len(n.permanent))
-	for key, mac := range n.permanent {
-		list = append(list, NeighbourInfo{key.port, key.addr, mac, "PERMANENT"})
-	}
-	for key, e := range n.entries {
-		if _, ok := n.permanent[key]; ok {
-			continue
-		}
-		info := NeighbourInfo{Port: key.port, Addr: key.addr, State: e.state.String()}
-		if e.state.known() {
-			info.MAC = e.mac
-		}
-		list = append(list, info)
-	}
-	slices.SortFunc(list, func(a, b NeighbourInfo) int {
-		if a.Port != b.Port {
-			return a.Port - b.Port
-		}
-		return a.Addr.Compare(b.Addr)
-	})
-	return list
+	Port int
+	Addr netip.Addr
+	MAC  [6]byte
 }

@@ -5,7 +5,6 @@ package iface
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 )
@@ -130,16 +129,4 @@ func TestIdleEntriesGo(t *testing.T) {
 	w.pass(2 * time.Minute)
 	w.want("gone", fmt.Sprint(w.n.Stats().Entries), "0")
 	w.want("never asked", w.takes(), "")
-}
-
-func TestListing(t *testing.T) {
-	w := newWire(t)
-	w.learn("10.0.0.3", 3)
-	w.resolve("10.0.0.4", "..a")
-	w.n.SetPermanent([]PermanentNeighbour{{Port: 1, Addr: netip.MustParseAddr("10.0.0.9"), MAC: station(9)}})
-	var got []string
-	for _, e := range w.n.List() {
-		got = append(got, fmt.Sprintf("%d %v %d %s", e.Port, e.Addr, e.MAC[5], e.State))
-	}
-	w.want("list", strings.Join(got, "; "), "1 10.0.0.3 3 REACHABLE; 1 10.0.0.4 0 INCOMPLETE; 1 10.0.0.9 9 PERMANENT")
 }

@@ -265,7 +265,7 @@ func TestEntriesFromRequests(t *testing.T) {
 	w.heard(ARPRequest, 7, "172.16.0.7", 0, "10.0.0.1")
 	w.heard(ARPReply, 8, "10.0.0.8", 1, "10.0.0.1") // answers what nobody asked
 	if s := w.n.Stats(); s.Entries != 0 {
-		t.Errorf("entries from what was not for us: %+v", w.n.List())
+		t.Errorf("%d entries from what was not for us", s.Entries)
 	}
 	w.takes()
 

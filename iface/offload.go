@@ -4,7 +4,6 @@ package iface
 
 import (
 	"encoding/binary"
-	"fmt"
 )
 
 // OffloadSize is the length in bytes of the offload header in front of a frame
@@ -69,28 +68,6 @@ func DecodeOffload(p []byte) Offload {
 		ChecksumStart:  binary.NativeEndian.Uint16(p[6:]),
 		ChecksumOffset: binary.NativeEndian.Uint16(p[8:]),
 	}
-}
-
-// CompleteChecksum finishes a partial checksum in place, for a path that cannot
-// carry the offload header: the sum over data from start to its end, where the
-// field at start+offset holds the pseudo-header sum on entry. A sum of zero is
-// written as 0xffff, which is the same number to TCP and the only one of the
-// two that UDP allows (RFC 768). Data must not be a super-packet. An error
-// leaves data as it was.
-func CompleteChecksum(data []byte, o Offload) error {
-	if !o.NeedsChecksum() {
-		return nil
-	}
-	start, field := int(o.ChecksumStart), int(o.ChecksumStart)+int(o.ChecksumOffset)
-	if field+2 > len(data) {
-		return fmt.Errorf("checksum at byte %d of a frame of %d bytes", field, len(data))
-	}
-	sum := ^fold(sumBytes(0, data[start:]))
-	if sum == 0 {
-		sum = 0xffff
-	}
-	binary.BigEndian.PutUint16(data[field:], sum)
-	return nil
 }
 
 // sumBytes adds the 16-bit big-endian words of p to sum (RFC 1071); an odd last

@@ -5,7 +5,6 @@ package iface
 import (
 	"bytes"
 	"encoding/binary"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -222,54 +221,6 @@ func FuzzSegmenter(f *testing.F) {
 			t.Fatalf("segments carry %d bytes, want %d", payload, len(packet)-s.payload)
 		}
 	})
-}
-
-func TestCompleteChecksum(t *testing.T) {
-	r := rand.New(rand.NewPCG(3, 4))
-	for size := range 200 {
-		payload := make([]byte, size)
-		for i := range payload {
-			payload[i] = byte(r.Uint32())
-		}
-		for _, v6 := range []bool{false, true} {
-			p, o := superPacket(t, v6, nil, payload)
-			start := int(o.ChecksumStart)
-			if err := CompleteChecksum(p, o); err != nil {
-				t.Fatal(err)
-			}
-			if checksum(pseudo(p, 17, len(p)-start), p[start:]) != 0 {
-				t.Fatalf("%d bytes, IPv6 %v: wrong checksum", size, v6)
-			}
-		}
-	}
-}
-
-func TestCompleteChecksumNeverWritesZero(t *testing.T) {
-	p, o := superPacket(t, false, nil, []byte{0, 0})
-	// A payload that brings the sum to 0xffff makes the checksum zero.
-	full := bytes.Clone(p)
-	if err := CompleteChecksum(full, o); err != nil {
-		t.Fatal(err)
-	}
-	copy(p[28:], full[26:28])
-	if err := CompleteChecksum(p, o); err != nil {
-		t.Fatal(err)
-	}
-	if p[26] != 0xff || p[27] != 0xff {
-		t.Errorf("checksum %x, want ffff", p[26:28])
-	}
-}
-
-func TestCompleteChecksumLeavesAlone(t *testing.T) {
-	p, o := superPacket(t, false, nil, make([]byte, 10))
-	before := bytes.Clone(p)
-	if err := CompleteChecksum(p, Offload{ChecksumStart: 20, ChecksumOffset: 6}); err != nil || !bytes.Equal(p, before) {
-		t.Errorf("a frame without the flag: %v, %x", err, p)
-	}
-	o.ChecksumStart = uint16(len(p)) - 7
-	if err := CompleteChecksum(p, o); err == nil || !bytes.Equal(p, before) {
-		t.Errorf("a checksum beyond the end: %v, %x", err, p)
-	}
 }
 
 func TestOffloadOnTheWire(t *testing.T) {

@@ -388,7 +388,12 @@ func TestWatchTopologyHere(t *testing.T) {
 	err := ns.Do(func() error {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		return iface.WatchTopology(ctx, func(now iface.Topology) {
+		w, err := iface.OpenTopologyWatcher()
+		if err != nil {
+			return err
+		}
+		defer w.Close()
+		return w.Run(ctx, func(now iface.Topology) {
 			if _, ok := now.LinkByName("only-there"); !ok {
 				t.Errorf("got %+v", now.Links)
 			}

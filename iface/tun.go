@@ -39,18 +39,9 @@ type TUN struct {
 // tunDevice is where the kernel offers TUN.
 const tunDevice = "/dev/net/tun"
 
-// OpenTUN creates a TUN device, gives it the MTU (68 to 65535 bytes) and sets it
-// up. The name has at most 15 bytes; "vsnat%d" lets the kernel choose the number,
-// and "" the name. The device vanishes with Close or with the process.
-func OpenTUN(name string, mtu int) (*TUN, error) {
-	queues, err := OpenTUNs(name, mtu, 1)
-	if err != nil {
-		return nil, err
-	}
-	return queues[0], nil
-}
-
-// OpenTUNs is OpenTUN with n queues, which divide what the host routes into the device.
+// OpenTUNs creates a TUN device, gives it the MTU (68 to 65535 bytes) and sets it up. The
+// name has at most 15 bytes; "vsnat%d" lets the kernel choose the number, and "" the name.
+// It has n queues, which divide what the host routes into the device.
 // The kernel takes the one that packets between the same two ends were last written to, or
 // else one by a hash: what comes back of a connection comes by the queue that its other
 // direction left by. The device vanishes with the last of them.

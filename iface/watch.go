@@ -43,20 +43,6 @@ const (
 	watchBuffer = 1 << 20
 )
 
-// WatchTopology calls changed with the topology of the namespace of the calling
-// thread at once and then after each change, until ctx is done, and returns
-// nil then. The calls come one after the other from the calling goroutine.
-// To watch from another goroutine than the one that is in the namespace, use
-// OpenTopologyWatcher there and Run anywhere.
-func WatchTopology(ctx context.Context, changed func(Topology)) error {
-	w, err := OpenTopologyWatcher()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	return w.Run(ctx, changed)
-}
-
 // TopologyWatcher holds the sockets of a watch. Close may be called by any
 // goroutine, all else by one.
 type TopologyWatcher struct {

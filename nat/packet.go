@@ -9,7 +9,7 @@ import "github.com/vsnat/vsnat/conntrack"
 const MaxPorts = 64
 
 // NoPort is the index of no port.
-const NoPort uint16 = 0xffff
+const NoPort = conntrack.NoPort
 
 // A Packet is one IP packet with what the link layer knew of it.
 //

@@ -481,7 +481,11 @@ func (s *script) step(word, rest string) {
 			for _, d := range v.Servers {
 				if v.ServiceKey == s.service && d.Addr == a.Addr() && d.Port == a.Port() {
 					g := s.all().signals()[d.Slot]
-					got := fmt.Sprintf("asked=%d answered=%d refused=%d took=%d/%v", g.Asked, g.Answered, g.Refused, g.Latency.Count(), g.Latency.Sum)
+					took := uint64(0)
+					for _, n := range g.Latency.Counts {
+						took += n
+					}
+					got := fmt.Sprintf("asked=%d answered=%d refused=%d took=%d/%v", g.Asked, g.Answered, g.Refused, took, g.Latency.Sum)
 					if got != strings.Join(w[1:], " ") {
 						s.fatal("%s", got)
 					}

@@ -66,14 +66,6 @@ func (l *Latency) add(o *Latency) {
 	l.Sum += o.Sum
 }
 
-// Count is the number of handshakes.
-func (l *Latency) Count() (n uint64) {
-	for _, c := range l.Counts {
-		n += c
-	}
-	return n
-}
-
 // asked counts a connection that begins with a packet of the client.
 func (f *Forwarder) asked(c *conntrack.Conn) {
 	if c.Server != conntrack.NoSlot && c.Flags&conntrack.InputOnly == 0 {

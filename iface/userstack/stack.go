@@ -203,12 +203,6 @@ func (s *Stack) receive(to netip.Addr, packet []byte) {
 	p.DecRef()
 }
 
-// Reaches reports whether there is a route to a destination.
-func (s *Stack) Reaches(to netip.Addr) bool {
-	_, ok := (*s.routes.Load())[to]
-	return ok
-}
-
 // DialContext makes a connection; networks are tcp, udp, ip4:icmp and ip6:ipv6-icmp.
 // The address is a literal.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {

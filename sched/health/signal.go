@@ -41,10 +41,3 @@ func (k SignalKind) String() string {
 	}
 	return "refused"
 }
-
-// Listener takes signals. It never blocks and keeps nothing of what it is given;
-// any goroutine may call it, but not one that moves packets: what that saw is
-// collected between batches.
-type Listener interface {
-	Signal(Signal)
-}

@@ -25,12 +25,6 @@ const tableRows = 4096
 // Adapt puts a vsnat director behind the tool's interface. No call outlives ctx.
 func Adapt(ctx context.Context, d control.Director) Director { return &adapter{ctx, d} }
 
-// Connect returns what [Main] wants: how to get at the director at a socket, ""
-// for the usual one. Whether it is there shows at its first answer.
-func Connect(ctx context.Context, socket string) func() (Director, error) {
-	return func() (Director, error) { return Adapt(ctx, control.NewClient(socket)), nil }
-}
-
 type adapter struct {
 	ctx context.Context
 	d   control.Director

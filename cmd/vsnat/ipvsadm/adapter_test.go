@@ -369,7 +369,9 @@ func TestOverSocket(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "control.sock")
 	run := func(command string) (string, string, int) {
 		var out, errs bytes.Buffer
-		code := Main(strings.Fields(command), strings.NewReader(""), &out, &errs, Connect(t.Context(), socket))
+		code := Main(strings.Fields(command), strings.NewReader(""), &out, &errs, func() (Director, error) {
+			return Adapt(t.Context(), control.NewClient(socket)), nil
+		})
 		return out.String(), errs.String(), code
 	}
 	for _, command := range []string{"ipvsadm -Ln", "ipvsadm -Lnc", "ipvsadm -C", "ipvsadm -L --timeout", "ipvsadm -Sn"} {

@@ -60,9 +60,6 @@ func NewClient(path string) *Client {
 	return c
 }
 
-// Path is the socket's path.
-func (c *Client) Path() string { return c.path }
-
 func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTime}
 	conn, err := d.DialContext(ctx, "unix", c.path)

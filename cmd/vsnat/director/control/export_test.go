@@ -13,3 +13,9 @@ func Routes() []string {
 
 // Permits is the rule for who may speak to a director of user own.
 func Permits(own int, peer uint32) error { return permits(own, peer) }
+
+// Path is the socket's path.
+func (c *Client) Path() string { return c.path }
+
+// OpenAPI is the description of the paths.
+func OpenAPI() string { return openAPI }

@@ -111,9 +111,6 @@ func listen(path string, mode fs.FileMode, gid int) (*Listener, error) {
 	return l, nil
 }
 
-// Path is where the socket is.
-func (l *Listener) Path() string { return l.path }
-
 // Close stops listening and removes the socket's file, unless another file
 // has taken its place. Only the first call does anything: by the second, the
 // path may be another director's.

@@ -14,11 +14,10 @@ import (
 	"strings"
 )
 
+// openAPI is the description of the paths, as served at /v1/openapi.yaml.
+//
 //go:embed openapi.yaml
 var openAPI string
-
-// OpenAPI is the description of the paths, as served at /v1/openapi.yaml.
-func OpenAPI() string { return openAPI }
 
 // route is one thing that can be asked. Every parameter of a path is one
 // segment (a slash in it is written %2F).

@@ -15,9 +15,8 @@ import (
 // The frames of probes.
 
 const (
-	ethernetHeader = 14
-	echoHeaders4   = 20 + 8
-	echoHeaders6   = 40 + 8
+	echoHeaders4 = 20 + 8
+	echoHeaders6 = 40 + 8
 )
 
 var everybody = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
