@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
-	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
 
 // exitDifferent is the status of diff if there are differences, as that of diff(1);
@@ -120,24 +119,6 @@ func shownChanges(changes []config.Change) []shownChange {
 			s.Mark = c.Mark.String()
 		}
 		list[i] = s
-	}
-	return list
-}
-
-// driftLines is what there is to say of a running director and its file.
-func driftLines(h control.Health) (list []string) {
-	if p := h.Pending; p != nil {
-		list = append(list, onTrial(p)+": vsnat confirm keeps it, vsnat rollback takes it back")
-	}
-	for _, j := range h.Drains {
-		line := fmt.Sprintf("server %s of %s: %s", j.Server, j.Service, j.State)
-		if j.Active+j.Inactive > 0 {
-			line += fmt.Sprintf(", %d active and %d inactive connections", j.Active, j.Inactive)
-		}
-		list = append(list, line)
-	}
-	if h.Drift > 0 {
-		list = append(list, fmt.Sprintf("%s since %s was read: vsnat diff lists what it would change back", plural(h.Drift, "change"), h.Config))
 	}
 	return list
 }

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -184,8 +186,30 @@ func many(d *controltest.Director) error {
 	return nil
 }
 
-// A line is cut where the screen ends; the first word has the colour.
+// A row is cut where the screen ends, words are wrapped, what room there is is used; the
+// first word has the colour.
 func TestStatusOnATerminal(t *testing.T) {
+	if got, want := wrapped("since 2s: 10.0.0.3 answers elsewhere", 20), "  since 2s: 10.0.0.3\n    answers\n    elsewhere\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	d := &controltest.Director{}
+	if err := many(d); err != nil {
+		t.Fatal(err)
+	}
+	services, _ := d.Services(t.Context())
+	s := status{Health: d.State, Services: services, Links: d.Ports}
+	for _, rows := range []int{23, 60} {
+		if got := strings.Count(s.fill(80, rows), "\n"); got > rows || got < rows-3 {
+			t.Errorf("%d lines on a screen of %d", got, rows)
+		}
+	}
+	drains := drainLines([]control.Drain{
+		{Server: netip.MustParseAddrPort("10.0.0.2:80"), State: control.DrainMaintenance, By: "uid 0", Active: 1},
+		{Server: netip.MustParseAddrPort("10.0.0.2:53"), State: control.DrainMaintenance, By: "uid 0", Inactive: 2},
+	})
+	if want := []string{"server 10.0.0.2 in 2 services: maintenance by uid 0, 1 active and 2 inactive connections"}; !slices.Equal(drains, want) {
+		t.Errorf("%q, want %q", drains, want)
+	}
 	if got, want := cut("ok: äöü\nshort\n", 6), "ok: ä…\nshort\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

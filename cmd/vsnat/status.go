@@ -19,14 +19,14 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
 
-// What fits on a screen of 24 lines, whatever there is: what is broken comes first,
-// the rest is summed up.
-const (
-	maxProblems = 4
-	maxServers  = 2 // that take no connections
-	maxServices = 2
-	maxLinks    = 3
-)
+// A screen has so many lines, and one of them is for the prompt.
+const screen = 24
+
+// limits are how much of each part is shown: what is broken comes first, the rest is
+// summed up. least fits on a screen; where there is more room, they are raised.
+type limits struct{ problems, servers, services, links int }
+
+var least = limits{problems: 4, servers: 2, services: 2, links: 3}
 
 func newStatusCommand(r *remote) *cobra.Command {
 	var output outputFlag
@@ -50,7 +50,7 @@ problem or none is running. Colours are for terminals, and not if NO_COLOR is se
 			if s.Links, err = r.client().Links(c.Context()); err != nil {
 				return err
 			}
-			if s.services, err = r.client().Services(c.Context()); err != nil {
+			if s.Services, err = r.client().Services(c.Context()); err != nil {
 				return err
 			}
 			if output.json {
@@ -71,38 +71,71 @@ problem or none is running. Colours are for terminals, and not if NO_COLOR is se
 // status is what is shown.
 type status struct {
 	control.Health
-	Links    []control.Link `json:"links"`
-	services []control.Service
+	Services []control.Service `json:"services"`
+	Links    []control.Link    `json:"links"`
 }
 
 func (s *status) write(c *cobra.Command) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s: process %d, vsnat %s, up %s, io %s, guard %s\n", printable(s.Status), s.PID,
-		printable(s.Version), ago(time.Since(s.Started)), printable(s.IO), printable(s.Guard))
-	s.problems(&b)
-	for _, part := range []func(*bytes.Buffer) error{s.served, s.missing, s.links} {
-		if err := part(&b); err != nil {
-			return err
-		}
+	columns, rows := 0, screen
+	w := c.OutOrStdout()
+	onTerminal := terminal(w)
+	if onTerminal {
+		columns, rows = size(w.(*os.File))
 	}
-	text := b.String()
-	if w := c.OutOrStdout(); terminal(w) {
-		text = cut(text, width(w.(*os.File)))
+	share := func(v *control.Service) float64 { return float64(available(v)) / float64(max(1, len(v.Servers))) }
+	slices.SortStableFunc(s.Services, func(x, y control.Service) int { return cmp.Compare(share(&x), share(&y)) })
+	text := s.fill(columns, rows-1)
+	if onTerminal {
+		text = cut(text, columns)
 		if os.Getenv("NO_COLOR") == "" {
 			text = coloured(text, s.Status == "ok")
 		}
 	}
-	_, err := c.OutOrStdout().Write([]byte(text))
+	_, err := w.Write([]byte(text))
 	return err
 }
 
-// problems are told with the time since when, the newest last, and the next steps.
-func (s *status) problems(b *bytes.Buffer) {
-	lines := driftLines(s.Health)
-	if s.Unconfined != "" {
-		lines = append(lines, s.Unconfined)
+// fill shows as much as goes into so many lines, and the least in any case.
+func (s *status) fill(columns, rows int) string {
+	shown := least
+	text := s.compose(columns, shown)
+	for grown := true; grown; {
+		grown = false
+		for _, part := range []func(l *limits) *int{
+			func(l *limits) *int { return &l.problems },
+			func(l *limits) *int { return &l.servers },
+			func(l *limits) *int { return &l.services },
+			func(l *limits) *int { return &l.links },
+		} {
+			more := shown
+			*part(&more)++
+			if t := s.compose(columns, more); t != text && strings.Count(t, "\n") <= rows {
+				shown, text, grown = more, t, true
+			}
+		}
 	}
-	var steps []string
+	return text
+}
+
+// compose is the text of all parts. Lines of words are wrapped at columns; 0: never.
+func (s *status) compose(columns int, shown limits) string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s: process %d, vsnat %s, up %s, io %s, guard %s\n", printable(s.Status), s.PID,
+		printable(s.Version), ago(time.Since(s.Started)), printable(s.IO), printable(s.Guard))
+	s.problems(&b, columns, shown.problems)
+	s.served(&b, shown.services)
+	s.missing(&b, shown.servers)
+	s.links(&b, shown.links)
+	return b.String()
+}
+
+// problems are told with the time since when, what an operator has ordered after them,
+// and then the next steps.
+func (s *status) problems(b *bytes.Buffer, columns, most int) {
+	var lines, steps []string
+	if p := s.Pending; p != nil {
+		lines = append(lines, onTrial(p)+": vsnat confirm keeps it, vsnat rollback takes it back")
+	}
 	for _, p := range s.Health.Problems {
 		line := p
 		for _, f := range s.Findings {
@@ -110,7 +143,7 @@ func (s *status) problems(b *bytes.Buffer) {
 				continue
 			}
 			if !f.Since.IsZero() {
-				line += " (since " + ago(time.Since(f.Since)) + ")"
+				line = "since " + ago(time.Since(f.Since)) + ": " + line
 			}
 			if f.Next != "" && !slices.Contains(steps, f.Next) {
 				steps = append(steps, f.Next)
@@ -118,15 +151,78 @@ func (s *status) problems(b *bytes.Buffer) {
 		}
 		lines = append(lines, line)
 	}
-	for _, line := range lines[:min(len(lines), maxProblems)] {
-		fmt.Fprintln(b, "  "+printable(line))
+	if s.Unconfined != "" {
+		lines = append(lines, s.Unconfined)
 	}
-	if more := len(lines) - maxProblems; more > 0 {
-		fmt.Fprintf(b, "  and %s more: vsnat status -o json\n", plural(more, "problem"))
+	lines = append(lines, drainLines(s.Drains)...)
+	if s.Drift > 0 {
+		lines = append(lines, fmt.Sprintf("%s since %s was read: vsnat diff lists what it would change back", plural(s.Drift, "change"), s.Config))
+	}
+	for _, line := range lines[:min(len(lines), most)] {
+		b.WriteString(wrapped(printable(line), columns))
+	}
+	if more := len(lines) - most; more > 0 {
+		fmt.Fprintf(b, "  and %d more: vsnat status -o json\n", more)
 	}
 	if len(steps) > 0 {
-		fmt.Fprintln(b, "  next: "+printable(strings.Join(steps, "; ")))
+		b.WriteString(wrapped("next: "+printable(strings.Join(steps, "; ")), columns))
 	}
+}
+
+// wrapped indents a line of words by two, and breaks it where the screen ends; 0: never.
+func wrapped(line string, columns int) string {
+	var b strings.Builder
+	at := 0
+	for word := range strings.SplitSeq(line, " ") {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case at == 0:
+			b.WriteString("  ")
+			at = 2
+		case columns > 0 && at+1+n > columns:
+			b.WriteString("\n    ")
+			at = 4
+		default:
+			b.WriteByte(' ')
+			at++
+		}
+		b.WriteString(word)
+		at += n
+	}
+	return b.String() + "\n"
+}
+
+// drainLines are what is out of service by order, a server in several services once.
+func drainLines(list []control.Drain) (lines []string) {
+	for i := range list {
+		d := &list[i]
+		same := func(o control.Drain) bool { return o.Server.Addr() == d.Server.Addr() && o.State == d.State }
+		if slices.IndexFunc(list, same) < i {
+			continue
+		}
+		services, active, inactive := 0, 0, 0
+		for _, o := range list {
+			if same(o) {
+				services, active, inactive = services+1, active+o.Active, inactive+o.Inactive
+			}
+		}
+		line := fmt.Sprintf("server %s of %s: ", d.Server, d.Service)
+		if services > 1 {
+			line = fmt.Sprintf("server %s in %d services: ", d.Server.Addr(), services)
+		}
+		line += d.State
+		if !d.Since.IsZero() {
+			line += " for " + ago(time.Since(d.Since))
+		}
+		if d.By != "" {
+			line += " by " + d.By
+		}
+		if active+inactive > 0 {
+			line += fmt.Sprintf(", %d active and %d inactive connections", active, inactive)
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // available counts the servers of a service that take new connections.
@@ -139,15 +235,14 @@ func available(s *control.Service) (n int) {
 	return n
 }
 
-// served is the services, those that miss most first, and the rest in one line.
-func (s *status) served(b *bytes.Buffer) error {
-	if len(s.services) == 0 {
-		return nil
+// served is the services, those that miss most first as they are sorted, and the rest
+// in one line.
+func (s *status) served(b *bytes.Buffer, most int) {
+	list := s.Services
+	if len(list) == 0 {
+		return
 	}
-	list := slices.Clone(s.services)
-	share := func(v *control.Service) float64 { return float64(available(v)) / float64(max(1, len(v.Servers))) }
-	slices.SortStableFunc(list, func(x, y control.Service) int { return cmp.Compare(share(&x), share(&y)) })
-	shown := list[:min(len(list), maxServices)]
+	shown := list[:min(len(list), most)]
 	t := newTable("SERVICE", "SERVERS ", "ACTIVE ", "CONNS/S ", "IN/S ", "OUT/S ")
 	for i := range shown {
 		v := &shown[i]
@@ -159,26 +254,23 @@ func (s *status) served(b *bytes.Buffer) error {
 			count(v.Rate.Conns), count(v.Rate.InBytes), count(v.Rate.OutBytes))
 	}
 	b.WriteByte('\n')
-	if err := t.write(b); err != nil {
-		return err
-	}
+	t.write(b)
 	if rest := list[len(shown):]; len(rest) > 0 {
 		usable, all := 0, 0
 		for i := range rest {
 			usable += available(&rest[i])
 			all += len(rest[i].Servers)
 		}
-		fmt.Fprintf(b, "and %s more with %d of %s\n", plural(len(rest), "service"), usable, plural(all, "server"))
+		fmt.Fprintf(b, "and %s with %d of %s\n", plural(len(rest), "more service"), usable, plural(all, "server"))
 	}
-	return nil
 }
 
 // missing is the servers that take no connections, and why.
-func (s *status) missing(b *bytes.Buffer) error {
+func (s *status) missing(b *bytes.Buffer, most int) {
 	t := newTable("SERVER", "OF", "WHY")
 	more := 0
-	for i := range s.services {
-		v := &s.services[i]
+	for i := range s.Services {
+		v := &s.Services[i]
 		for k := range v.Servers {
 			r := &v.Servers[k]
 			why := r.Why
@@ -190,7 +282,7 @@ func (s *status) missing(b *bytes.Buffer) error {
 			case why == "":
 				why = "weight 0"
 			}
-			if len(t.rows) == maxServers {
+			if len(t.rows) == most {
 				more++
 				continue
 			}
@@ -198,22 +290,19 @@ func (s *status) missing(b *bytes.Buffer) error {
 		}
 	}
 	if len(t.rows) == 0 {
-		return nil
+		return
 	}
 	b.WriteByte('\n')
-	if err := t.write(b); err != nil {
-		return err
-	}
+	t.write(b)
 	if more > 0 {
-		fmt.Fprintf(b, "and %s more: vsnat health\n", plural(more, "server"))
+		fmt.Fprintf(b, "and %s: vsnat health\n", plural(more, "more server"))
 	}
-	return nil
 }
 
 // links are those that are served first, the ones that are down before them.
-func (s *status) links(b *bytes.Buffer) error {
+func (s *status) links(b *bytes.Buffer, most int) {
 	if len(s.Links) == 0 {
-		return nil
+		return
 	}
 	state := func(l *control.Link) string {
 		switch {
@@ -225,13 +314,13 @@ func (s *status) links(b *bytes.Buffer) error {
 		return "no"
 	}
 	list := slices.Clone(s.Links)
-	if len(list) > maxLinks {
+	if len(list) > most {
 		slices.SortStableFunc(list, func(x, y control.Link) int {
 			return cmp.Compare(strings.Index("down yes no", state(&x)), strings.Index("down yes no", state(&y)))
 		})
 	}
 	t := newTable("LINK", "SERVING", "MTU ", "IN ", "OUT ", "LOST ", "ADDRESSES")
-	for i := range list[:min(len(list), maxLinks)] {
+	for i := range list[:min(len(list), most)] {
 		l := &list[i]
 		addresses := make([]string, len(l.Addrs))
 		for k, a := range l.Addrs {
@@ -241,21 +330,18 @@ func (s *status) links(b *bytes.Buffer) error {
 			count(l.KernelDrop+l.SendErrors), strings.Join(addresses, " "))
 	}
 	b.WriteByte('\n')
-	if err := t.write(b); err != nil {
-		return err
+	t.write(b)
+	if more := len(list) - most; more > 0 {
+		fmt.Fprintf(b, "and %s\n", plural(more, "more link"))
 	}
-	if more := len(list) - maxLinks; more > 0 {
-		fmt.Fprintf(b, "and %s more\n", plural(more, "link"))
-	}
-	return nil
 }
 
-// width is that of a terminal, 80 if it does not say.
-func width(f *os.File) int {
-	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-		return int(size.Col)
+// size is that of a terminal, 80 by 24 if it does not say.
+func size(f *os.File) (columns, rows int) {
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 && size.Row > 0 {
+		return int(size.Col), int(size.Row)
 	}
-	return 80
+	return 80, screen
 }
 
 // cut shortens each line that is longer than the screen is wide.

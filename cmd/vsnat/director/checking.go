@@ -229,7 +229,8 @@ func (d *director) checkProblems() (list []string) {
 		s := d.roster.Service(info.ServiceKey)
 		down := 0
 		for _, m := range s.Members {
-			if m.Checked() && m.State() == health.Down {
+			ordered := d.drains[drainKey{s.Key, m.Server()}] != nil // whose checks may say what they like
+			if m.Checked() && m.State() == health.Down && !ordered {
 				down++
 			}
 		}
@@ -242,6 +243,8 @@ func (d *director) checkProblems() (list []string) {
 			list = append(list, fmt.Sprintf("service %s: no server is usable, %s stands in", key, s.Checking.Sorry))
 		case down == len(s.Members):
 			list = append(list, fmt.Sprintf("service %s: all servers are down", key))
+		case down == 1:
+			list = append(list, fmt.Sprintf("service %s: 1 of %d servers is down", key, len(s.Members)))
 		default:
 			list = append(list, fmt.Sprintf("service %s: %d of %d servers are down", key, down, len(s.Members)))
 		}
@@ -250,7 +253,7 @@ func (d *director) checkProblems() (list []string) {
 }
 
 // showStanding fills in what is configured of a server of the rules, and why it
-// has another weight.
+// has another weight, or what is wrong with it otherwise.
 func (d *director) showStanding(k nat.ServiceKey, server *control.Server) {
 	m := d.roster.Member(k, server.Address)
 	if m == nil {
@@ -266,8 +269,24 @@ func (d *director) showStanding(k nat.ServiceKey, server *control.Server) {
 		server.State = m.State().String()
 	}
 	server.Why = why
+	switch {
+	case why == roster.WhyDown:
+		server.Why = d.whyDown(m)
+	case why == "" && d.clientele.wrong[server.Address.Addr()] != nil:
+		server.Why = "answers elsewhere"
+	}
 	if j := d.drains[drainKey{k, server.Address}]; j != nil {
 		drain := j.shown()
 		server.Drain, server.Why = &drain, drain.State
 	}
+}
+
+// whyDown is which check says that a server is down, and what it has found.
+func (d *director) whyDown(m *roster.Member) string {
+	for _, key := range m.Keys() {
+		if c, ok := d.monitor.Brief(key); ok && c.State == health.Down {
+			return fmt.Sprintf("down: %s: %s", c.Type, c.Last.Text)
+		}
+	}
+	return roster.WhyDown
 }

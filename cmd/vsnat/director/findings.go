@@ -12,7 +12,8 @@ import (
 // one counts.
 var nextSteps = []struct{ part, next string }{
 	{"its check", "vsnat health"},
-	{"are down", "vsnat health"},
+	{"servers are down", "vsnat health"},
+	{"servers is down", "vsnat health"},
 	{"stands in", "vsnat health"},
 	{"of max-conns", "raise max-conns, or see vsnat conn list --state SYN_RECV"},
 	{"of the ports of snat", "add an address to snat, or narrow who uses it"},

@@ -53,7 +53,7 @@ type Standing struct {
 	// InForce is the weight that new connections are shared out by; nil: Weight.
 	InForce *int   `json:"weight-in-force,omitempty"`
 	State   string `json:"state,omitempty"` // by its checks: up, down or unknown; "": it has none
-	Why     string `json:"why,omitempty"`   // InForce is not Weight
+	Why     string `json:"why,omitempty"`   // InForce is not Weight, or what else is wrong
 	Drain   *Drain `json:"drain,omitempty"` // it was taken out of service
 }
 

@@ -127,6 +127,10 @@ func served() []family {
 					emit(float64(v.Refused), v.Proto, v.Service, v.Server, "refused")
 				})
 			}},
+		{"server_answers_elsewhere", "Whether the answers of a server to clients go past the director: its gateway is another one.", gauge, ofServer,
+			func(s *Snapshot, emit emitter) {
+				s.servers(func(v *Server) { emit(truth(v.Elsewhere), v.Proto, v.Service, v.Server) })
+			}},
 		{"server_overloaded", "Whether a server has as many connections as it may.", gauge, ofServer,
 			func(s *Snapshot, emit emitter) {
 				s.servers(func(v *Server) { emit(truth(v.Overloaded), v.Proto, v.Service, v.Server) })

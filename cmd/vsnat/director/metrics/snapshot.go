@@ -67,6 +67,7 @@ type Server struct {
 	Active, Inactive, Persistent int
 	Weight, Configured           int // in force, and configured
 	Overloaded                   bool
+	Elsewhere                    bool   // its answers to clients go past the director
 	Checked, Up                  bool   // by its checks
 	Asked, Answered, Refused     uint64 // first packets of connections, and what came of them
 	Handshake                    Histogram

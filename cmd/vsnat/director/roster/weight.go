@@ -51,6 +51,9 @@ func (s *standing) healthy() bool {
 	return s.state == health.Up || s.state == health.Unknown && s.trusted
 }
 
+// WhyDown is why a server that its checks say is down has no weight.
+const WhyDown = "down"
+
 // weight returns the weight that the scheduler is to see, 0 to control.MaxWeight
 // times scale, and why it is not the configured one, if it is not: a word or two
 // for people.
@@ -66,7 +69,7 @@ func (s *standing) weight() (w int, why string) {
 	case !s.healthy() && !s.panicking && s.state == health.Unknown:
 		return 0, "not checked yet"
 	case !s.healthy() && !s.panicking:
-		return 0, "down"
+		return 0, WhyDown
 	case !s.healthy():
 		return s.configured * scale, "down, used in panic"
 	}
