@@ -265,10 +265,10 @@ func (s *status) served(b *bytes.Buffer, most int) {
 	}
 }
 
-// missing is the servers that take no connections, and why.
+// missing is the servers that take no connections, and why: those that nobody ordered
+// out of service first.
 func (s *status) missing(b *bytes.Buffer, most int) {
-	t := newTable("SERVER", "OF", "WHY")
-	more := 0
+	var broken, ordered [][]string
 	for i := range s.Services {
 		v := &s.Services[i]
 		for k := range v.Servers {
@@ -282,19 +282,25 @@ func (s *status) missing(b *bytes.Buffer, most int) {
 			case why == "":
 				why = "weight 0"
 			}
-			if len(t.rows) == most {
-				more++
+			row := []string{r.Address.String(), v.ServiceKey.String(), why}
+			if r.Drain != nil {
+				ordered = append(ordered, row)
 				continue
 			}
-			t.add(r.Address.String(), v.ServiceKey.String(), why)
+			broken = append(broken, row)
 		}
 	}
-	if len(t.rows) == 0 {
+	list := append(broken, ordered...)
+	if len(list) == 0 {
 		return
+	}
+	t := newTable("SERVER", "OF", "WHY")
+	for _, row := range list[:min(len(list), most)] {
+		t.add(row...)
 	}
 	b.WriteByte('\n')
 	t.write(b)
-	if more > 0 {
+	if more := len(list) - most; more > 0 {
 		fmt.Fprintf(b, "and %s: vsnat health\n", plural(more, "more server"))
 	}
 }
