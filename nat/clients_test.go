@@ -75,10 +75,10 @@ func TestClientOfIPv6(t *testing.T) {
 func TestNoAllocsClientLimit(t *testing.T) {
 	s := world(t)
 	defer s.f.Close()
-	before := s.f.Bytes()
+	before := s.f.bytes()
 	s.set("client_limit", 40)
 	s.forwarder().Begin(s.now)
-	if grown := s.f.Bytes() - before; grown < 24*int64(s.max) || grown > 40*int64(s.max) {
+	if grown := s.f.bytes() - before; grown < 24*int64(s.max) || grown > 40*int64(s.max) {
 		t.Errorf("%d bytes for %d connections", grown, s.max)
 	}
 	var packets [101]Packet

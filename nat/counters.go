@@ -152,7 +152,7 @@ func (f *Forwarder) Stats() Stats {
 		Elsewhere: k.verdicts[Elsewhere], Strange: k.strange,
 		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat, Retired: k.retired,
 		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.Defence(),
-		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), States: f.table.States(), Bytes: f.Bytes(),
+		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), States: f.table.States(), Bytes: f.bytes(),
 	}
 	for i := range k.services {
 		s.Services = append(s.Services, k.services[i].Counters)

@@ -454,10 +454,10 @@ func (f *Forwarder) Sweep(budget int) (more bool) {
 	return f.table.Due(f.now)
 }
 
-// Bytes is the memory that the Forwarder has claimed: all that it will ever
+// bytes is the memory that the Forwarder has claimed: all that it will ever
 // use, but for the port rows of SNAT addresses still to come and the counts of the
 // first limit of connections per client.
-func (f *Forwarder) Bytes() int64 {
+func (f *Forwarder) bytes() int64 {
 	var shared int64 // is counted once
 	if f.place.self == 0 {
 		shared = f.mapper.bytes()

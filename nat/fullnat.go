@@ -80,9 +80,9 @@ func (d *server) hides() bool {
 	return d.Source == SourceFull || d.Source == SourceAuto && d.switched
 }
 
-// LocalAddresses lists what clients appear with at a server, if it has full NAT, in
+// localAddresses lists what clients appear with at a server, if it has full NAT, in
 // the order of preference; none if there is no address of ours of its family.
-func (r *Rules) LocalAddresses(k ServiceKey, server netip.Addr) []netip.Addr {
+func (r *Rules) localAddresses(k ServiceKey, server netip.Addr) []netip.Addr {
 	var near, far []netip.Addr
 	for _, p := range r.local {
 		switch {
@@ -135,7 +135,7 @@ func (r *Rules) localsInUse() []netip.Addr {
 	}
 	for _, d := range r.servers.all {
 		if d != nil && d.Source != SourceKept {
-			list = append(list, r.LocalAddresses(d.key, d.Addr)...)
+			list = append(list, r.localAddresses(d.key, d.Addr)...)
 		}
 	}
 	return list
@@ -150,7 +150,7 @@ func (r *Rules) publishLocals(s *snapshot) {
 		}
 		e := &s.server[i]
 		e.full = true
-		for _, a := range r.LocalAddresses(d.key, d.Addr) {
+		for _, a := range r.localAddresses(d.key, d.Addr) {
 			addr := conntrack.AddrFrom(a)
 			e.locals = append(e.locals, s.own.find(&addr))
 		}

@@ -21,7 +21,7 @@ type ForwarderConfig struct {
 }
 
 // NewForwarder returns a Forwarder with an empty connection table. Its memory
-// is known then: Bytes says how much.
+// is known then: Stats says how much.
 func NewForwarder(c ForwarderConfig) (*Forwarder, error) {
 	list, err := NewForwarders(c, 1)
 	if err != nil {

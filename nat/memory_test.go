@@ -60,7 +60,7 @@ func TestMemoryIsKnown(t *testing.T) {
 	if n := f.Stats().Conns; n < s.max/2 {
 		t.Errorf("only %d entries: that was no flood", n)
 	}
-	if took, said := heap()-before, f.Bytes()-f.table.Bytes(); took > said+1<<20 { // and what the test itself took
+	if took, said := heap()-before, f.bytes()-f.table.Bytes(); took > said+1<<20 { // and what the test itself took
 		t.Errorf("%d bytes of memory beside the table, %d were announced", took, said)
 	}
 }

@@ -26,7 +26,7 @@ type agentCheck struct {
 	tools Tools
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *agentCheck) Check(ctx context.Context) Result {
 	conn, err := c.tools.dial(ctx, "tcp", c.to)
 	if err != nil {

@@ -42,7 +42,7 @@ func checkDNS(s *Spec) error {
 	return nil
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *dnsCheck) Check(ctx context.Context) Result {
 	conn, err := c.tools.dial(ctx, c.network, c.to)
 	if err != nil {

@@ -4,7 +4,7 @@
 //
 // # Checks
 //
-// A [Spec] is a check, a [Target] a check of one server, and a [Checker] makes it:
+// A [Spec] is a check, a [Target] a check of one server, and a checker makes it:
 // one file for each kind. Each ends at its own time-out, and reads a bounded part of
 // what a server sends: 1 MiB of a body, 64 KiB of a header, 100 lines of a greeting.
 // Redirects are not followed. Whatever a server says is made printable.
@@ -17,7 +17,7 @@
 //
 // # Rise and fall
 //
-// A [Machine] turns results into a [State]:
+// A machine (machine.go) turns results into a [State]:
 //
 //	           first success              Fall failures in a row
 //	(Unknown) ──────────────► Up ─────────────────────────────────► Down

@@ -19,7 +19,7 @@ type fileCheck struct{ path string }
 // maxWeight is the largest weight of a server.
 const maxWeight = 65535
 
-// Check implements Checker. Opening and reading never wait, as they would on a FIFO.
+// Check implements checker. Opening and reading never wait, as they would on a FIFO.
 func (c *fileCheck) Check(context.Context) Result {
 	f, err := os.OpenFile(c.path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {

@@ -56,7 +56,7 @@ func newHTTPCheck(t Target, tools Tools) (*httpCheck, error) {
 	return c, nil
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *httpCheck) Check(ctx context.Context) Result {
 	result := bad("no URL")
 	for _, u := range c.spec.URLs {

@@ -23,7 +23,7 @@ type icmpCheck struct {
 // given one, see package nat.
 const EchoID = 62999 // see nat.HeldMax
 
-// Check implements Checker. The data of each echo is its own, since all pings of a
+// Check implements checker. The data of each echo is its own, since all pings of a
 // host reach all who listen for them.
 func (c *icmpCheck) Check(ctx context.Context) Result {
 	network, proto := "ip4:icmp", 1

@@ -38,38 +38,30 @@ type Limits struct {
 // maxHold is how often the time of a hold-down is doubled.
 const maxHold = 4
 
-// A Machine is where one check stands. Time is a parameter, on any clock that
-// does not jump. The zero Machine with Limits is Unknown; it needs no lock, and
+// A machine is where one check stands. Time is a parameter, on any clock that
+// does not jump. The zero machine with Limits is Unknown; it needs no lock, and
 // has none.
-type Machine struct {
+type machine struct {
 	Limits
 	state     State
-	since     time.Time // of the state
+	since     time.Time // of the state; zero if it never changed
 	successes int       // in a row, at most Rise
 	failures  int       // in a row, at most Fall
 	flaps     int       // falls in a row that came soon after a rise
-	held      time.Time // not up before
+	held      time.Time // not up before; zero, or past, if it does not stay down for having flapped
 }
 
-// State returns the state and since when it holds; the zero time if it never
-// changed.
-func (m *Machine) State() (State, time.Time) { return m.state, m.since }
-
-// Held returns until when the machine stays down for having flapped; a time that
-// has passed, or zero, if it does not.
-func (m *Machine) Held() time.Time { return m.held }
-
-// Contradicted reports whether the last results say otherwise than the state, and are
+// contradicted reports whether the last results say otherwise than the state, and are
 // not yet enough to change it.
-func (m *Machine) Contradicted() bool {
+func (m *machine) contradicted() bool {
 	return m.state == Up && m.failures > 0 || m.state == Down && m.successes > 0 && m.successes < m.Rise
 }
 
-// Success takes a good result. It reports whether the state changed.
+// success takes a good result. It reports whether the state changed.
 //
 // The first result that a machine ever has decides at once: a start with a hundred
 // servers takes one round and not Rise or Fall of them.
-func (m *Machine) Success(now time.Time) (changed bool) {
+func (m *machine) success(now time.Time) (changed bool) {
 	m.failures = 0
 	m.successes = min(m.successes+1, max(m.Rise, 1))
 	switch {
@@ -82,9 +74,9 @@ func (m *Machine) Success(now time.Time) (changed bool) {
 	return true
 }
 
-// Failure takes n bad results at once, at least 1. It reports whether the state
+// failure takes n bad results at once, at least 1. It reports whether the state
 // changed.
-func (m *Machine) Failure(now time.Time, n int) (changed bool) {
+func (m *machine) failure(now time.Time, n int) (changed bool) {
 	m.successes = 0
 	m.failures = min(m.failures+max(n, 1), max(m.Fall, 1))
 	switch {
@@ -100,7 +92,7 @@ func (m *Machine) Failure(now time.Time, n int) (changed bool) {
 }
 
 // hold is called at a fall, with since the time of the rise.
-func (m *Machine) hold(now time.Time) {
+func (m *machine) hold(now time.Time) {
 	if m.HoldDown <= 0 || m.flaps == 0 && m.held.IsZero() || now.Sub(m.since) > 10*m.HoldDown {
 		m.flaps = 0
 		m.held = now // the first fall is none of a row

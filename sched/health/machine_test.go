@@ -31,18 +31,18 @@ func TestMachine(t *testing.T) {
 		{"flapping is held", Limits{Rise: 1, Fall: 1, HoldDown: 3 * time.Second}, "+-+-++++-++++++++", "UDUDDDUUDDDDDDUUU"},
 		{"long up is no flapping", Limits{Rise: 1, Fall: 1, HoldDown: time.Second}, "+-+++++++++++++-+", "UDUUUUUUUUUUUUUDU"},
 	} {
-		m := Machine{Limits: tt.limits}
+		m := machine{Limits: tt.limits}
 		var got strings.Builder
 		before := Unknown
 		for i, r := range tt.results {
 			now := start.Add(time.Duration(i) * time.Second)
 			changed := false
 			if r == '+' {
-				changed = m.Success(now)
+				changed = m.success(now)
 			} else {
-				changed = m.Failure(now, 1)
+				changed = m.failure(now, 1)
 			}
-			state, since := m.State()
+			state, since := m.state, m.since
 			if changed != (state != before) {
 				t.Errorf("%s: result %d: changed is %v, from %v to %v", tt.name, i+1, changed, before, state)
 			}
@@ -60,29 +60,29 @@ func TestMachine(t *testing.T) {
 
 // Several failures at once count each.
 func TestMachineManyFailures(t *testing.T) {
-	m := Machine{Limits: Limits{Rise: 1, Fall: 3}}
+	m := machine{Limits: Limits{Rise: 1, Fall: 3}}
 	now := time.Unix(1000, 0)
-	m.Success(now)
-	if m.Failure(now, 2) {
+	m.success(now)
+	if m.failure(now, 2) {
 		t.Error("down after 2 failures of 3")
 	}
-	if !m.Failure(now, 5) {
+	if !m.failure(now, 5) {
 		t.Error("not down after 7 failures")
 	}
 }
 
 // However it flaps, the time it is held has an end.
 func TestMachineHoldIsBounded(t *testing.T) {
-	m := Machine{Limits: Limits{Rise: 1, Fall: 1, HoldDown: time.Second}}
+	m := machine{Limits: Limits{Rise: 1, Fall: 1, HoldDown: time.Second}}
 	now := time.Unix(1000, 0)
-	m.Success(now)
+	m.success(now)
 	for range 20 {
-		m.Failure(now, 1)
-		if until := m.Held().Sub(now); until > 16*time.Second {
+		m.failure(now, 1)
+		if until := m.held.Sub(now); until > 16*time.Second {
 			t.Fatalf("held for %v", until)
 		}
-		now = m.Held()
-		if !m.Success(now) {
+		now = m.held
+		if !m.success(now) {
 			t.Fatal("not up when it is not held any more")
 		}
 	}

@@ -42,7 +42,7 @@ const patience = 20 * time.Second // of the tests, for what comes at once on a q
 // checkOnce makes a check within a time.
 func checkOnce(t *testing.T, target Target, tools Tools, timeout time.Duration) Result {
 	t.Helper()
-	c, err := NewChecker(target, tools)
+	c, err := newChecker(target, tools)
 	if err != nil {
 		t.Fatal(err)
 	}

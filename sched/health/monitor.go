@@ -60,8 +60,8 @@ const MaxHistory = 16
 // check is a target at work.
 type check struct {
 	Status
-	machine Machine
-	checker Checker
+	machine machine
+	checker checker
 	cancel  context.CancelFunc
 	kick    chan struct{} // asks for a check at once
 }
@@ -88,9 +88,9 @@ func (m *Monitor) Set(targets []Target) {
 		if m.checks[key] != nil || m.ctx.Err() != nil {
 			continue
 		}
-		c := &check{Status: Status{Target: t, Key: key, Weight: NoWeight}, machine: Machine{Limits: t.Limits}, kick: make(chan struct{}, 1)}
+		c := &check{Status: Status{Target: t, Key: key, Weight: NoWeight}, machine: machine{Limits: t.Limits}, kick: make(chan struct{}, 1)}
 		var err error
-		if c.checker, err = NewChecker(t, m.tools); err != nil {
+		if c.checker, err = newChecker(t, m.tools); err != nil {
 			c.checker = never{err} // who writes specs has asked Spec.Check
 		}
 		var ctx context.Context
@@ -159,24 +159,24 @@ func (m *Monitor) report(c *check, r Result, now time.Time, latency time.Duratio
 	switch r.Outcome {
 	case Good:
 		c.Good++
-		changed = c.machine.Success(now)
+		changed = c.machine.success(now)
 		if r.Weight != NoWeight && (r.Weight != c.Weight || r.Percent != c.Percent) {
 			c.Weight, c.Percent, changed = r.Weight, r.Percent, true
 		}
 	case Bad:
 		c.Bad++
-		changed = c.machine.Failure(now, 1)
+		changed = c.machine.failure(now, 1)
 	case Impossible:
 		c.Failed++
 	}
-	c.State, c.Since = c.machine.State()
-	c.Held = c.machine.Held()
+	c.State, c.Since = c.machine.state, c.machine.since
+	c.Held = c.machine.held
 	c.Last, c.At, c.Latency = r, now, latency
 	c.remember(r, now, latency)
 	if changed {
 		m.tell()
 	}
-	return r.Outcome != Impossible && c.machine.Contradicted()
+	return r.Outcome != Impossible && c.machine.contradicted()
 }
 
 // remember adds to the history.
@@ -216,9 +216,9 @@ func (m *Monitor) Signal(s Signal) {
 			continue
 		}
 		c.Signals += uint64(max(s.N, 1))
-		changed := c.machine.Failure(now, s.N)
-		c.State, c.Since = c.machine.State()
-		c.Held = c.machine.Held()
+		changed := c.machine.failure(now, s.N)
+		c.State, c.Since = c.machine.state, c.machine.since
+		c.Held = c.machine.held
 		c.remember(bad("clients: %s", cmp.Or(s.Detail, s.Kind.String())), now, 0)
 		if changed {
 			m.tell()

@@ -34,7 +34,7 @@ type scriptCheck struct {
 	tools  Tools
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *scriptCheck) Check(ctx context.Context) Result {
 	if c.tools.Run == nil {
 		return impossible("no scripts: %s", c.tools.NoRun)

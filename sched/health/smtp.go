@@ -19,7 +19,7 @@ type smtpCheck struct {
 	tools Tools
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *smtpCheck) Check(ctx context.Context) Result {
 	conn, err := c.tools.dial(ctx, "tcp", c.to)
 	if err != nil {

@@ -99,16 +99,16 @@ const (
 	maxLines = 100
 )
 
-// Checker is one kind of check at work. It ends with the context at the latest,
-// closes what it opened, and leaves no goroutine. A Checker is used by one
+// checker is one kind of check at work. It ends with the context at the latest,
+// closes what it opened, and leaves no goroutine. A checker is used by one
 // goroutine.
-type Checker interface {
+type checker interface {
 	Check(ctx context.Context) Result
 }
 
-// NewChecker makes the checker of a target. The error says what is wrong with its
+// newChecker makes the checker of a target. The error says what is wrong with its
 // words.
-func NewChecker(t Target, tools Tools) (Checker, error) {
+func newChecker(t Target, tools Tools) (checker, error) {
 	switch t.Type {
 	case TCP:
 		return &tcpCheck{t.Endpoint(), tools}, nil

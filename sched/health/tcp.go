@@ -14,7 +14,7 @@ type tcpCheck struct {
 	tools Tools
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *tcpCheck) Check(ctx context.Context) Result {
 	conn, err := c.tools.dial(ctx, "tcp", c.to)
 	if err != nil {

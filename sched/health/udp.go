@@ -31,7 +31,7 @@ func newUDPCheck(t Target, tools Tools) (*udpCheck, error) {
 	return c, err
 }
 
-// Check implements Checker.
+// Check implements checker.
 func (c *udpCheck) Check(ctx context.Context) Result {
 	conn, err := c.tools.dial(ctx, "udp", c.to)
 	if err != nil {

@@ -125,7 +125,7 @@ func Hold() (Place, error) {
 // held labs. If another lab's end removed the directory before the lock was had,
 // it begins again.
 func lockBase(f func(base string) error) error {
-	base, err := BaseDir()
+	base, err := baseDir()
 	if err != nil {
 		return err
 	}

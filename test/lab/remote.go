@@ -66,7 +66,7 @@ type Remote struct{ conn *net.UnixConn }
 
 // Open connects to the held lab of this user. The error says if there is none.
 func Open() (*Remote, error) {
-	base, err := BaseDir()
+	base, err := baseDir()
 	if err != nil {
 		return nil, err
 	}

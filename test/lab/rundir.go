@@ -14,9 +14,9 @@ import (
 // programNames are the names under which commands in the lab find this program.
 var programNames = []string{"vsnat", "ipvsadm", "ipvsadm-save", "ipvsadm-restore"}
 
-// BaseDir returns the directory that holds the run directories of this user's
+// baseDir returns the directory that holds the run directories of this user's
 // labs, and makes it: mode 0700. It refuses one that belongs to somebody else.
-func BaseDir() (string, error) {
+func baseDir() (string, error) {
 	parent := os.Getenv("XDG_RUNTIME_DIR")
 	if s, err := os.Stat(parent); parent == "" || err != nil || !s.IsDir() || !owned(s) {
 		parent = "/tmp"
@@ -46,7 +46,7 @@ func owned(s os.FileInfo) bool {
 func newRunDir() (dir string, err error) {
 	for range 5 {
 		var base string
-		if base, err = BaseDir(); err != nil {
+		if base, err = baseDir(); err != nil {
 			return "", err
 		}
 		if dir, err = os.MkdirTemp(base, "run-"); err == nil {

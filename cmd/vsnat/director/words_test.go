@@ -99,7 +99,7 @@ func TestMarksThere(t *testing.T) {
 // Every setting reaches the rules.
 func TestSettingsThere(t *testing.T) {
 	standard := nat.DefaultSettings()
-	standard.Timeouts[conntrack.ICMP] = 30 * time.Second // see config.DefaultTimeouts
+	standard.Timeouts[conntrack.ICMP] = 30 * time.Second // as the configuration has it
 	standard.LBLCExpiration, standard.LBLCRExpiration = 24*time.Hour, 24*time.Hour
 	ours := standard
 	ours.ResetOnExpiry = true

@@ -143,7 +143,7 @@ func Default() *Config {
 		Control:  Control{Mode: DefaultSocketMode},
 		Log:      Log{Level: slog.LevelInfo, Format: LogText},
 		Metrics:  Metrics{Ready: ReadyLinks},
-		Timeouts: DefaultTimeouts(),
+		Timeouts: defaultTimeouts(),
 		ICMPRate: DefaultICMPRate,
 		Compat:   CompatNone,
 
@@ -152,10 +152,10 @@ func Default() *Config {
 	}
 }
 
-// DefaultTimeouts are those of IPVS (ip_vs_proto_tcp.c, _udp.c and _sctp.c),
+// defaultTimeouts are those of IPVS (ip_vs_proto_tcp.c, _udp.c and _sctp.c),
 // and for ICMP echo, which IPVS does not follow, 30 s as the kernel's
 // conntrack has it (nf_conntrack_proto_icmp.c).
-func DefaultTimeouts() control.Timeouts {
+func defaultTimeouts() control.Timeouts {
 	s := func(n int) control.Duration { return control.Duration(time.Duration(n) * time.Second) }
 	return control.Timeouts{
 		Established: s(900),

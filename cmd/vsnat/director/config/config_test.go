@@ -244,7 +244,7 @@ func TestTimeoutNames(t *testing.T) {
 			t.Errorf("%s is %q on the wire and %q in the file", f.Name, name, other.Tag.Get("key"))
 		}
 	}
-	if d := DefaultTimeouts(); d.Established.Std() != 15*time.Minute {
+	if d := defaultTimeouts(); d.Established.Std() != 15*time.Minute {
 		t.Errorf("established: %s", d.Established)
 	}
 }

@@ -192,7 +192,7 @@ func (c *Config) ListSettings() []control.Setting {
 			Default: control.SettingValue(strconv.Itoa(s.of(c.Compat))), Meaning: s.meaning,
 		})
 	}
-	standard := DefaultTimeouts()
+	standard := defaultTimeouts()
 	defaults := make(map[string]string)
 	eachTimeout(&standard, func(key string, d *control.Duration) { defaults[key] = seconds(*d) })
 	eachTimeout(&c.Timeouts, func(key string, d *control.Duration) {

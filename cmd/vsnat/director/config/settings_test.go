@@ -49,7 +49,7 @@ func TestWithSettings(t *testing.T) {
 	if next.Setting("drop_entry") != 3 || len(next.Settings) != 1 || next.Timeouts.FinWait.Std().Hours() != 1 {
 		t.Errorf("%v, %+v", next.Settings, next.Timeouts)
 	}
-	if c.Setting("sloppy_tcp") != 1 || c.Timeouts != DefaultTimeouts() {
+	if c.Setting("sloppy_tcp") != 1 || c.Timeouts != defaultTimeouts() {
 		t.Error("the old configuration was changed")
 	}
 	for name, value := range map[string]control.SettingValue{

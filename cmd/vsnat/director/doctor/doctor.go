@@ -31,8 +31,8 @@ type Finding struct {
 	Where string `json:"where,omitempty"`
 }
 
-// Checks are the subjects in the order in which they are examined.
-func Checks() []string {
+// checkNames are the subjects in the order in which they are examined.
+func checkNames() []string {
 	var names []string
 	for _, c := range checks {
 		names = append(names, c.name)
@@ -130,7 +130,7 @@ func (e *examination) report() *Report {
 		e.name = c.name
 		c.examine(e)
 	}
-	return &Report{Checks: Checks(), Findings: e.found}
+	return &Report{Checks: checkNames(), Findings: e.found}
 }
 
 // find notes what is mended on this host.
