@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/sched/health"
 )
 
@@ -19,115 +18,141 @@ func isCheck(name string) bool {
 	return strings.HasSuffix(name, "_CHECK") || strings.HasSuffix(name, "_GET")
 }
 
-// checks are what a block such as HTTP_GET means: one check, or several of which all
-// must be good.
+// A checkBlock is a block such as HTTP_GET while it is read.
+type checkBlock struct {
+	spec    health.Spec
+	timing  timing
+	urls    []*directive
+	hosts   []health.Spec // of SMTP_CHECK, which may name several
+	dynamic bool          // of MISC_CHECK: its status sets the weight
+	replies bool          // of UDP_CHECK: the server has to answer
+}
+
+// checks are what a block means: one check, or several of which all must be good.
 func (v *virtual) checks(d *directive, t timing, host string) []health.Spec {
-	s := health.Spec{}
-	var list []health.Spec
-	switch d.name() {
-	case "TCP_CHECK":
-		s.Type = health.TCP
-	case "PING_CHECK":
-		s.Type = health.ICMP
-	case "HTTP_GET", "SSL_GET":
-		s.Type, s.Method, s.Host = health.HTTP, "GET", host
-		if d.name() == "SSL_GET" {
-			s.Type, s.NoVerify = health.HTTPS, true // there no certificate is looked at
-		}
-	case "SMTP_CHECK":
-		s.Type = health.SMTP
-	case "DNS_CHECK":
-		s.Type, s.Query, s.Name = health.DNS, "SOA", "."
-	case "MISC_CHECK":
-		s.Type = health.Script
-	case "UDP_CHECK":
-		s.Type = health.UDP
-	case "FILE_CHECK":
-		s.Type = health.File
-	default:
+	b := checkBlock{timing: t}
+	var known bool
+	if b.spec, known = startOfCheck(d.name(), host); !known {
 		v.left(d, "there is no such check")
 		return nil
 	}
-	dynamic, replies := false, false
-	var urls []*directive
 	for n := range d.block {
 		o := &d.block[n]
-		switch o.name() {
-		case "connect_ip":
-			a, err := netip.ParseAddr(o.arg(1))
-			if err != nil {
-				v.left(o, "an address is expected")
-			}
-			s.Address = a
-		case "connect_port":
-			n, err := strconv.ParseUint(o.arg(1), 10, 16)
-			if err != nil {
-				v.left(o, "a port is expected")
-			}
-			s.Port = uint16(n)
-		case "url":
-			urls = append(urls, o)
-		case "virtualhost":
-			s.Host = o.arg(1)
-		case "http_protocol":
-			v.left(o, "the version of HTTP is agreed on with the server")
-		case "enable_sni":
-		case "helo_name":
-			s.Name = o.arg(1)
-		case "host": // of SMTP_CHECK
-			list = append(list, v.checks(&directive{file: o.file, line: o.line, words: d.words, block: o.block}, t, host)...)
-		case "type":
-			s.Query = o.arg(1)
-		case "name":
-			s.Name = o.arg(1)
-		case "misc_path":
-			s.Command = strings.Fields(strings.Join(o.words[1:], " "))
-		case "misc_timeout":
-			t.timeout = v.number(o)
-		case "misc_dynamic":
-			dynamic = true
-		case "user":
-			v.left(o, "all scripts run as the user that script-user names")
-		case "payload":
-			s.Send = "hex: " + strings.Join(o.words[1:], " ")
-		case "require_reply":
-			replies = true
-			if len(o.words) > 1 {
-				s.Expect = "hex: " + strings.Join(o.words[1:], " ")
-			}
-		case "track_file":
-			if s.Command = []string{v.files[o.arg(1)]}; s.Command[0] == "" {
-				v.left(o, "there is no such file")
-				return nil
-			}
-		default:
-			if !v.timed(o, &t) {
-				v.left(o, "it has no counterpart")
-			}
+		switch {
+		case o.name() == "host":
+			b.hosts = append(b.hosts, v.checks(&directive{file: o.file, line: o.line, words: d.words, block: o.block}, b.timing, host)...)
+		case !v.checkWord(&b, o):
+			return nil
 		}
 	}
-	v.times(&s, t)
+	return v.checksOf(d, &b)
+}
+
+// startOfCheck is what a check has that says nothing more.
+func startOfCheck(name, host string) (s health.Spec, known bool) {
+	switch name {
+	case "TCP_CHECK":
+		return health.Spec{Type: health.TCP}, true
+	case "PING_CHECK":
+		return health.Spec{Type: health.ICMP}, true
+	case "HTTP_GET":
+		return health.Spec{Type: health.HTTP, Method: "GET", Host: host}, true
+	case "SSL_GET": // which looks at no certificate
+		return health.Spec{Type: health.HTTPS, Method: "GET", Host: host, NoVerify: true}, true
+	case "SMTP_CHECK":
+		return health.Spec{Type: health.SMTP}, true
+	case "DNS_CHECK":
+		return health.Spec{Type: health.DNS, Query: "SOA", Name: "."}, true
+	case "MISC_CHECK":
+		return health.Spec{Type: health.Script}, true
+	case "UDP_CHECK":
+		return health.Spec{Type: health.UDP}, true
+	case "FILE_CHECK":
+		return health.Spec{Type: health.File}, true
+	}
+	return s, false
+}
+
+// checkWord takes up one line of a block. It reports false where nothing can be checked.
+func (v *virtual) checkWord(b *checkBlock, o *directive) bool {
+	s := &b.spec
+	switch o.name() {
+	case "connect_ip":
+		a, err := netip.ParseAddr(o.arg(1))
+		if err != nil {
+			v.left(o, "an address is expected")
+		}
+		s.Address = a
+	case "connect_port":
+		n, err := strconv.ParseUint(o.arg(1), 10, 16)
+		if err != nil {
+			v.left(o, "a port is expected")
+		}
+		s.Port = uint16(n)
+	case "url":
+		b.urls = append(b.urls, o)
+	case "virtualhost":
+		s.Host = o.arg(1)
+	case "http_protocol":
+		v.left(o, "the version of HTTP is agreed on with the server")
+	case "enable_sni":
+	case "helo_name", "name":
+		s.Name = o.arg(1)
+	case "type":
+		s.Query = o.arg(1)
+	case "misc_path":
+		s.Command = strings.Fields(strings.Join(o.words[1:], " "))
+	case "misc_timeout":
+		b.timing.timeout = v.number(o)
+	case "misc_dynamic":
+		b.dynamic = true
+	case "user":
+		v.left(o, "all scripts run as the user that script-user names")
+	case "payload":
+		s.Send = "hex: " + strings.Join(o.words[1:], " ")
+	case "require_reply":
+		b.replies = true
+		if len(o.words) > 1 {
+			s.Expect = "hex: " + strings.Join(o.words[1:], " ")
+		}
+	case "track_file":
+		if s.Command = []string{v.files[o.arg(1)]}; s.Command[0] == "" {
+			v.left(o, "there is no such file")
+			return false
+		}
+	default:
+		if !v.timed(o, &b.timing) {
+			v.left(o, "it has no counterpart")
+		}
+	}
+	return true
+}
+
+// checksOf are the checks of a block that was read.
+func (v *virtual) checksOf(d *directive, b *checkBlock) []health.Spec {
+	s := b.spec
+	v.times(&s, b.timing)
 	switch s.Type {
 	case health.HTTP, health.HTTPS:
-		return v.pages(s, urls)
+		return v.pages(s, b.urls)
 	case health.SMTP:
-		if len(list) > 0 {
-			for n := range list {
-				if list[n].Name == "" {
-					list[n].Name = s.Name
+		if len(b.hosts) > 0 {
+			for n := range b.hosts {
+				if b.hosts[n].Name == "" {
+					b.hosts[n].Name = s.Name
 				}
 			}
-			return list
+			return b.hosts
 		}
 	case health.Script:
-		if !dynamic {
+		if !b.dynamic {
 			v.left(d, "without misc_dynamic: here a status of 2 to 255 is good as well, and sets the weight")
 		}
 	case health.UDP:
-		if !replies {
+		if !b.replies {
 			v.left(d, "without require_reply: a server that need not answer cannot be checked by UDP, it is pinged")
 			s = health.Spec{Type: health.ICMP, Address: s.Address}
-			v.times(&s, t)
+			v.times(&s, b.timing)
 		}
 	}
 	return []health.Spec{s}
@@ -139,9 +164,6 @@ func (v *virtual) times(s *health.Spec, t timing) {
 	second := func(n int) time.Duration { return time.Duration(max(n, 1)) * time.Second }
 	s.Interval, s.Timeout = second(t.interval), second(t.timeout)
 	s.Limits = health.Limits{Rise: 1, Fall: t.retry + 1}
-	if d := config.DefaultCheckTiming(); s.Timeout == 0 {
-		s.Timeout = d.Timeout
-	}
 }
 
 // pages are the checks of urls. Those that ask for the same are one.
