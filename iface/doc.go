@@ -90,9 +90,19 @@
 //
 // # Files
 //
-// In the order a frame meets them: filter.go, poller.go, frame.go, packet.go
-// with packet_group.go, packet_fanout.go, steering.go, packet_receive.go, packet_send.go,
-// packet_ring.go, offload.go, segment.go, tun.go.
-// Package ifacetest has queues in memory and the helper that gives tests a
-// network namespace.
+//	frames       what a queue is (frame.go), waiting for one (poller.go), offload headers
+//	             and their checksums (offload.go), super-packets in segments (segment.go)
+//	packet…      the queue of a link, in the order a frame meets it: filter.go, steering.go,
+//	             packet_fanout.go, packet_group.go, packet_receive.go, packet_send.go,
+//	             packet_ring.go
+//	tun…         the TUN device (tun.go), and the host's routing into it (tunhost.go)
+//	guard…       what keeps the host's own stack away (guard.go has the methods)
+//	neighbour…   who has which address on a link (neighbour.go), by ARP (arp.go) and
+//	             neighbour discovery (nd.go); group memberships (mld.go)
+//	the host     links, addresses and routes (topology.go, watch.go), which links are
+//	             served (serving.go), by which way it sends (hostway.go), ports it uses
+//	             (busyports.go), whether it has SCTP (sctphost.go)
+//
+// Package userstack is a TCP/IP stack on links, for checks. Package ifacetest has queues
+// in memory and the helper that gives tests a network namespace.
 package iface

@@ -12,7 +12,7 @@
 // of the cluster calls vsnat or ipvsadm is that program.
 //
 // A list of scenarios that share a cluster is one test function; eachIO runs it
-// for both ways of input and output. Where /dev/net/tun may not be opened, its
+// for both ways of input and output, eachFamily in both families besides. Where /dev/net/tun may not be opened, its
 // half for io: tun asserts that the director refuses to start and says so.
 //
 // # What is trusted
@@ -41,8 +41,15 @@
 //	mark        services by mark, and a network that is routed to the director
 //	endings     connections of deleted servers, of a deleted rule, and idle ones; a port used again
 //	kill        the ends of a director, and what the host looks like after it
+//	persist     clients that come back to the server that they met
 //	flood       exhaustion: SYN flood, half datagrams, full table, forgeries
 //	links       links that go, come, and change
+//	neighbour   what stations say about who has an address, true or forged
 //	tun         what io: tun does to the host
-//	ipv6        the same subjects in an IPv6 cluster
+//	workers     the same traffic with several workers
+//	health      checks of servers that fail, hang and come back
+//	checkpath   checks from whatever address there is
+//	passive     what clients see of servers that do not answer
+//	fullnat     servers whose gateway is not the director
+//	doctor      faults of the cluster, each found and named
 package test
