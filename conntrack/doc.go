@@ -32,15 +32,15 @@ and an inside endpoint (Dest), whoever opened it:
 	FullNAT    the client     the service's VIP    the server     Dest sees Local instead of Client
 	InputOnly  the client     the service's VIP    the server     Dest has Virtual too, answers past us
 
-A packet that arrives for an address of ours comes from the outside endpoint; a
-packet that leaves goes to it. So one hash, of the outside endpoint and the
-protocol, finds the bucket of a DNAT connection for both directions; it is what
-IPVS does (ip_vs_conn_hashkey_param) and why a shard can be chosen by the address
-in that key, for SNAT too. Only a bucket needs more there: the remote of SNAT may be one
-server that the whole inside talks to, and all of that would be one chain. SNAT
-connections are therefore chained twice, by (client, virtual) for what arrives
-and by (client, dest) for what leaves, and looked for second. Whether the destination is an address of ours is the one thing
-[Table.Lookup] has to be told.
+A packet that arrives for an address of ours comes from the outside endpoint; a packet
+that leaves goes to it. So one hash, of the outside endpoint and the protocol, finds the
+bucket of a DNAT connection for both directions; it is what IPVS does
+(ip_vs_conn_hashkey_param) and why a shard can be chosen by the address in that key, for
+SNAT too. Only a bucket needs more there: the remote of SNAT may be one server that the
+whole inside talks to, and all of that would be one chain. SNAT connections are
+therefore chained twice, by (client, virtual) for what arrives and by (client, dest) for
+what leaves, and looked for second. Whether the destination is an address of ours is the
+one thing [Table.Lookup] has to be told.
 
 A FullNAT connection, which exists so that an inside host can be the client of
 a service on its own network and that a server with another gateway can answer, breaks

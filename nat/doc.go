@@ -293,15 +293,15 @@ no-local-port. A local address that is ours no longer takes its connections with
 
 # Port mapping
 
-An inside endpoint gets one port of an address, whichever Forwarder has them, for all its connections of one
-protocol (endpoint-independent mapping), its own if that is free and in range, else
-one of its class (1-511, 600-1023, 1024-65535) found from a keyed hash. No two
-endpoints share one. It goes back with the last connection. Ports of services are
-never given out, nor are those of mark rules for at most 1,024 of them; of an address
-that the host has too, neither are ports that it uses or takes for itself. Filtering
-is by address and port: nobody but the peer of a connection reaches a mapped port,
-and others are met with silence. When the ports of a rule are used up a new endpoint
-is refused with ICMP host unreachable; who has one goes on.
+An inside endpoint gets one port of an address, whichever Forwarder has them, for all
+its connections of one protocol (endpoint-independent mapping), its own if that is free
+and in range, else one of its class (1-511, 600-1023, 1024-65535) found from a keyed
+hash. No two endpoints share one. It goes back with the last connection. Ports of
+services are never given out, nor are those of mark rules for at most 1,024 of them; of
+an address that the host has too, neither are ports that it uses or takes for itself.
+Filtering is by address and port: nobody but the peer of a connection reaches a mapped
+port, and others are met with silence. When the ports of a rule are used up a new
+endpoint is refused with ICMP host unreachable; who has one goes on.
 
 # Several Forwarders
 
@@ -384,11 +384,12 @@ whole.
 # ICMP
 
 An error is translated if it quotes a connection, is addressed to whom the quotation
-names, has right checksums outside and in the quoted IP header, and quotes for TCP
-a sequence number that may have been sent, for SCTP a tag in force. Outer and quoted addresses are exchanged
-and the quoted transport checksum is brought up to date. No error changes an entry.
-Own errors, resets and echo replies have a common limit of rate, [Settings].ICMPRate
-a second and a tenth of it at once. What is told of ends has one of its own.
+names, has right checksums outside and in the quoted IP header, and quotes for TCP a
+sequence number that may have been sent, for SCTP a tag in force. Outer and quoted
+addresses are exchanged and the quoted transport checksum is brought up to date. No
+error changes an entry. Own errors, resets and echo replies have a common limit of rate,
+[Settings].ICMPRate a second and a tenth of it at once. What is told of ends has one of
+its own.
 
 # IPv6
 
@@ -421,11 +422,11 @@ Everything is claimed at the start or with a snapshot:
 	FTP                700 bytes a control connection, 32,768 at most, with the first
 	                   service that has the helper
 
-A full table evicts the oldest half-open entry, then the oldest one-way one (UDP
-without an answer; TCP that is over), then the template that has been without a
-connection for longest. An entry heard from both sides is never
-evicted: the new one is dropped as table-full. SYN and ACK with a forged source do
-not count as heard from both sides, but where only one side is heard at all. A template that has served nobody goes with its
+A full table evicts the oldest half-open entry, then the oldest one-way one (UDP without
+an answer; TCP that is over), then the template that has been without a connection for
+longest. An entry heard from both sides is never evicted: the new one is dropped as
+table-full. SYN and ACK with a forged source do not count as heard from both sides, but
+where only one side is heard at all. A template that has served nobody goes with its
 last connection; so of a flood on a persistent service, which has a template for each
 packet, neither connections nor templates of true clients have to make room.
 

@@ -11,9 +11,10 @@
 // main_test.go builds cmd/vsnat once, as it is released; whatever a node
 // of the cluster calls vsnat or ipvsadm is that program.
 //
-// A list of scenarios that share a cluster is one test function; eachIO runs it
-// for both ways of input and output, eachFamily in both families besides. Where /dev/net/tun may not be opened, its
-// half for io: tun asserts that the director refuses to start and says so.
+// A list of scenarios that share a cluster is one test function; eachIO runs it for
+// both ways of input and output, eachFamily in both families besides. Where
+// /dev/net/tun may not be opened, its half for io: tun asserts that the director
+// refuses to start and says so.
 //
 // # What is trusted
 //

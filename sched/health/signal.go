@@ -6,9 +6,10 @@ import (
 	"net/netip"
 )
 
-// A Signal is what the packets of clients say about a server, beside what checks
-// find out. A bad one counts as N failures of each check of the server, and has the
-// check made at once; a good one changes nothing, since a check may ask for more. Of a server without a check nothing is made of it.
+// A Signal is what the packets of clients say about a server, beside what checks find
+// out. A bad one counts as N failures of each check of the server, and has the check
+// made at once; a good one changes nothing, since a check may ask for more. Of a server
+// without a check nothing is made of it.
 type Signal struct {
 	// Server is where the server serves, and Proto the number of its protocol
 	// (6 TCP, 17 UDP, 132 SCTP). A signal concerns the server in all services.

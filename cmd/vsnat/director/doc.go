@@ -18,12 +18,11 @@
 //
 // and every piece of state has one owner:
 //
-//	nat.Rules, Config, world, guard, rates, zero points   decide
-//	the roster: servers as configured, beside what is in force   decide
-//	results of checks                                     the Monitor's mutex; decide asks for them
-//	queues, nat.Forwarder, batch, MAC cache               shard; see there
-//	Neighbours                                            a mutex; the shard, and decide when the host changes
-//	the published snapshot of the rules                   immutable; decide stores it, the shard loads it once a batch
+//	nat.Rules, roster, Config, world, guard, rates   decide
+//	results of checks                                the Monitor's mutex; decide asks for them
+//	queues, nat.Forwarder, batch, MAC cache          shard; see there
+//	Neighbours                                       a mutex; shards, and decide when the host changes
+//	the published snapshot of the rules              immutable; decide stores it, shards load it once a batch
 //
 // The director asks all shards where it has one question, one after the other, between two
 // batches of each.
