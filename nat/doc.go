@@ -346,15 +346,16 @@ seqedit.go), also in RSTs of our own and in quotations. The windows hold the num
 of the senders. What is sent again is translated alike, however it is cut; four edits
 that are not acknowledged are remembered.
 
-Each byte is read once and in order, so a segment before its turn is dropped, as
-helper, for TCP to send it again. So is one that ends within the endpoint of a reply:
-it comes again with the rest, and no part of a private address leaves. (A server that
-writes one address in two pieces, and has the second wait until the first is
-acknowledged, gets nowhere; none is known.) After AUTH TLS (234) nothing is read any
+Each byte is read once and in order, so a segment before its turn, or a FIN, is dropped,
+as helper-wait, for TCP to send it again. No other is refused for how it is cut, since
+it may be cut so for ever. What may be the beginning of an endpoint is kept here and
+acknowledged, and goes with the byte that tells what it is; so no part of a private
+address leaves, and one that is never finished never leaves. What would be a fifth edit,
+or too much for the way out, is cut off and comes again. Of segments in IP fragments
+nothing can be read: they are dropped, as helper. After AUTH TLS (234) nothing is read any
 more. A persistent service at port 21, with the helper or without, takes what comes to
 port 20 and from 1024 on for data, too, to the server of its client; of an address
-that the host has, ports that the host does not use. Super-packets are read like others. A translated reply
-that does not fit the way out any more is answered with frag-needed for what it lacks.
+that the host has, ports that the host does not use. Super-packets are read like others.
 
 For a client on the servers' link PORT and EPRT are rewritten too. Not followed are
 connections opened from inside, to servers elsewhere, and those of direct routing and
@@ -419,7 +420,7 @@ Everything is claimed at the start or with a snapshot:
 	fragments          some 4 MiB
 	outbox             2 MiB, and 64 KiB to segment in
 	client limit       24 bytes an entry and 4 to 8 for its bucket, with the first limit
-	FTP                700 bytes a control connection, 32,768 at most, with the first
+	FTP                850 bytes a control connection, 32,768 at most, with the first
 	                   service that has the helper
 
 A full table evicts the oldest half-open entry, then the oldest one-way one (UDP without
@@ -471,7 +472,7 @@ packet, neither connections nor templates of true clients have to make room.
 	without
 	SCTP checksum              computed anew                  brought up to date: a wrong one stays wrong
 	FTP on port 21             followed, with ip_vs_ftp       on any port, where a service asks for it
-	FTP line in two segments   left as it is                  read across segments; an address in two is dropped
+	FTP line in two segments   left as it is                  read across segments; an address in two goes with the second
 	PORT of a third host       expected (bounce)              not expected (RFC 2577)
 	227 of a third host        replaced, expected             left as it is; an inside host's is replaced
 	227 nobody asked for       left as it is                  its address is replaced, nothing expected

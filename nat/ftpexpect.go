@@ -24,11 +24,13 @@ import "github.com/vsnat/vsnat/conntrack"
 const firstFTPPort = 1024
 
 // expectActive has the server of c be let through to the client: e is what the
-// client said. It is not believed for others, nor about services of its own host.
-func (f *Forwarder) expectActive(c *conntrack.Conn, k *ftpControl, e *ftpEndpoint, line []byte) Reason {
+// client said. It is not believed for others, nor about services of its own host. What
+// the server has to be told instead is appended to text; nil is returned if it is to
+// be told what the client said.
+func (f *Forwarder) expectActive(c *conntrack.Conn, k *ftpControl, e *ftpEndpoint, text []byte) ([]byte, Reason) {
 	f.forgetExpected(c, k)
 	if e.addr != c.Client.Addr || e.port < firstFTPPort || c.Virtual.Port == 1 || c.Dest.Port == 1 || !established(c) {
-		return ReasonNone
+		return nil, ReasonNone
 	}
 	f.expected(c)
 	d := &f.spec
@@ -38,19 +40,18 @@ func (f *Forwarder) expectActive(c *conntrack.Conn, k *ftpControl, e *ftpEndpoin
 	if c.Flags&conntrack.FullNAT != 0 {
 		// The server must see the client where it sees its control connection.
 		if f.hideClient(d, true) != ReasonNone {
-			return ReasonNone
+			return nil, ReasonNone
 		}
 	}
 	made, r := f.expect(c)
 	if !made {
-		return r
+		return nil, r
 	}
 	k.phase.expected = ftpExpected{port: e.port}
 	if c.Flags&conntrack.FullNAT == 0 {
-		return ReasonNone
+		return nil, ReasonNone
 	}
-	var buffer [ftpMaxText]byte
-	return k.edit(conntrack.Inbound, c, e, line, e.appendText(buffer[:0], &d.Local.Addr, d.Local.Port))
+	return e.appendText(text, &d.Local.Addr, d.Local.Port), ReasonNone
 }
 
 // expectPassive has the client of c be let through to a port of the server. It

@@ -48,8 +48,13 @@ const (
 	ftpWhole
 )
 
-// ftpMaxText is the longest text of an endpoint: |2|, an address of IPv6, |65535|.
+// ftpMaxText is the longest text of an endpoint that we write: |2|, an address of IPv6,
+// |65535|. What is read may have its address in a form of 45 bytes.
 const ftpMaxText = 3 + 39 + 7
+
+// ftpBehind is how much of what stands behind an endpoint may have to be kept until it
+// is whole.
+const ftpBehind = 6
 
 // readFTPCommand reads a whole line of a client, with the end of line. A PORT or
 // EPRT that is not exactly as it has to be asks for nothing.
@@ -84,39 +89,75 @@ func readFTPCommand(line []byte) (ftpCommand, ftpEndpoint) {
 	return ftpOther, ftpEndpoint{}
 }
 
-// namesFTPEndpoint reports whether a line that has not ended yet is a PORT or EPRT
-// that goes on behind the word.
-func namesFTPEndpoint(line []byte) bool {
+// mayNameEndpoint says where in a line of a client that has not ended yet the endpoint
+// of a PORT or EPRT begins; -1 if there is none, or what there is of it can't become
+// one, with the little that may stand behind it.
+func mayNameEndpoint(line []byte) int {
 	if len(line) < 6 || line[4] != ' ' {
-		return false
+		return -1
+	}
+	at := 5
+	for at < len(line) && line[at] == ' ' {
+		at++
+	}
+	if at == len(line) {
+		return -1
 	}
 	verb := [4]byte{line[0] &^ 0x20, line[1] &^ 0x20, line[2] &^ 0x20, line[3] &^ 0x20}
-	return string(verb[:]) == "PORT" || string(verb[:]) == "EPRT"
-}
-
-// readFTPReply looks for the endpoint in a reply 227 or 229, or in the beginning
-// of one. What stands around it is free: the endpoint of a 227 begins with the
-// first number that can be one (RFC 1123 section 4.1.2.6), that of a 229 behind a
-// parenthesis.
-func readFTPReply(line []byte) (e ftpEndpoint, found ftpFound) {
-	extended := len(line) > 2 && line[2] == '9'
-	for i := 4; i < len(line); i++ {
-		switch {
-		case extended && line[i-1] == '(':
-			e, found = readFTPExtended(line, i)
-		case !extended && isDigit(line[i]) && !isDigit(line[i-1]):
-			if e, found = readFTPNumbers(line, i); e.to == len(line) {
-				found = ftpCut // the last number may go on
+	var e ftpEndpoint
+	found := ftpAbsent
+	switch string(verb[:]) {
+	case "PORT":
+		e, found = readFTPNumbers(line, at)
+	case "EPRT":
+		e, found = readFTPExtended(line, at)
+	}
+	switch found {
+	case ftpAbsent:
+		return -1
+	case ftpWhole:
+		rest := line[e.to:]
+		if len(rest) > ftpBehind {
+			return -1
+		}
+		for _, c := range rest {
+			if c != ' ' && c != '\r' {
+				return -1
 			}
 		}
-		if found != ftpAbsent {
-			return e, found
-		}
 	}
-	if extended && len(line) > 4 && line[len(line)-1] == '(' {
-		return e, ftpCut
+	return at
+}
+
+// seekFTPReply looks for the endpoint of a 227, or of a 229 if extended, in text, which
+// stands behind the byte before in a line, and may end before the line does. What
+// stands around it is free: the endpoint of a 227 begins with the first number that
+// can be one (RFC 1123 section 4.1.2.6), that of a 229 behind a parenthesis. Where
+// found is ftpCut, e.from says where it may begin.
+//
+// One that can't be an endpoint any more holds no beginning of another one: so a line
+// can be read in pieces.
+func seekFTPReply(extended bool, before byte, text []byte) (e ftpEndpoint, found ftpFound) {
+	for i, c := range text {
+		if extended && before == '(' || !extended && isDigit(c) && !isDigit(before) {
+			if e, found = readFTPReply(extended, text, i); found != ftpAbsent {
+				return e, found
+			}
+		}
+		before = c
 	}
 	return e, ftpAbsent
+}
+
+// readFTPReply reads the endpoint of a 227, or of a 229, at text[at:].
+func readFTPReply(extended bool, text []byte, at int) (e ftpEndpoint, found ftpFound) {
+	if extended {
+		e, found = readFTPExtended(text, at)
+	} else if e, found = readFTPNumbers(text, at); found == ftpWhole && e.to == len(text) {
+		found = ftpCut // the last number may go on
+	}
+	e.from = at
+	return e, found
 }
 
 // readFTPNumbers reads h1,h2,h3,h4,p1,p2 at line[at:].
@@ -150,23 +191,20 @@ func readFTPNumbers(line []byte, at int) (ftpEndpoint, ftpFound) {
 	return ftpEndpoint{from: at, to: i, addr: mapped(n[:4]), named: true, port: port}, ftpWhole
 }
 
-// readFTPExtended reads |family|address|port| at line[at:], with any delimiter.
-// Family and address are both there, or both empty.
+// readFTPExtended reads |family|address|port| at line[at:], with any delimiter but a
+// parenthesis. Family and address are both there, or both empty.
 func readFTPExtended(line []byte, at int) (ftpEndpoint, ftpFound) {
-	if at == len(line) {
-		return ftpEndpoint{}, ftpCut
-	}
 	e := ftpEndpoint{from: at, delimiter: line[at]}
-	if e.delimiter < 33 || e.delimiter > 126 || isDigit(e.delimiter) {
+	if e.delimiter < 33 || e.delimiter > 126 || e.delimiter == '(' || isDigit(e.delimiter) {
 		return ftpEndpoint{}, ftpAbsent
 	}
-	family, i := untilDelimiter(line, at+1, e.delimiter, 1)
-	if i < 0 {
-		return ftpEndpoint{}, absentOrCut(len(family) <= 1)
+	family, i, found := untilDelimiter(line, at+1, e.delimiter, 1, isDigit)
+	if found != ftpWhole {
+		return ftpEndpoint{}, found
 	}
-	address, i := untilDelimiter(line, i, e.delimiter, 45)
-	if i < 0 {
-		return ftpEndpoint{}, absentOrCut(len(address) <= 45)
+	address, i, found := untilDelimiter(line, i, e.delimiter, 45, isAddress)
+	if found != ftpWhole {
+		return ftpEndpoint{}, found
 	}
 	switch string(family) {
 	case "":
@@ -194,22 +232,22 @@ func readFTPExtended(line []byte, at int) (ftpEndpoint, ftpFound) {
 	return e, ftpWhole
 }
 
-func absentOrCut(cut bool) ftpFound {
-	if cut {
-		return ftpCut
-	}
-	return ftpAbsent
-}
-
-// untilDelimiter returns the field of at most longest bytes at line[at:] and
-// where the next one begins; -1, and what there is of it, if no delimiter ends it.
-func untilDelimiter(line []byte, at int, delimiter byte, longest int) (field []byte, next int) {
-	for i := at; i < len(line) && i-at <= longest; i++ {
-		if line[i] == delimiter {
-			return line[at:i], i + 1
+// untilDelimiter returns the field of at most longest bytes at line[at:], all of a
+// kind, and where the next one begins.
+func untilDelimiter(line []byte, at int, delimiter byte, longest int, kind func(byte) bool) (field []byte, next int, found ftpFound) {
+	for i := at; i < len(line); i++ {
+		switch {
+		case line[i] == delimiter:
+			return line[at:i], i + 1, ftpWhole
+		case i-at == longest || !kind(line[i]):
+			return nil, 0, ftpAbsent
 		}
 	}
-	return line[at:min(len(line), at+longest+1)], -1
+	return nil, 0, ftpCut
+}
+
+func isAddress(c byte) bool {
+	return isDigit(c) || c == '.' || c == ':' || c|0x20 >= 'a' && c|0x20 <= 'f'
 }
 
 // readNumber reads a decimal number of at most longest digits.
@@ -222,94 +260,6 @@ func readNumber(b []byte, longest int) (v, digits int) {
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-
-// readIPv4Text reads a dotted address. It is netip.ParseAddr without a string,
-// and without an error that would have to be made.
-func readIPv4Text(b []byte) (conntrack.Addr, bool) {
-	var a [4]byte
-	i := 0
-	for k := range a {
-		if k > 0 {
-			if i == len(b) || b[i] != '.' {
-				return conntrack.Addr{}, false
-			}
-			i++
-		}
-		v, digits := readNumber(b[i:], 3)
-		if digits == 0 || v > 255 || digits > 1 && b[i] == '0' {
-			return conntrack.Addr{}, false
-		}
-		a[k] = byte(v)
-		i += digits
-	}
-	return mapped(a[:]), i == len(b)
-}
-
-// readIPv6Text reads an address of IPv6 in any of its forms (RFC 4291 section
-// 2.2), without a zone.
-func readIPv6Text(b []byte) (a conntrack.Addr, ok bool) {
-	gap, n := -1, 0 // where "::" stands, and bytes of a that are read
-	if len(b) >= 2 && b[0] == ':' && b[1] == ':' {
-		gap, b = 0, b[2:]
-	}
-	for len(b) > 0 {
-		if n == len(a) {
-			return a, false
-		}
-		v, digits := readHex(b)
-		if digits == 0 {
-			return a, false
-		}
-		if digits < len(b) && b[digits] == '.' {
-			v4, good := readIPv4Text(b)
-			if !good || n > len(a)-4 {
-				return a, false
-			}
-			n += copy(a[n:], v4[12:])
-			break
-		}
-		a[n], a[n+1] = byte(v>>8), byte(v)
-		n += 2
-		if b = b[digits:]; len(b) == 0 {
-			break
-		}
-		if b[0] != ':' || len(b) == 1 {
-			return a, false
-		}
-		if b = b[1:]; b[0] == ':' {
-			if gap >= 0 {
-				return a, false
-			}
-			gap, b = n, b[1:]
-		}
-	}
-	if gap < 0 {
-		return a, n == len(a)
-	}
-	if n == len(a) {
-		return a, false
-	}
-	moved := copy(a[len(a)-(n-gap):], a[gap:n])
-	clear(a[gap : len(a)-moved])
-	return a, true
-}
-
-// readHex reads a number of at most four hexadecimal digits.
-func readHex(b []byte) (v, digits int) {
-	for digits < len(b) && digits < 4 {
-		c := b[digits] | 0x20
-		switch {
-		case isDigit(b[digits]):
-			v = v<<4 | int(c-'0')
-		case c >= 'a' && c <= 'f':
-			v = v<<4 | int(c-'a'+10)
-		default:
-			return v, digits
-		}
-		digits++
-	}
-	return v, digits
-}
 
 // appendText writes e, with the address and port that replace its own, in the
 // notation in which it was read.

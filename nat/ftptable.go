@@ -12,7 +12,7 @@ import (
 // What is kept of FTP control connections, beside their entries: a row for each
 // that its server has spoken on.
 
-// maxFTPControls bounds the rows, some 700 bytes each. Their memory is claimed
+// maxFTPControls bounds the rows, some 850 bytes each. Their memory is claimed
 // with the first service that has the helper, and used as they are.
 const maxFTPControls = 32768
 
@@ -22,19 +22,20 @@ const ftpLongest = 96
 // ftpStream is one direction of a control connection.
 type ftpStream struct {
 	next  uint32  // number of the first byte that is not read yet, as its sender counts
-	held  uint8   // bytes of line: the beginning of the line that goes on at next
-	look  ftpLook // at that line
+	held  uint8   // bytes of line
+	look  ftpLook // at the line that goes on at next
 	line  [ftpLongest]byte
 	edits seqEdits
 }
 
-// ftpLook says what a line of the server is worth.
+// ftpLook says what the line of a stream is worth, and what is kept of it.
 type ftpLook uint8
 
 const (
-	ftpUnjudged ftpLook = iota
-	ftpSeek             // a 227 or 229: an endpoint is to come
-	ftpSkip             // nothing more
+	ftpUnjudged ftpLook = iota // its beginning
+	ftpNumbers                 // a 227; an endpoint is to come: the byte before what was swallowed, and that
+	ftpExtended                // a 229; the same
+	ftpSkip                    // nothing more
 )
 
 // ftpPhase is what a control connection is about to do.
@@ -53,10 +54,19 @@ type ftpExpected struct {
 
 // ftpControl is one row.
 type ftpControl struct {
-	slot    uint32 // of the entry
-	chain   uint32 // in the chain of its bucket, or in the free list; 0 ends
+	slot    uint32    // of the entry
+	chain   uint32    // in the chain of its bucket, or in the free list; 0 ends
+	first   [2]uint32 // numbers of the first byte that was to be read, by direction
 	phase   ftpPhase
 	streams [2]ftpStream // by direction
+}
+
+// acked is what has been acknowledged of the stream that goes dir, as its sender counts.
+func (k *ftpControl) acked(c *conntrack.Conn, dir conntrack.Direction) uint32 {
+	if w := &c.Window[dir.Other()]; w.Flags&conntrack.WindowAcked != 0 {
+		return w.Ack
+	}
+	return k.first[dir]
 }
 
 // ftpTable finds the row of an entry by its slot.
@@ -116,8 +126,12 @@ func (t *ftpTable) take(slot uint32, c *conntrack.Conn) *ftpControl {
 	*k = ftpControl{slot: slot, chain: *head}
 	*head = i
 	for dir := range k.streams {
-		k.streams[dir].next, _ = c.NextSeq(conntrack.Direction(dir))
+		k.first[dir], _ = c.NextSeq(conntrack.Direction(dir))
+		k.first[dir] = k.acked(c, conntrack.Direction(dir))
 	}
+	// What the client has said too early was not read.
+	k.streams[conntrack.Inbound].next, _ = c.NextSeq(conntrack.Inbound)
+	k.streams[conntrack.Outbound].next = k.first[conntrack.Outbound]
 	return k
 }
 
@@ -137,27 +151,45 @@ func (t *ftpTable) release(slot uint32) {
 	}
 }
 
-// join returns the line that data goes on with, as far as it is there: n bytes of
-// data belong to it, and held bytes came before. Of a line that came in several
-// segments no more than ftpLongest bytes are returned.
-func (s *ftpStream) join(data []byte) (line []byte, n int, ended bool) {
-	n = bytes.IndexByte(data, '\n') + 1
-	if ended = n > 0; !ended {
-		n = len(data)
+// pass takes note that the first n bytes of data have been read.
+func (s *ftpStream) pass(data []byte, n int) {
+	s.next += uint32(n)
+	if data[n-1] == '\n' {
+		s.held, s.look = 0, ftpUnjudged
 	}
-	if s.held == 0 {
-		return data[:n], n, ended
-	}
-	k := copy(s.line[s.held:], data[:n])
-	return s.line[:int(s.held)+k], n, ended
 }
 
-// keep takes note of what join returned.
-func (s *ftpStream) keep(line []byte, n int, ended bool) {
-	s.next += uint32(n)
-	if ended {
-		s.held, s.look = 0, ftpUnjudged
-		return
+// replace has text, or what was there if it is nil, stand for the first to bytes of
+// line, of which the first has the number at. If bytes of it were swallowed, line has
+// one more at least. It returns how many bytes of line have been dealt with so. There
+// is room for the edit.
+func (s *ftpStream) replace(at uint32, line []byte, to int, text []byte) int {
+	if text == nil {
+		text = line[:to]
 	}
-	s.held = uint8(copy(s.line[:], line))
+	swallowed := s.edits.swallowed()
+	if swallowed == 0 {
+		if string(text) != string(line[:to]) {
+			s.edits.add(at, to, text)
+		}
+		return to
+	}
+	end := max(to, swallowed+1)
+	s.edits.settle(end, text, line[to:end])
+	return end
+}
+
+// letGo has what was swallowed go as it was, with the byte behind it.
+func (s *ftpStream) letGo(behind []byte) {
+	n := s.edits.swallowed()
+	s.edits.settle(n+1, s.line[int(s.held)-n:s.held], behind[:1])
+}
+
+// untilEnd is how much of data belongs to the line that it goes on with, and whether
+// that ends there.
+func untilEnd(data []byte) (n int, ended bool) {
+	if n = bytes.IndexByte(data, '\n') + 1; n > 0 {
+		return n, true
+	}
+	return len(data), false
 }

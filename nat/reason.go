@@ -51,12 +51,13 @@ const (
 	ReasonServerGone  // the entry's server was removed
 	ReasonTableFull   // connection table full
 	ReasonClash       // replies could not be told apart
-	ReasonWindow      // RST or FIN outside the window
+	ReasonWindow      // RST, FIN or an old SYN, outside the window
 	ReasonUnsolicited // from outside to a mapped port, from a stranger
 	ReasonNoPort      // no SNAT port left
 	ReasonNoLocal     // no local port left for full NAT
 	ReasonStray       // from a real server, without an entry
-	ReasonHelper      // its helper has to see it with what is around it, or as a whole
+	ReasonHelper      // its helper can't read it: a part of a datagram
+	ReasonHelperWait  // its helper has to see something else first; it comes again
 	ReasonHelperFull  // more control connections than helpers remember
 	ReasonClientLimit // its client has as many connections as it may
 	ReasonDropPacket  // one of the first packets that DropPacket drops
@@ -121,6 +122,7 @@ var reasonNames = [NumReasons]string{
 	ReasonNoLocal:           "no-local-port",
 	ReasonStray:             "stray-server-packet",
 	ReasonHelper:            "helper",
+	ReasonHelperWait:        "helper-wait",
 	ReasonHelperFull:        "helper-full",
 	ReasonClientLimit:       "client-limit",
 	ReasonDropPacket:        "drop-packet",

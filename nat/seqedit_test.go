@@ -5,12 +5,13 @@ package nat
 import (
 	"bytes"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
-// A stream, and beside it what its receiver gets, as plain bytes: the edits of the
-// one make the other, however it is cut into segments, and numbers translate both
-// ways. The numbers wrap under way.
+// A stream, and beside it what each byte of it becomes, as plain text: the edits make
+// the same of it, however it is cut into segments, and numbers translate both ways.
+// Some of the edits are open for a while. The numbers wrap under way.
 func TestSeqEdits(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 7))
@@ -20,87 +21,112 @@ func TestSeqEdits(t *testing.T) {
 			sent[i] = byte('a' + r.IntN(26))
 		}
 		var edits seqEdits
-		var got []byte
-		type edge struct{ sender, receiver int }
-		var edges []edge // where the two countings meet
-		read, acked := 0, 0
-		for read < len(sent)-200 {
-			skip := 1 + r.IntN(150)
+		becomes := make([]string, len(sent))
+		for i := range sent {
+			becomes[i] = string(sent[i : i+1])
+		}
+		read, acked, floor := 0, 0, 0
+		check := func() {
+			places := make([]int, read+1) // of each byte, at the receiver
+			for i := range read {
+				places[i+1] = places[i] + len(becomes[i])
+			}
+			for range 30 {
+				a := r.IntN(read)
+				b := a + 1 + r.IntN(read-a)
+				want := strings.Join(becomes[min(max(a, floor), b):b], "")
+				any, length, room := edits.touches(first+uint32(a), b-a)
+				data := append(bytes.Clone(sent[a:b]), make([]byte, room)...)
+				n := edits.apply(data, b-a, first+uint32(a))
+				if string(data[:n]) != want || n != length || !any && want != string(sent[a:b]) {
+					t.Fatalf("seed %d: %d to %d: %q, said to be %d, want %q", seed, a, b, data[:n], length, want)
+				}
+				if n := edits.toReceiver(first + uint32(a)); n != first+uint32(places[max(a, floor)]) {
+					t.Fatalf("seed %d: %d is %d for the receiver, want %d", seed, a, n-first, places[max(a, floor)])
+				}
+				most := r.IntN(200)
+				fits := edits.fit(first+uint32(a), b-a, most)
+				if _, length, _ = edits.touches(first+uint32(a), fits); length > most || fits > b-a {
+					t.Fatalf("seed %d: %d to %d: %d of it are %d bytes, not %d", seed, a, b, fits, length, most)
+				}
+				if n := r.IntN(places[read] + 1); true {
+					want := floor
+					for want < read && places[want+1] <= n {
+						want++
+					}
+					if got := edits.toSender(first + uint32(n)); got != first+uint32(want) {
+						t.Fatalf("seed %d: %d is %d for the sender, want %d", seed, n, got-first, want)
+					}
+				}
+			}
+		}
+		for read < len(sent)-250 {
+			at := read + r.IntN(150)
 			old := 1 + r.IntN(40)
-			got = append(got, sent[read:read+skip]...)
-			edges = append(edges, edge{read, len(got) - skip}, edge{read + skip, len(got)})
-			at := read + skip
-			text := bytes.Repeat([]byte{byte('0' + r.IntN(10))}, 1+r.IntN(ftpMaxText))
-			if !edits.add(first+uint32(at), old, text, first+uint32(acked)) {
+			text := strings.Repeat(string(rune('0'+r.IntN(10))), 1+r.IntN(maxEditText))
+			forgets := edits.n == maxEdits
+			end := int(edits.list[0].end() - first)
+			if !edits.spare(first + uint32(acked)) {
 				t.Fatal("not forgotten, though acknowledged")
 			}
-			got = append(got, text...)
+			if forgets {
+				floor = end
+			}
+			if r.IntN(2) == 0 {
+				edits.add(first+uint32(at), old, []byte(text))
+			} else {
+				for read = at; old > 1 && read < at+old-1; {
+					n := 1 + r.IntN(at+old-1-read)
+					edits.swallow(first+uint32(at), n)
+					for i := range n {
+						becomes[read+i] = ""
+					}
+					read += n
+					check()
+				}
+				if edits.swallowed() == 0 {
+					edits.swallow(first+uint32(at), 0)
+				}
+				cut := r.IntN(len(text))
+				edits.settle(old, []byte(text[:cut]), []byte(text[cut:]))
+			}
 			read = at + old
-			edges = append(edges, edge{read, len(got)})
-
-			// What may be sent again: from the oldest edit that is known.
-			from := int(edits.list[0].at - first)
-			for range 20 {
-				a := from + r.IntN(read-from)
-				b := a + 1 + r.IntN(read-a)
-				segment := func(n int) []byte { return append(bytes.Clone(sent[a:b]), make([]byte, n)...) }
-				room, whole, any := edits.touches(first+uint32(a), first+uint32(b))
-				cut := false
-				for _, e := range edits.list[:edits.n] {
-					begin, end := int(e.at-first), int(e.end()-first)
-					cut = cut || a > begin && a < end || b > begin && b < end
-				}
-				if whole == cut {
-					t.Fatalf("seed %d: %d to %d: whole %t", seed, a, b, whole)
-				}
-				if !whole {
-					continue
-				}
-				out := int(edits.toReceiver(first+uint32(a)) - first)
-				data := segment(room)
-				n := edits.apply(data, b-a, first+uint32(a))
-				if !bytes.Equal(data[:n], got[out:out+n]) || !any && !bytes.Equal(data[:n], sent[a:b]) {
-					t.Fatalf("seed %d: %d to %d: %q", seed, a, b, data[:n])
-				}
-				if back := int(edits.toReceiver(first+uint32(b)) - first); back != out+n {
-					t.Fatalf("seed %d: the end is %d, not %d", seed, back, out+n)
-				}
+			for i := at; i < read; i++ {
+				becomes[i] = ""
 			}
-			for _, e := range edges {
-				if e.sender < from {
-					continue
-				}
-				if n := edits.toReceiver(first + uint32(e.sender)); n != first+uint32(e.receiver) {
-					t.Fatalf("seed %d: %d is %d for the receiver, want %d", seed, e.sender, n-first, e.receiver)
-				}
-				if n := edits.toSender(first + uint32(e.receiver)); n != first+uint32(e.sender) {
-					t.Fatalf("seed %d: %d is %d for the sender, want %d", seed, e.receiver, n-first, e.sender)
-				}
-			}
+			becomes[read-1] = text
+			check()
 			acked = read
 		}
 	}
 }
 
-// An acknowledgement of a part of what was put in acknowledges nothing of what it
-// stands for; nor is an edit forgotten that may have to be made again.
-func TestSeqEditsInPart(t *testing.T) {
+// What may have to be edited again is not forgotten, however much follows.
+func TestSeqEditsForget(t *testing.T) {
 	var edits seqEdits
-	edits.add(1000, 4, []byte("123456789"), 1000)
-	for _, row := range []struct{ receiver, sender uint32 }{{999, 999}, {1000, 1000}, {1001, 1000}, {1008, 1000}, {1009, 1004}, {1010, 1005}} {
-		if n := edits.toSender(row.receiver); n != row.sender {
-			t.Errorf("%d is %d for the sender, want %d", row.receiver, n, row.sender)
-		}
-	}
-	if n := edits.toReceiver(1002); n != 1000 {
-		t.Errorf("1002 is %d for the receiver, want 1000", n)
-	}
+	edits.add(1000, 4, []byte("123456789"))
 	for i := range uint32(maxEdits) {
-		if ok := edits.add(2000+10*i, 1, []byte("x"), 1003); ok != (i < maxEdits-1) {
+		ok := edits.spare(1003)
+		if ok != (i < maxEdits-1) {
 			t.Errorf("edit %d: %t", i+2, ok)
 		}
+		if ok {
+			edits.add(2000+10*i, 1, []byte("x"))
+		}
 	}
-	if !edits.add(3000, 1, []byte("x"), 1004) || edits.toReceiver(5000) != 5005 {
+	if !edits.spare(1004) || edits.toReceiver(5000) != 5005 {
 		t.Error("not forgotten, though acknowledged")
+	}
+	// Numbers are compared modulo 2^32: what is far behind must not come to lie ahead.
+	for acked := uint32(5000); acked != 4000; acked += 1 << 28 {
+		if edits.come(acked); edits.toReceiver(acked+1000) != acked+1005 || edits.toSender(acked+1005) != acked+1000 {
+			t.Fatalf("%d: %d", acked, edits.toReceiver(acked+1000))
+		}
+		if acked > 1<<31 && edits.n != 0 {
+			t.Fatalf("%d edits", edits.n)
+		}
+		if acked+1<<28 < acked {
+			break
+		}
 	}
 }
