@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -236,6 +237,17 @@ func TestReloadUnderChecks(t *testing.T) {
 				t.Errorf("check of %s: %+v, was %+v", k.Server, k, before[i])
 			}
 		}
+
+		// The first script of all may come with a reload.
+		script := strings.Replace(string(text), "{type: http, interval: 300ms, timeout: 300ms}", "{type: script, command: /bin/true}", 1)
+		c.must(os.WriteFile(c.ConfigFile(), []byte(script), 0o600))
+		_, err = c.control.Reload(c.ctx)
+		c.must(err)
+		c.eventually("scripts that were run", func() bool {
+			list, err := c.control.Checks(c.ctx)
+			c.must(err)
+			return !slices.ContainsFunc(list, func(k control.Check) bool { return k.Type != "script" || k.Good == 0 })
+		})
 	})
 }
 

@@ -43,9 +43,8 @@
 //
 // Programs are run by another process ([Runner], [ServeRunner]) that was started
 // while the director still had the right to become another user. It gives up all
-// rights before it runs anything, gives each program a process group of its own, and
-// kills that when the program ends or its time does. A program that leaves its group
-// (setsid) can outlive it.
+// rights before it runs anything. When a program ends or its time does all is killed
+// that came of it, and be it a daemon in a session of its own (kin.go).
 //
 // Times come from the runtime's clock, which tests replace; nothing here changes a
 // weight: what a state means for a server is the director's business.

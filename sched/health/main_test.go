@@ -20,7 +20,7 @@ import (
 const runnerVariable = "VSNAT_TEST_RUNNER"
 
 // gaveUp is the umask of that process after it gave up its rights, which it keeps here.
-const gaveUp = 0o531
+const gaveUp = 0o027
 
 func TestMain(m *testing.M) {
 	if os.Getenv(runnerVariable) != "" {

@@ -153,7 +153,7 @@ func (r *Runner) read(replies *json.Decoder) {
 	close(r.gone)
 }
 
-var errNoRunner = errors.New("the process that runs scripts has ended")
+var errNoRunner = errors.New("the process that runs scripts has ended: restart the director")
 
 // Run runs a program until the context's deadline, which it must have, and then
 // kills it with its process group.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -30,11 +31,18 @@ func ServeRunner(from io.Reader, to io.Writer, giveUp func() error) error {
 	if err := giveUp(); err != nil {
 		return err
 	}
+	var programs kin
+	if err := programs.adopt(); err != nil {
+		return fmt.Errorf("adopting orphans: %w", err)
+	}
 	if err := replies.Encode(cannot); err != nil {
 		return err
 	}
 	s := runnerServer{to: replies, running: make(map[uint64]context.CancelFunc)}
 	ctx, cancel := context.WithCancel(context.Background())
+	ends := make(chan os.Signal, 1)
+	signal.Notify(ends, unix.SIGCHLD)
+	s.group.Go(func() { programs.watch(ctx, ends) })
 	for {
 		var q request
 		if requests.Decode(&q) != nil {
@@ -49,12 +57,13 @@ func ServeRunner(from io.Reader, to io.Writer, giveUp func() error) error {
 		s.running[q.ID] = stop
 		s.mu.Unlock()
 		s.group.Go(func() {
-			s.answer(run(once, q))
+			s.answer(programs.run(once, q))
 			s.kill(q.ID)
 		})
 	}
 	cancel()
 	s.group.Wait()
+	programs.bury(ends)
 	return nil
 }
 
@@ -103,8 +112,8 @@ func (s *runnerServer) kill(id uint64) {
 // process that has left the group may hold the pipe.
 const drainWithin = 100 * time.Millisecond
 
-// run runs one program. Whatever it leaves behind in its process group is killed.
-func run(ctx context.Context, q request) (a reply) {
+// run runs one program, until the context's end at the latest.
+func (k *kin) run(ctx context.Context, q request) (a reply) {
 	a.ID = q.ID
 	var output head
 	cmd := exec.Command(q.Program.Argv[0], q.Program.Argv[1:]...)
@@ -113,17 +122,15 @@ func run(ctx context.Context, q request) (a reply) {
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = drainWithin
-	if err := cmd.Start(); err != nil {
+	if err := k.start(cmd); err != nil {
 		a.Error = err.Error()
 		return a
 	}
-	// Negative: the group, whose number is that of its first process. Its number is
-	// not given to another process while one of the group is left.
-	kill := func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	stop := context.AfterFunc(ctx, kill)
+	pid := cmd.Process.Pid
+	stop := context.AfterFunc(ctx, func() { k.kill(pid) })
 	err := cmd.Wait()
 	a.Killed = !stop()
-	kill()
+	k.ended(pid)
 	if state := cmd.ProcessState; state != nil {
 		if w, ok := state.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 			a.Signal = int(w.Signal())

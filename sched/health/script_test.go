@@ -34,11 +34,7 @@ func startRunner(t *testing.T) *Runner {
 func TestScript(t *testing.T) {
 	r := startRunner(t)
 	tools := Tools{Run: r.Run}
-	dir := t.TempDir()
-	// nobody is to write there.
-	if err := errors.Join(os.Chmod(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
-		t.Fatal(err)
-	}
+	dir := nobodysDir(t)
 	sleeper := filepath.Join(dir, "pid")
 	for _, tt := range []struct {
 		name, script string
@@ -70,25 +66,19 @@ func TestScript(t *testing.T) {
 		}
 	}
 
-	text, err := os.ReadFile(sleeper)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pid int
-	fmt.Sscan(string(text), &pid)
-	for end := time.Now().Add(patience); !errors.Is(unix.Kill(pid, 0), unix.ESRCH) && !zombie(pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("process %d of the group is alive", pid)
-		}
-	}
+	wantGone(t, sleeper)
 	missing := Target{Spec: Spec{Type: Script, Command: []string{filepath.Join(dir, "nothing")}}}
 	wantResult(t, "missing", checkOnce(t, missing, tools, patience), Impossible, "no such file")
 }
 
-func zombie(pid int) bool {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, _ := strings.Cut(string(text), ") ")
-	return strings.HasPrefix(state, "Z")
+// nobodysDir is a directory that nobody, the user, can write to.
+func nobodysDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // Rights are given up before anything is run, and by then it is another user.

@@ -24,16 +24,23 @@ import (
 const rampEvery = 100 * time.Millisecond
 
 // openMonitor begins checks. What runs scripts has to be started before capabilities
-// are given up, and is if the configuration has any.
+// are given up: it is there for those that come with a reload as well. Only a
+// configuration that has some by now needs it.
 func (d *director) openMonitor() error {
-	tools := health.Tools{Dialer: d.checkDialer, NoRun: noScripts}
-	if runsScripts(d.cfg) && len(d.options.Scripts) > 0 {
+	d.noScripts = "this program cannot be started a second time"
+	if len(d.options.Scripts) > 0 {
 		var err error
 		if d.scripts, err = health.StartRunner(d.options.Scripts, d.cfg.ScriptUser); err != nil {
-			return err
+			if runsScripts(d.cfg) {
+				return err
+			}
+			d.noScripts = err.Error() + ", when the director started"
 		}
+	}
+	tools := health.Tools{Dialer: d.checkDialer, NoRun: d.noScripts}
+	if d.scripts != nil {
 		tools.Run = d.scripts.Run
-		if note := d.scripts.Note(); note != "" {
+		if note := d.scripts.Note(); note != "" && runsScripts(d.cfg) {
 			d.log.Info(note)
 		}
 	}
@@ -41,9 +48,6 @@ func (d *director) openMonitor() error {
 	d.publish()
 	return nil
 }
-
-// noScripts is why scripts that come with a reload are not run.
-const noScripts = "the director has started without a script and has given up the rights it would need to become script-user: restart it"
 
 // runsScripts reports whether a configuration has a program to be run.
 func runsScripts(cfg *config.Config) bool {
@@ -63,7 +67,7 @@ const hookTime = time.Minute
 // runHook has a program of a quorum run, and does not wait for it.
 func (d *director) runHook(argv, env []string) {
 	if d.scripts == nil {
-		d.log.Warn("a program of a quorum cannot be run", "program", argv[0], "why", noScripts)
+		d.log.Warn("a program of a quorum cannot be run", "program", argv[0], "why", d.noScripts)
 		return
 	}
 	go func() {

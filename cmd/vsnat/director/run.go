@@ -138,7 +138,8 @@ type director struct {
 	world  world
 
 	monitor   *health.Monitor
-	scripts   *health.Runner             // nil: no scripts can be run
+	scripts   *health.Runner             // nil: no scripts can be run, for
+	noScripts string                     // that reason
 	stack     *userstack.Stack           // for checks, where the host has no address; nil: everywhere it has
 	paths     atomic.Pointer[checkPaths] // of checks; safe from anywhere
 	rampTimer *time.Timer                // of slow starts; nil: there is none
