@@ -17,10 +17,12 @@ import (
 // something of a kind:
 //
 //	up, ready             good, with the configured weight
-//	down, fail, stopped   bad; what follows says why
+//	down, fail, stopped   bad; the rest says why
 //	drain, maint          good, with a weight of 0
 //	50%                   good, with that share of the configured weight
 //	50                    good, with that weight
+//
+// in letters of either case; what follows a # is for people alone.
 type agentCheck struct {
 	to    netip.AddrPort
 	tools Tools
@@ -42,10 +44,11 @@ func (c *agentCheck) Check(ctx context.Context) Result {
 
 // agentSays is the result of an answer.
 func agentSays(line string) Result {
-	r := good("%s", strings.TrimSpace(line))
-	words := strings.FieldsFunc(line, func(c rune) bool { return strings.ContainsRune(" \t\r\n,", c) })
+	said := strings.TrimSpace(line)
+	r := good("%s", said)
+	text, _, _ := strings.Cut(strings.ToLower(line), "#")
 	known := false
-	for i, w := range words {
+	for _, w := range strings.FieldsFunc(text, func(c rune) bool { return strings.ContainsRune(" \t\r\n,", c) }) {
 		number, percent := strings.CutSuffix(w, "%")
 		n, err := strconv.Atoi(number)
 		switch {
@@ -54,7 +57,7 @@ func agentSays(line string) Result {
 		case w == "drain", w == "maint":
 			r.Weight, r.Percent = 0, false
 		case w == "down", w == "fail", w == "failed", w == "stopped":
-			return bad("%s", strings.Join(words[i:], " "))
+			return bad("%s", said)
 		case w == "up", w == "ready":
 			if r.Weight == NoWeight {
 				r.Weight, r.Percent = 100, true

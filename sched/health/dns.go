@@ -3,7 +3,9 @@
 package health
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -55,16 +57,23 @@ func (c *dnsCheck) Check(ctx context.Context) Result {
 	if err := session.WriteMsg(question); err != nil {
 		return failed(ctx, "ask", err)
 	}
-	for {
+	for others := 0; ; others++ {
 		answer, err := session.ReadMsg()
-		if err != nil {
+		var malformed *dns.Error
+		switch {
+		case errors.As(err, &malformed):
+			return bad("answer: no message of DNS: %s", strings.TrimPrefix(malformed.Error(), "dns: "))
+		case err != nil && others > 0:
+			return failed(ctx, fmt.Sprintf("answer: %d to other questions", others), err)
+		case err != nil:
 			return failed(ctx, "answer", err)
-		}
-		if answer.Id != question.Id {
+		case answer.Id != question.Id:
 			continue // to somebody else's question, until the time is over
-		}
-		if answer.Rcode != dns.RcodeSuccess {
-			return bad("%s %s: %s", c.name, dns.TypeToString[c.query], dns.RcodeToString[answer.Rcode])
+		case !answer.Response:
+			return bad("answer: the question, as it was sent")
+		case answer.Rcode != dns.RcodeSuccess:
+			code := dns.RcodeToString[answer.Rcode]
+			return bad("%s %s: %s", c.name, dns.TypeToString[c.query], cmp.Or(code, fmt.Sprintf("RCODE %d", answer.Rcode)))
 		}
 		if c.expect == "" {
 			return good("%d answers", len(answer.Answer))

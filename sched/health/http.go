@@ -68,9 +68,22 @@ func (c *httpCheck) Check(ctx context.Context) Result {
 }
 
 func (c *httpCheck) fetch(ctx context.Context, path string) Result {
+	conn, err := c.tools.dial(ctx, "tcp", c.to)
+	if err != nil {
+		return failed(ctx, "connect", err)
+	}
+	// The transport closes it, but for one of HTTP/2 that the server has said farewell on.
+	defer conn.Close()
+	only := make(chan net.Conn, 1)
+	only <- conn
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return c.tools.dial(ctx, "tcp", c.to)
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			select {
+			case conn := <-only:
+				return conn, nil
+			default:
+				return nil, errors.New("the server asks for another connection")
+			}
 		},
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
@@ -98,7 +111,7 @@ func (c *httpCheck) fetch(ctx context.Context, path string) Result {
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return failed(ctx, "GET "+path, plainly(err))
+		return failed(ctx, c.spec.Method+" "+path, plainly(err))
 	}
 	defer response.Body.Close()
 	if !accepted(c.status, response.StatusCode) {
@@ -157,11 +170,23 @@ func (c *httpCheck) serverName() string {
 // maxHeader is how much header a server may send.
 const maxHeader = 64 << 10
 
-// plainly takes the address off an error of net/http.
+// plainly says in other words what net/http says in its own.
 func plainly(err error) error {
 	var certificate *tls.CertificateVerificationError
 	if errors.As(err, &certificate) {
 		return errors.New("bad certificate: " + certificate.Err.Error())
+	}
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) {
+		return errors.New("the server does not speak TLS")
+	}
+	// What is not HTTP is quoted.
+	_, quoted, _ := strings.Cut(err.Error(), `malformed HTTP response "`)
+	switch {
+	case strings.HasPrefix(quoted, `\x15\x03`):
+		return errors.New("the server speaks TLS: https")
+	case strings.HasPrefix(quoted, `\x00\x00`):
+		return errors.New("the server speaks HTTP/2 alone: http2: true")
 	}
 	return err
 }

@@ -136,6 +136,9 @@ func TestHostileHTTP(t *testing.T) {
 		}, "longer than"},
 		{"cut body", func(c net.Conn) { fmt.Fprintf(c, "%sContent-Length: 100\r\n\r\nOK", page) }, "closed the connection"},
 		{"not HTTP", func(c net.Conn) { fmt.Fprint(c, "SSH-2.0-x\r\n") }, "malformed"},
+		{"TLS", func(c net.Conn) { fmt.Fprint(c, "\x15\x03\x01\x00\x02\x02\x46") }, "speaks TLS"},
+		{"HTTP/2", func(c net.Conn) { fmt.Fprint(c, "\x00\x00\x00\x04\x00\x00\x00\x00\x00\r\n") }, "speaks HTTP/2"},
+		{"no chunks", func(c net.Conn) { fmt.Fprintf(c, "%sTransfer-Encoding: chunked\r\n\r\nzz\r\n", page) }, "invalid byte in chunk length"},
 	} {
 		server := serve(t, func(c net.Conn) {
 			c.Read(make([]byte, 1000)) // an answer before the question is another fault, or none
@@ -154,4 +157,34 @@ func TestHostileHTTP(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server of HTTP/2 that says farewell and does not close: we do.
+func TestHTTP2Farewell(t *testing.T) {
+	const settings, farewell = "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	closed := make(chan bool)
+	server := serve(t, func(c net.Conn) {
+		fmt.Fprint(c, settings+farewell)
+		io.Copy(io.Discard, c)
+		close(closed)
+	})
+	leaksNothing(t, func() {
+		to := Target{Server: server, Spec: httpSpec(func(s *Spec) { s.HTTP2 = true })}
+		got := checkOnce(t, to, hostTools, 300*time.Millisecond)
+		wantResult(t, "farewell", got, Bad, "GET /: ")
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			t.Error("the connection stays open")
+		}
+	})
+}
+
+func TestHTTPSWithoutTLS(t *testing.T) {
+	server := serve(t, func(c net.Conn) {
+		c.Read(make([]byte, 1000))
+		fmt.Fprint(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	})
+	to := Target{Server: server, Spec: httpSpec(func(s *Spec) { s.Type = HTTPS })}
+	wantResult(t, "no TLS", checkOnce(t, to, hostTools, patience), Bad, "does not speak TLS")
 }

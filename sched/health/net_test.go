@@ -32,6 +32,16 @@ type broken struct{ err error }
 
 func (b broken) DialContext(context.Context, string, string) (net.Conn, error) { return nil, b.err }
 
+// farRouter is a Dialer whose connections are refused by a router.
+type farRouter struct{}
+
+func (farRouter) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if network == "udp" {
+		return Host{}.DialContext(ctx, network, address)
+	}
+	return nil, &net.OpError{Op: "dial", Err: unix.ENETUNREACH}
+}
+
 // What is our trouble says nothing of the server (FAULTS 87).
 func TestOurTroubleIsNotTheServers(t *testing.T) {
 	to := Target{Server: netip.MustParseAddrPort("127.0.0.1:9"), Spec: Spec{Type: TCP}}
@@ -43,6 +53,9 @@ func TestOurTroubleIsNotTheServers(t *testing.T) {
 	}
 	noWay := Tools{Dialer: func(netip.Addr) (Dialer, error) { return nil, fmt.Errorf("there is no address") }}
 	wantResult(t, "no way", checkOnce(t, to, noWay, patience), Impossible, "cannot be checked: there is no address")
+	// A router on the way says so, where the host has a route.
+	far := Tools{Dialer: func(netip.Addr) (Dialer, error) { return farRouter{}, nil }}
+	wantResult(t, "a router", checkOnce(t, to, far, patience), Bad, "connect: network is unreachable")
 	for _, err := range []error{unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ECONNRESET, unix.ETIMEDOUT} {
 		tools := Tools{Dialer: func(netip.Addr) (Dialer, error) { return broken{err}, nil }}
 		wantResult(t, err.Error(), checkOnce(t, to, tools, patience), Bad, "")
@@ -129,6 +142,24 @@ func TestDNS(t *testing.T) {
 	} {
 		to := Target{Server: server, Proto: 17, Spec: Spec{Type: DNS, Name: tt.ask, Query: "A", Expect: tt.expect}}
 		wantResult(t, tt.name, checkOnce(t, to, hostTools, patience), tt.outcome, tt.text)
+	}
+
+	for name, tt := range map[string]struct {
+		answer func(b []byte) []byte
+		text   string
+	}{
+		"the question":          {func(b []byte) []byte { return b }, "the question, as it was sent"},
+		"not DNS":               {func(b []byte) []byte { return b[:5] }, "no message of DNS"},
+		"a code without a name": {func(b []byte) []byte { b[2], b[3] = 0x80, 13; return b }, "RCODE 13"},
+		"to nobody's question":  {func(b []byte) []byte { b[0]++; return b }, "answer: 1 to other questions: timed out"},
+		"nothing":               {func(b []byte) []byte { return nil }, "answer: timed out"},
+	} {
+		limit := patience
+		if strings.HasSuffix(tt.text, "timed out") {
+			limit = 150 * time.Millisecond
+		}
+		to := Target{Server: udpServer(t, tt.answer), Proto: 17, Spec: Spec{Type: DNS, Name: "example.com", Query: "A"}}
+		wantResult(t, name, checkOnce(t, to, hostTools, limit), Bad, tt.text)
 	}
 	if _, err := (&Spec{Type: DNS, Name: "x", Query: "B"}).Check(); err == nil {
 		t.Error("a type of record that there is not is accepted")

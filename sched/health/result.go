@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -106,6 +107,15 @@ func (t *Tools) dial(ctx context.Context, network string, to netip.AddrPort) (ne
 		address = to.Addr().String()
 	}
 	conn, err := d.DialContext(ctx, network, address)
+	if errors.Is(err, unix.ENETUNREACH) {
+		// Either this host has no route or, to a connection of TCP, a router on the way
+		// says that it has none. A socket of UDP asks the host alone.
+		probe, err := d.DialContext(ctx, "udp", to.String())
+		if err != nil {
+			return nil, errNoWay{errors.New("this host has no route to it")}
+		}
+		_ = probe.Close()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -135,13 +145,13 @@ func failed(ctx context.Context, doing string, err error) Result {
 		}
 	}
 	var timeout net.Error
+	end, limited := ctx.Deadline()
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return impossible("stopped")
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
+	case limited && !time.Now().Before(end), // whatever became of what had arrived by then
+		errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
 		return bad("%s: timed out", doing)
-	case errors.Is(err, unix.ENETUNREACH):
-		return impossible("cannot be checked: this host has no route to it")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return bad("%s: the server closed the connection", doing)
 	}

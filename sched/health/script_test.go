@@ -147,7 +147,8 @@ func TestAgent(t *testing.T) {
 	}{
 		{"up\n", Good, 100, true}, {"75%\n", Good, 75, true}, {"up 75%\r\n", Good, 75, true}, {"7", Good, 7, false},
 		{"drain\n", Good, 0, false}, {"ready, 100%\n", Good, 100, true}, {"maint", Good, 0, false},
-		{"down no disk\n", Bad, NoWeight, false}, {"50% fail\n", Bad, NoWeight, false},
+		{"down no disk\n", Bad, NoWeight, false}, {"up,fail#no disk\n", Bad, NoWeight, false}, {"DOWN\n", Bad, NoWeight, false},
+		{"UP 50% # 3 fail\n", Good, 50, true}, {"# up\n", Impossible, NoWeight, false}, {"50% fail\n", Bad, NoWeight, false},
 		{"fine\n", Impossible, NoWeight, false}, {"-1\n", Impossible, NoWeight, false}, {"65536\n", Impossible, NoWeight, false},
 		{"\n", Impossible, NoWeight, false}, {"", Bad, NoWeight, false}, {strings.Repeat("up", 10_000), Impossible, NoWeight, false},
 	} {
