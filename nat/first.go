@@ -4,6 +4,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/vsnat/vsnat/conntrack"
 	"github.com/vsnat/vsnat/sched"
@@ -283,6 +284,9 @@ func (f *Forwarder) giveBack(c *conntrack.Conn) {
 func (f *Forwarder) firstOutbound(p *Packet, h *parsed) Verdict {
 	if c := f.once(&h.tuple); c != nil {
 		return f.answerOnce(p, h, c)
+	}
+	if slices.Contains(f.snap.host, h.tuple.Dst.Addr) {
+		return Verdict{Action: Pass} // for the host's own sockets: checks of servers, for one
 	}
 	rule := f.snap.snatFor(&h.tuple.Src.Addr)
 	if rule == nil {

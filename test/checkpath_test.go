@@ -38,6 +38,14 @@ func TestCheckPaths(t *testing.T) {
 			eachIO(t, config, configure, checksReach)
 		})
 	}
+	// What servers answer the host is no stray of theirs, though nothing else leaves them.
+	t.Run("no SNAT", func(t *testing.T) {
+		t.Parallel()
+		onPacket(t, lab.Config{}, func(c *lab.Cluster, io string) string {
+			text, _, _ := strings.Cut(configure(c, io), "snat:\n")
+			return text
+		}, checksReach)
+	})
 }
 
 func checksReach(t *testing.T, c *cluster) {
