@@ -179,7 +179,7 @@ vrrp_instance V {
   - tcp: 192.168.88.23:80
     scheduler: wlc
     sorry: 10.0.0.9:80
-    quorum: {min: 2, up: [/bin/up, now]}
+    quorum: {min: 2, of: weights, up: [/bin/up, now]}
     on-check-failed: remove
     servers:
       - address: 10.0.0.2:80
@@ -210,7 +210,6 @@ vrrp_instance V {
 `,
 			notes: []string{
 				"f:2: global_defs: it concerns keepalived itself",
-				"f:4: virtual_server 192.168.88.23 80: a quorum counts servers here",
 				"f:28: notify_down /bin/mail root: it has no counterpart",
 				"f:60: vrrp_instance V: there is no hot standby yet",
 			},

@@ -104,7 +104,7 @@ func (v *virtual) read(d *directive, groups map[string]*directive) {
 		}
 	}
 	if c.Quorum.Min > 0 && v.weighted {
-		v.left(d, "a quorum counts servers here, not their weights")
+		c.Quorum.Of = config.QuorumOfWeights
 	}
 	v.simplify()
 	keys := v.keys(d, groups)

@@ -34,8 +34,9 @@ type ServerChecks struct {
 
 // Quorum runs programs when a service has enough servers, and when no more.
 type Quorum struct {
-	Min        int // usable servers that are enough; 0: nobody asks
-	Hysteresis int // so many more than Min to gain it, so many fewer to lose it
+	Min        int    // usable servers that are enough; 0: nobody asks
+	Of         string // QuorumOfWeights: so much weight is enough; "": so many servers
+	Hysteresis int    // so many more than Min to gain it, so many fewer to lose it
 	Up, Down   []string
 }
 
@@ -45,6 +46,8 @@ const (
 	OnFailedRemove  = "remove" // a failed server is taken out as if it were deleted
 	StartUnknown    = "unknown"
 	StartUp         = "up" // a server is used until its first failure
+	QuorumOfServers = "servers"
+	QuorumOfWeights = "weights"
 )
 
 // Of returns the checks of a server.
@@ -183,6 +186,10 @@ func (p reader) consequences(raw *rawService, s *located) {
 		}
 	}
 	p.number(raw.Quorum.Min, &c.Quorum.Min, 1, 65535)
+	word(p, raw.Quorum.Of, "of", &c.Quorum.Of, QuorumOfServers, QuorumOfWeights)
+	if c.Quorum.Of == QuorumOfServers {
+		c.Quorum.Of = ""
+	}
 	p.number(raw.Quorum.Hysteresis, &c.Quorum.Hysteresis, 0, 65535)
 	c.Quorum.Up, c.Quorum.Down = p.program(raw.Quorum.Up), p.program(raw.Quorum.Down)
 	if raw.Quorum.At.Line != 0 && c.Quorum.Min == 0 && !raw.Quorum.Min.given() {

@@ -47,6 +47,7 @@ func (w *writer) checking(c *Checking, defaults CheckTiming) {
 	if q := c.Quorum; q.Min != 0 {
 		w.line("    quorum:")
 		w.line("      min: %d", q.Min)
+		w.set("      of", q.Of, "")
 		w.set("      hysteresis", strconv.Itoa(q.Hysteresis), "0")
 		w.list("      up", q.Up)
 		w.list("      down", q.Down)

@@ -218,6 +218,7 @@ type rawCheck struct {
 
 type rawQuorum struct {
 	Min        text  `key:"min,short"`
+	Of         text  `key:"of"`
 	Hysteresis text  `key:"hysteresis"`
 	Up         words `key:"up"`
 	Down       words `key:"down"`

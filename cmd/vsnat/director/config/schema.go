@@ -30,6 +30,9 @@ var schemaWords = map[string][]string{
 	"services.no-server":               {control.NoServerICMP, control.NoServerReset},
 	"services.helper":                  {control.HelperNone, control.HelperFTP},
 	"services.on-server-down":          {control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick},
+	"services.on-check-failed":         {OnFailedInhibit, OnFailedRemove},
+	"services.start":                   {StartUnknown, StartUp},
+	"services.quorum.of":               {QuorumOfServers, QuorumOfWeights},
 	"services.servers.method":          {control.MethodNAT, control.MethodRoute, control.MethodTunnel},
 	"services.servers.tunnel":          {control.TunnelIPIP, control.TunnelGRE, control.TunnelGUE},
 	"services.servers.tunnel-checksum": {control.ChecksumNone, control.ChecksumAll, control.ChecksumRemote},
@@ -42,6 +45,7 @@ var schemaNeeds = map[string][][]string{
 	"routes":           {{"dst"}},
 	"services":         {protocols},
 	"services.servers": {{"address"}},
+	"services.quorum":  {{"min"}},
 	"snat":             {{"from"}, {"to"}},
 	"marks":            {{"mark"}},
 }

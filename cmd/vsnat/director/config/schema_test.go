@@ -81,10 +81,11 @@ func TestSchemaAgrees(t *testing.T) {
 var around = map[string]string{
 	"": "%s", "log": "log: {%s}", "routes": "routes: [{%s}]", "snat": "snat: [{%s}]", "marks": "marks: [{%s}]",
 	"services": "services: [{%s}]", "services.servers": "services: [{tcp: '192.0.2.1:80', servers: [{%s}]}]",
+	"services.quorum": "services: [{tcp: '192.0.2.1:80', quorum: {%s}}]",
 }
 
 // besides is what stands beside the key in question, so that nothing else is wrong.
-var besides = map[string]string{"services": "tcp: '192.0.2.1:80'", "services.servers": "address: 10.0.0.2", "marks": "mark: 1"}
+var besides = map[string]string{"services": "tcp: '192.0.2.1:80'", "services.servers": "address: 10.0.0.2", "services.quorum": "min: 1", "marks": "mark: 1"}
 
 // The words are those of the parser: its hint for another one lists them.
 func TestSchemaWords(t *testing.T) {

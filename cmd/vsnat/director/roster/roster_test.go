@@ -228,6 +228,23 @@ func TestQuorum(t *testing.T) {
 	}
 }
 
+// The weights of servers, as keepalived counts.
+func TestQuorumOfWeights(t *testing.T) {
+	f := newField(t, "rr", [3]int{1, 2, 5}, config.Checking{Quorum: config.Quorum{Min: 4, Of: config.QuorumOfWeights, Up: []string{"up"}, Down: []string{"down"}}})
+	for i, s := range []struct {
+		states states
+		want   string
+	}{
+		{states{"2": up, "3": up}, ""}, {states{"4": up}, "[up]"}, {states{"2": down, "3": down}, "[up]"},
+		{states{"4": down, "3": up}, "[up] [down]"},
+	} {
+		f.step(s.states)
+		if got := strings.Join(f.hooks, " "); got != s.want {
+			t.Errorf("step %d: %s, want %s", i+1, got, s.want)
+		}
+	}
+}
+
 // A service that never had enough servers has lost nothing.
 func TestQuorumNeverHad(t *testing.T) {
 	f := newField(t, "rr", [3]int{1, 1, 1}, config.Checking{Quorum: config.Quorum{Min: 1, Hysteresis: 1, Up: []string{"up"}, Down: []string{"down"}}})

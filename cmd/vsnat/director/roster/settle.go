@@ -202,9 +202,14 @@ func (s *Service) quorum() (Hook, bool) {
 		s.quorumKnown = false
 		return Hook{}, false
 	}
-	usable, unknown := 0, false
+	usable, all, unknown := 0, true, false
 	for _, m := range s.Members {
-		if m.usable() && m.shown > 0 {
+		switch {
+		case !m.usable() || m.shown == 0:
+			all = false
+		case q.Of == config.QuorumOfWeights:
+			usable += m.shown
+		default:
 			usable++
 		}
 		unknown = unknown || m.checked && m.state == health.Unknown && !m.trusted
@@ -212,7 +217,7 @@ func (s *Service) quorum() (Hook, bool) {
 	was := s.quorate && s.quorumKnown
 	is := was
 	switch {
-	case usable >= q.Min+q.Hysteresis || usable >= q.Min && usable == len(s.Members):
+	case usable >= q.Min+q.Hysteresis || usable >= q.Min && all:
 		is = true
 	case usable < q.Min-q.Hysteresis || usable == 0:
 		is = false
