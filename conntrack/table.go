@@ -99,10 +99,19 @@ func (i Insertion) String() string {
 // there and connections of SNAT or full NAT are in the table. A connection past
 // its deadline is found until a sweep has ended it.
 func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
+	// It is findLeaving or findArriving without the calls, which each packet would pay for.
 	if ours == DstForeign {
-		return t.findLeaving(&p.Src, &p.Dst, p.Proto), Outbound
+		c := t.leaving(*t.bucket(&p.Dst, p.Proto), &p.Src, &p.Dst, p.Proto)
+		if c == nil {
+			c = t.leavingPaired(&p.Src, &p.Dst, p.Proto)
+		}
+
+		return c, Outbound
 	}
-	c := t.findArriving(&p.Src, &p.Dst, p.Proto)
+	c := t.arriving(*t.bucket(&p.Src, p.Proto), &p.Src, &p.Dst, p.Proto)
+	if c == nil {
+		c = t.arrivingPaired(&p.Src, &p.Dst, p.Proto)
+	}
 	if c != nil && c.Flags&alias != 0 {
 		return &t.slab[c.Server], Outbound
 	}
@@ -113,20 +122,36 @@ func (t *Table) Lookup(p *Tuple, ours Ours) (*Conn, Direction) {
 // findArriving finds the slot, alias or not, that answers to src→dst where dst
 // is an address of ours.
 func (t *Table) findArriving(src, dst *Endpoint, proto uint8) *Conn {
-	c := t.arriving(*t.bucket(src, proto), src, dst, proto)
-	if c == nil && t.paired > 0 {
-		c = t.arriving(*t.pairBucket(t.heads, src, dst, proto), src, dst, proto)
+	if c := t.arriving(*t.bucket(src, proto), src, dst, proto); c != nil {
+		return c
 	}
 
-	return c
+	return t.arrivingPaired(src, dst, proto)
 }
 
 // findLeaving finds the connection that src→dst belongs to, where dst is the
 // outside endpoint.
 func (t *Table) findLeaving(src, dst *Endpoint, proto uint8) *Conn {
-	c := t.leaving(*t.bucket(dst, proto), src, dst, proto)
-	if c != nil || t.paired == 0 {
+	if c := t.leaving(*t.bucket(dst, proto), src, dst, proto); c != nil {
 		return c
+	}
+
+	return t.leavingPaired(src, dst, proto)
+}
+
+// arrivingPaired is findArriving among what is chained by a pair of endpoints.
+func (t *Table) arrivingPaired(src, dst *Endpoint, proto uint8) *Conn {
+	if t.paired == 0 {
+		return nil
+	}
+
+	return t.arriving(*t.pairBucket(t.heads, src, dst, proto), src, dst, proto)
+}
+
+// leavingPaired is findLeaving among what is chained by a pair of endpoints.
+func (t *Table) leavingPaired(src, dst *Endpoint, proto uint8) *Conn {
+	if t.paired == 0 {
+		return nil
 	}
 	for i := *t.pairBucket(t.seconds, dst, src, proto); i != 0; {
 		c := t.conn(i)

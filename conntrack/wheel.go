@@ -18,8 +18,16 @@ const (
 // then finds the new one. An earlier one moves c in the wheel, at once and in
 // constant time, and so is kept to within one tick too.
 func (t *Table) SetDeadline(c *Conn, d Time) {
+	was := c.Deadline
 	c.Deadline = d
-	if ahead := t.ticksAhead(d); ahead < t.armedAhead(c) {
+	if d < was {
+		t.hasten(c)
+	}
+}
+
+// hasten arms c, whose deadline is earlier now, where that is.
+func (t *Table) hasten(c *Conn) {
+	if ahead := t.ticksAhead(c.Deadline); ahead < t.armedAhead(c) {
 		t.disarm(c)
 		t.arm(c, ahead)
 	}

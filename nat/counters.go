@@ -99,7 +99,11 @@ func (f *Forwarder) add(server uint32, dir conntrack.Direction, packets, bytes i
 		k.snat.count(dir, packets, bytes)
 		return
 	}
-	if service := f.snap.server[server].service; service != conntrack.NoSlot {
+	k.add(f.snap.server[server].service, server, dir, packets, bytes)
+}
+
+func (k *counters) add(service, server uint32, dir conntrack.Direction, packets, bytes int) {
+	if service != conntrack.NoSlot {
 		k.services[service].count(dir, packets, bytes)
 	}
 	k.servers[server].count(dir, packets, bytes)

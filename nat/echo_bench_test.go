@@ -30,8 +30,8 @@ func BenchmarkForwardEcho(b *testing.B) {
 				id := icmpHeader(g.buffer[length-icmpHeaderLen:]).id() // as it left
 				copy(replies[i][:], template(fmt.Sprintf(kind.reply, id)))
 			}
-			b.Run(conntrack.Outbound.String(), func(b *testing.B) { g.hits(b, requests, length, 1) })
-			b.Run(conntrack.Inbound.String(), func(b *testing.B) { g.hits(b, replies, length, 0) })
+			b.Run(conntrack.Outbound.String(), func(b *testing.B) { g.hits(b, requests, length, 1, 64) })
+			b.Run(conntrack.Inbound.String(), func(b *testing.B) { g.hits(b, replies, length, 0, 64) })
 		})
 	}
 }

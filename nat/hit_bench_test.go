@@ -127,7 +127,8 @@ func (p *population) packets(dir conntrack.Direction) (list []shortPacket, lengt
 }
 
 // BenchmarkForwardHit is a packet of a connection in its middle, each of another one, at
-// random.
+// random, in full batches, and, where it says so, in batches of one. What a batch costs
+// between two calls of the system is included.
 func BenchmarkForwardHit(b *testing.B) {
 	for _, n := range []int{16, 1_000, 100_000, 1_000_000, 10_000_000} {
 		for _, kind := range []population{{n, ProtoTCP, false}, {n, ProtoTCP, true}, {n, ProtoUDP, false}, {n, ProtoUDP, true}} {
@@ -141,7 +142,10 @@ func BenchmarkForwardHit(b *testing.B) {
 				kind.fill(b, g)
 				for _, dir := range []conntrack.Direction{conntrack.Inbound, conntrack.Outbound} {
 					packets, length := kind.packets(dir)
-					b.Run(dir.String(), func(b *testing.B) { g.hits(b, packets, length, uint16(dir)) })
+					b.Run(dir.String(), func(b *testing.B) { g.hits(b, packets, length, uint16(dir), 64) })
+					if kind.proto == ProtoTCP && !kind.six {
+						b.Run(dir.String()+"-alone", func(b *testing.B) { g.hits(b, packets, length, uint16(dir), 1) })
+					}
 				}
 			})
 		}
@@ -150,18 +154,21 @@ func BenchmarkForwardHit(b *testing.B) {
 
 var protoNames = map[uint8]string{ProtoTCP: "TCP", ProtoUDP: "UDP"}
 
-// hits forwards the packets again and again.
-func (g *rig) hits(b *testing.B, packets []shortPacket, length int, in uint16) {
+// hits forwards the packets again and again, in batches of a size as a shard does.
+func (g *rig) hits(b *testing.B, packets []shortPacket, length int, in uint16, size int) {
 	b.ReportAllocs()
 	b.ReportMetric(float64(g.f.table.Bytes())/float64(g.f.table.Cap()), "B/conn")
-	var batch [64]shortPacket
+	var slots [64]shortPacket
+	batch := slots[:size]
 	p := Packet{From: benchFrom, In: in}
-	for at := 0; at < b.N; at += len(batch) {
-		n := copy(batch[:], packets[at%len(packets):])
-		for i := range batch[:n] {
-			g.f.Ahead(batch[i][:length])
+	for at := 0; at < b.N; at += size {
+		copy(batch, packets[at%len(packets):])
+		if size > 1 {
+			for i := range batch {
+				g.f.Ahead(batch[i][:length])
+			}
 		}
-		for i := range batch[:n] {
+		for i := range batch {
 			p.Data = batch[i][:length]
 			if v := g.f.Forward(&p); v.Action != Forward {
 				b.Fatal(v.Action, v.Reason)

@@ -37,6 +37,7 @@ func (r *Rules) Publish() {
 		if !d.service.deleted {
 			e.service = d.service.slot
 		}
+		e.hop = s.routes.lookup(&e.dest.Addr)
 		r.publishEnds(s, d, &e)
 		s.server[i] = e
 	}

@@ -63,6 +63,7 @@ type serverEntry struct {
 	fate     fate               // of its connections, if it is gone
 	drain    Drain
 	timeouts *conntrack.Timeouts // of its connections
+	hop      hop                 // the way there
 	once     bool                // its answers are in the snapshot's table once
 	full     bool                // its new connections get full NAT
 	locals   []int32             // what clients appear with then, by index in own.entries
@@ -210,11 +211,6 @@ func newOwnTable(entries []ownEntry) ownTable {
 		t.slots[at] = ownSlot{entries[i].addr, int32(i)}
 	}
 	return t
-}
-
-// mayHave is false for most addresses that find does not find, and cheaper.
-func (t *ownTable) mayHave(a *conntrack.Addr) bool {
-	return t.slots[hashAddr(a)&uint64(len(t.slots)-1)].index >= 0
 }
 
 // find returns the index of a's entry, or -1.
