@@ -15,11 +15,14 @@ note as well. Names of hosts are not looked up: addresses are expected.
 # What becomes of what
 
 	keepalived   virtual_server, also by fwmark and in groups, real_server, sorry_server,
-	             quorum and its programs, checks; rise is 1, as there
+	             quorum and its programs, checks; rise is 1, as there, retry and
+	             delay_before_retry are fall and recheck
 	             without alpha: start: up. Without inhibit_on_failure: on-check-failed: remove
-	             vrrp, notifications, track_*, static_*: notes
+	             lvs_timeouts, script_user; variables, @conditions of a config-id
+	             vrrp, notifications, track_*, static_*, sequences (~SEQ): notes
 	ipvsadm      services and servers as the tool means them: without -m direct routing
-	iptables     nat POSTROUTING SNAT: snat. mangle PREROUTING MARK: marks, in reverse
+	iptables     nat POSTROUTING SNAT: snat. nat PREROUTING DNAT of one port of one
+	             address to one server: a service. mangle PREROUTING MARK: marks, in reverse
 	             order, since there the last rule counts and here the first
 */
 package importer

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -49,6 +50,10 @@ type File struct {
 
 // Importer collects what files say.
 type Importer struct {
+	// ConfigID is whose lines behind @NAME a keepalived.conf has, as its own option of
+	// that name says; "": such lines become notes.
+	ConfigID string
+
 	cfg   *config.Config
 	notes []Note
 	at    []place // of each service, for what is found out in the end
@@ -187,6 +192,9 @@ func ReadFile(name string, kind Kind) (File, error) {
 	info, err := os.Stat(name)
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > config.MaxFile) {
 		err = fmt.Errorf("%s: no file of at most %d MiB", name, config.MaxFile>>20)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s: there is no such file", name)
 	}
 	if err != nil {
 		return File{}, err

@@ -3,6 +3,7 @@
 package importer
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,7 +83,8 @@ COMMIT
 *nat
 :POSTROUTING ACCEPT [0:0]
 -A PREROUTING -d 192.168.88.23/32 -p tcp --dport 81 -j DNAT --to-destination 10.0.0.9
--A POSTROUTING -s 10.0.0.0/24 -j SNAT --to-source 192.168.88.23
+-A PREROUTING -p tcp --dport 82:83 -j DNAT --to-destination 10.0.0.9
+[12:720] -A POSTROUTING -s 10.0.0.0/24 -j SNAT --to-source 192.168.88.23
 -A POSTROUTING -s 10.0.1.0/24 -o eth0 -m comment --comment "the second net" -j SNAT --to-source 192.168.88.24:2000-3000
 -A POSTROUTING -s 10.0.2.0/24 -j MASQUERADE
 -A POSTROUTING ! -s 10.0.3.0/24 -j SNAT --to-source 192.168.88.25
@@ -92,7 +94,9 @@ COMMIT
 -A INPUT -p tcp --dport 22 -j ACCEPT
 COMMIT
 `,
-			want: `snat:
+			want: `services:
+  - {tcp: "192.168.88.23:81", servers: ["10.0.0.9:81"]}
+snat:
   - {from: 10.0.0.0/24, to: 192.168.88.23}
   - {from: 10.0.1.0/24, to: 192.168.88.24, ports: 2000-3000}
 marks:
@@ -102,12 +106,12 @@ marks:
 `,
 			notes: []string{
 				"f:6: -A PREROUTING -m conntrack --ctstate NEW -j MARK --set-mark 3: the match conntrack has no counterpart",
-				"f:10: -A PREROUTING -d 192.168.88.23/32 -p tcp --dport 81 -j DNAT --to-destination 10.0.0.9: destinations are translated for services only",
-				"f:12: -A POSTROUTING -s 10.0.1.0/24 -o eth0 -m comment --comment \"the second net\" -j SNAT --to-source 192.168.88.24:2000-3000: it is carried over for every way out",
-				"f:13: -A POSTROUTING -s 10.0.2.0/24 -j MASQUERADE: vsnat has to be told the address: vsnat snat add 10.0.2.0/24 ADDRESS",
-				"f:14: -A POSTROUTING ! -s 10.0.3.0/24 -j SNAT --to-source 192.168.88.25: a match that is negated",
-				"f:15: -A POSTROUTING -s 10.0.0.0/25 -j SNAT --to-source 192.168.88.26: it is left out: ",
-				"f:18: -A INPUT -p tcp --dport 22 -j ACCEPT: vsnat has nothing of the table filter",
+				"f:11: -A PREROUTING -p tcp --dport 82:83 -j DNAT --to-destination 10.0.0.9: a service has one address and one port",
+				"f:13: -A POSTROUTING -s 10.0.1.0/24 -o eth0 -m comment --comment \"the second net\" -j SNAT --to-source 192.168.88.24:2000-3000: it is carried over for every way out",
+				"f:14: -A POSTROUTING -s 10.0.2.0/24 -j MASQUERADE: vsnat has to be told the address: vsnat snat add 10.0.2.0/24 ADDRESS",
+				"f:15: -A POSTROUTING ! -s 10.0.3.0/24 -j SNAT --to-source 192.168.88.25: a match that is negated",
+				"f:16: -A POSTROUTING -s 10.0.0.0/25 -j SNAT --to-source 192.168.88.26: it is left out: ",
+				"f:19: -A INPUT -p tcp --dport 22 -j ACCEPT: vsnat has nothing of the table filter",
 			},
 		},
 		{
@@ -185,43 +189,133 @@ vrrp_instance V {
       - address: 10.0.0.2:80
         weight: 2
         checks:
-          - {type: http, url: [/ok], status: [200], interval: 5s, timeout: 2s, rise: 1, fall: 3, hold-down: 0s}
-          - {type: http, url: [/db], body-regexp: ^fine, interval: 5s, timeout: 2s, rise: 1, fall: 3, hold-down: 0s}
+          - {type: http, url: [/ok], status: [200], interval: 5s, timeout: 2s, rise: 1, fall: 3, hold-down: 0s, recheck: 3s}
+          - {type: http, url: [/db], body-regexp: ^fine, interval: 5s, timeout: 2s, rise: 1, fall: 3, hold-down: 0s, recheck: 3s}
       - address: 10.0.0.3:80
         checks: [{type: script, command: [/bin/check, 10.0.0.3], interval: 5s, timeout: 4s, rise: 1, fall: 1, hold-down: 0s}]
   - mark: 3
     scheduler: rr
     on-server-down: repick
     start: up
-    checks: [{type: dns, query: A, name: example.com, interval: 60s, timeout: 5s, rise: 1, fall: 1, hold-down: 0s}]
+    checks: [{type: dns, query: A, name: example.com, interval: 60s, timeout: 5s, rise: 1, fall: 4, hold-down: 0s}]
     servers: [{address: 10.0.0.4:53, method: route}]
   - tcp: 192.168.88.30:25
     scheduler: rr
     start: up
     on-check-failed: remove
-    checks: [{type: smtp, name: me, port: 2525, interval: 60s, timeout: 3s, rise: 1, fall: 1, hold-down: 0s}]
+    checks: [{type: smtp, name: me, port: 2525, interval: 60s, timeout: 3s, rise: 1, fall: 2, hold-down: 0s, recheck: 1s}]
     servers: [10.0.0.5:25]
   - tcp: 192.168.88.31:25
     scheduler: rr
     start: up
     on-check-failed: remove
-    checks: [{type: smtp, name: me, port: 2525, interval: 60s, timeout: 3s, rise: 1, fall: 1, hold-down: 0s}]
+    checks: [{type: smtp, name: me, port: 2525, interval: 60s, timeout: 3s, rise: 1, fall: 2, hold-down: 0s, recheck: 1s}]
     servers: [10.0.0.5:25]
 `,
 			notes: []string{
-				"f:2: global_defs: it concerns keepalived itself",
-				"f:28: notify_down /bin/mail root: it has no counterpart",
+				"f:2: global_defs: this concerns keepalived itself and its mails: router_id",
+				"f:4: virtual_server 192.168.88.23 80: it has no protocol: TCP is taken",
+				"f:28: notify_down /bin/mail root: no program is run for a server",
+				"f:49: virtual_server group G: it has no protocol: TCP is taken",
 				"f:60: vrrp_instance V: there is no hot standby yet",
 			},
 		},
 		{
+			name: "what grew over the years",
+			text: `global_defs {
+    lvs_timeouts tcp 7200 udp 60
+    script_user checker
+}
+$RS= \
+    real_server 10.0.0.${N} 80 { \
+        weight ${N} \
+
+        TCP_CHECK { \
+            connect_timeout 0.5 \
+        } \
+    }
+$VIP=192.168.88.23
+virtual_server $VIP 80 {
+    protocol TCP
+    lb_algo sh
+    sh-port
+    inhibit_on_failure
+    delay_loop 2
+    $N=2
+    $RS
+    $N=3
+    $RS
+    @lb1 sorry_server 10.0.0.9 80
+    @^lb1 sorry_server 10.0.0.8 80
+}
+@lb2 virtual_server 192.168.88.99 80 {
+@lb2     protocol TCP
+@lb2 }
+virtual_server_group G {
+    192.168.88.30-192.168.88.31 80
+    192.168.88.40/31 80
+}
+virtual_server group G {
+    protocol TCP
+    lb_kind TUN type gue port 6080 csum
+    delay_loop 3
+    real_server 10.0.0.2 80 {
+        weight 70000
+        HTTP_GET {
+            connect_timeout 4
+            url {
+                path '/a b'
+                regex "^OK$"
+                regex_options caseless
+            }
+        }
+    }
+}
+virtual_server 192.168.88.23 53 {
+    real_server 10.0.0.2 53 {
+        UDP_CHECK {
+            payload Ab1 3
+            require_reply 0x 2
+        }
+    }
+}
+`,
+			want: `timeouts: {established: 7200, udp: 60}
+script-user: checker
+services:
+  - tcp: 192.168.88.23:80
+    scheduler: sh
+    sched-flags: [sh-port]
+    start: up
+    sorry: 10.0.0.9:80
+    check: {type: tcp, interval: 2s, timeout: 500ms, rise: 1, fall: 2, hold-down: 0s, recheck: 1s}
+    servers:
+      - {address: 10.0.0.2:80, weight: 2}
+      - {address: 10.0.0.3:80, weight: 3}
+` + manyOf(`  - tcp: %s:80
+    on-check-failed: remove
+    start: up
+    check: {type: http, url: [/a b], body-regexp: "(?i)^OK$", interval: 4s, timeout: 4s, rise: 1, fall: 2, hold-down: 0s, recheck: 3s}
+    servers: [{address: 10.0.0.2:80, weight: 65535, method: tunnel, tunnel: gue, tunnel-port: 6080, tunnel-checksum: csum}]
+`, "192.168.88.30", "192.168.88.31", "192.168.88.40", "192.168.88.41") + `  - udp: 192.168.88.23:53
+    on-check-failed: remove
+    start: up
+    check: {type: udp, send: "hex: Ab 01 03", expect: "hex: ?? 02*", interval: 60s, timeout: 5s, rise: 1, fall: 2, hold-down: 0s, recheck: 1s}
+    servers: [10.0.0.2:53]
+`,
+			notes: []string{
+				"f:39: weight 70000: 65535 is the largest weight",
+				"f:40: HTTP_GET: it begins every 4s",
+			},
+		},
+		{
 			name: "what keepalived means and vsnat cannot",
-			text: `virtual_server 192.168.88.23 80 {
+			text: `virtual_server 192.168.88.23 80 { protocol TCP
     real_server 192.168.88.23 80 {
         weight 1
     }
 }
-virtual_server 192.168.88.24 443 {
+virtual_server 192.168.88.24 443 { protocol TCP
     real_server 10.0.0.2 443 {
         SSL_GET { url { path /
             digest 0123456789abcdef0123456789abcdef } }
@@ -232,7 +326,7 @@ virtual_server 192.168.88.24 443 {
         }
     }
 }
-virtual_server 192.168.88.24 443 {
+virtual_server 192.168.88.24 443 { protocol TCP
     real_server 10.0.0.2 443 { weight many
     }
 }
@@ -246,23 +340,25 @@ virtual_server 192.168.88.24 443 {
     on-check-failed: remove
     servers:
       - address: 10.0.0.2:443
-        checks: [{type: https, url: [/], verify: false, interval: 60s, timeout: 5s, rise: 1, fall: 1, hold-down: 0s}]
+        checks: [{type: https, url: [/], verify: false, digest: 0123456789abcdef0123456789abcdef, interval: 60s, timeout: 5s, rise: 1, fall: 2, hold-down: 0s, recheck: 3s}]
       - address: 10.0.0.3:443
-        checks: [{type: icmp, interval: 60s, timeout: 5s, rise: 1, fall: 1, hold-down: 0s}]
+        checks: [{type: icmp, interval: 60s, timeout: 5s, rise: 1, fall: 2, hold-down: 0s, recheck: 1s}]
 `,
 			notes: []string{
 				"f:1: tcp 192.168.88.23:80: it is left out: server 192.168.88.23",
 				"f:6: virtual_server 192.168.88.24 443: inhibit_on_failure holds for a whole service here",
-				"f:9: digest 0123456789abcdef0123456789abcdef: it is an MD5",
 				"f:13: UDP_CHECK: without require_reply",
 				"f:17: tcp 192.168.88.24:443: there is such a service already",
 				"f:18: weight many: a number is expected",
-				"f:21: @host1 virtual_server 192.168.88.25 80 {: what holds under a condition is left out",
+				"f:21: @host1 virtual_server 192.168.88.25 80 {: what holds on one host alone is left out",
 			},
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			i := New()
+			if strings.Contains(row.text, "@lb1") {
+				i.ConfigID = "lb1"
+			}
 			if err := i.Read(File{Name: "f", Text: []byte(row.text)}); err != nil {
 				t.Fatal(err)
 			}
@@ -285,6 +381,14 @@ virtual_server 192.168.88.24 443 {
 	}
 }
 
+// manyOf repeats a text with each of some words.
+func manyOf(text string, words ...string) (all string) {
+	for _, w := range words {
+		all += fmt.Sprintf(text, w)
+	}
+	return all
+}
+
 // What is broken is refused, with the place.
 func TestRefused(t *testing.T) {
 	folder := t.TempDir()
@@ -302,6 +406,7 @@ func TestRefused(t *testing.T) {
 		{"virtual_server 1.2.3.4 80 {\n}\n}\n", "f:3: a } without a {"},
 		{"{\nvirtual_server 1 2 {\n", "f:1: a { with nothing before it"},
 		{"virtual_server \"1.2.3.4 80 {\n}\n", "f:1: a quote that does not end"},
+		{"$A=$B $B\n$B=$A $A\nvirtual_server $A 80 {\n}\n", "f:3: variables name each other"},
 		{"include " + loop + "\n", "include each other more than 10 deep"},
 		{"include " + folder + "\n", "no file of at most"},
 	} {
@@ -319,8 +424,8 @@ func TestInclude(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"keepalived.conf": "global_defs {\n}\ninclude conf.d/*.conf\ninclude missing.conf\n",
-		"conf.d/a.conf":   "virtual_server 192.168.88.23 80 {\n real_server 10.0.0.2 80 {\n }\n bad\n}\n",
+		"keepalived.conf": "global_defs {\n router_id a\n}\ninclude conf.d/*.conf\ninclude missing.conf\n",
+		"conf.d/a.conf":   "virtual_server 192.168.88.23 80 {\n protocol TCP\n real_server 10.0.0.2 80 {\n }\n bad\n}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -338,7 +443,7 @@ func TestInclude(t *testing.T) {
 	if !strings.Contains(string(text), "tcp: 192.168.88.23:80") {
 		t.Errorf("%s", text)
 	}
-	want := []string{"conf.d/a.conf:4: bad: it has no counterpart", "keepalived.conf:1: global_defs: ", "keepalived.conf:4: include missing.conf: there is no such file"}
+	want := []string{"conf.d/a.conf:5: bad: it has no counterpart", "keepalived.conf:1: global_defs: ", "keepalived.conf:5: include missing.conf: there is no such file"}
 	if !slices.EqualFunc(notes, want, func(n Note, w string) bool {
 		return strings.HasPrefix(strings.TrimPrefix(n.String(), folder+"/"), w)
 	}) {

@@ -22,6 +22,9 @@ func (i *Importer) readIptables(f File) error {
 	for text := range strings.Lines(string(f.Text)) {
 		number++
 		line := quotedFields(text)
+		if len(line) > 1 && strings.HasPrefix(line[0], "[") { // counters of iptables-save -c
+			line = line[1:]
+		}
 		switch {
 		case len(line) == 0 || line[0][0] == '#' || line[0][0] == ':' || line[0] == "COMMIT":
 		case line[0][0] == '*':
@@ -37,7 +40,7 @@ func (i *Importer) readIptables(f File) error {
 			}
 			marks = append(marks, list...)
 		case table == "nat" && line[1] == "PREROUTING":
-			i.note(f.Name, number, words(line), "destinations are translated for services only: vsnat service add")
+			i.dnat(f.Name, number, line)
 		default:
 			i.note(f.Name, number, words(line), fmt.Sprintf("vsnat has nothing of the table %s, and leaves it to the host", table))
 		}
@@ -73,7 +76,7 @@ type rule struct {
 	source, destination netip.Prefix
 	proto, in, out      string
 	ports               [][2]uint16 // of the destination
-	to                  string      // --to-source
+	to                  string      // --to-source, --to-destination
 	mark                uint64
 	dropped             []string // options without a meaning here
 }
@@ -113,7 +116,7 @@ func parseRule(line []string) (r rule, err error) {
 			r.ports, err = portRanges(value())
 		case "-j", "--jump":
 			r.target = value()
-		case "--to-source":
+		case "--to-source", "--to-destination":
 			r.to = value()
 		case "--set-mark", "--set-xmark":
 			text, mask, _ := strings.Cut(value(), "/")
@@ -213,6 +216,42 @@ func (i *Importer) snat(file string, number int, line []string) {
 		return
 	}
 	i.cfg.SNAT = trial.SNAT
+}
+
+// dnat takes a rule of PREROUTING up: a port of an address that leads to one server is a
+// service with that server.
+func (i *Importer) dnat(file string, number int, line []string) {
+	left := func(why string) { i.note(file, number, words(line), why) }
+	r, err := parseRule(line)
+	switch {
+	case err != nil:
+		left(err.Error())
+		return
+	case r.target != "DNAT":
+		left("only DNAT has a counterpart")
+		return
+	case !r.destination.IsSingleIP() || len(r.ports) != 1 || r.ports[0][0] != r.ports[0][1] || r.source.IsValid():
+		left("a service has one address and one port, and is for all clients")
+		return
+	}
+	to, err := netip.ParseAddrPort(r.to)
+	if err != nil {
+		a, err := netip.ParseAddr(r.to)
+		if err != nil {
+			left("one address to lead to is expected, or an address and a port")
+			return
+		}
+		to = netip.AddrPortFrom(a, r.ports[0][0])
+	}
+	if r.in != "" {
+		left("it is carried over for every link, not for " + r.in + " alone")
+	}
+	s := config.Service{ServiceSpec: control.ServiceSpec{
+		ServiceKey: control.ServiceKey{Proto: r.proto, Address: netip.AddrPortFrom(r.destination.Addr(), r.ports[0][0])},
+		Scheduler:  control.DefaultScheduler,
+	}}
+	s.Servers = []control.ServerSpec{{Address: to, Weight: 1, Method: control.MethodNAT}}
+	i.add(file, number, s)
 }
 
 func sourceText(p netip.Prefix) string {

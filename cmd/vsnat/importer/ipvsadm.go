@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
@@ -80,8 +81,12 @@ func (i *Importer) setTimeouts(t ipvsadm.Timeouts) {
 
 func ipvsadmReason(err error) string {
 	var e *ipvsadm.Error
+	text := err.Error()
 	if errors.As(err, &e) {
-		return e.Text
+		text = e.Text
 	}
-	return err.Error()
+	if strings.HasPrefix(text, "illegal ") {
+		text += ": names are not looked up, ipvsadm-save -n writes numbers"
+	}
+	return text
 }

@@ -5,6 +5,7 @@ package importer
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -101,19 +102,19 @@ func (v *virtual) checkWord(b *checkBlock, o *directive) bool {
 	case "type":
 		s.Query = o.arg(1)
 	case "misc_path":
-		s.Command = strings.Fields(strings.Join(o.words[1:], " "))
+		s.Command = program(words(o.words[1:]))
 	case "misc_timeout":
-		b.timing.timeout = v.number(o)
+		b.timing.timeout = v.duration(o)
 	case "misc_dynamic":
 		b.dynamic = true
 	case "user":
 		v.left(o, "all scripts run as the user that script-user names")
 	case "payload":
-		s.Send = "hex: " + strings.Join(o.words[1:], " ")
+		s.Send = "hex: " + v.bytes(o)
 	case "require_reply":
 		b.replies = true
 		if len(o.words) > 1 {
-			s.Expect = "hex: " + strings.Join(o.words[1:], " ")
+			s.Expect = "hex: " + v.bytes(o) + "*"
 		}
 	case "track_file":
 		if s.Command = []string{v.files[o.arg(1)]}; s.Command[0] == "" {
@@ -128,10 +129,31 @@ func (v *virtual) checkWord(b *checkBlock, o *directive) bool {
 	return true
 }
 
+// retries is how often a check of a type is tried again if nothing is said, and after
+// what time; negative: with the next one.
+func retries(kind string) (n int, pause time.Duration) {
+	switch kind {
+	case health.HTTP, health.HTTPS:
+		return 1, 3 * time.Second
+	case health.DNS:
+		return 3, -1
+	case health.Script, health.File:
+		return 0, -1
+	}
+	return 1, time.Second
+}
+
 // checksOf are the checks of a block that was read.
 func (v *virtual) checksOf(d *directive, b *checkBlock) []health.Spec {
 	s := b.spec
-	v.times(&s, b.timing)
+	n, pause := retries(s.Type)
+	if b.timing.retry < 0 {
+		b.timing.retry = n
+	}
+	if b.timing.pause < 0 {
+		b.timing.pause = pause
+	}
+	v.times(d, &s, b.timing)
 	switch s.Type {
 	case health.HTTP, health.HTTPS:
 		return v.pages(s, b.urls)
@@ -152,18 +174,50 @@ func (v *virtual) checksOf(d *directive, b *checkBlock) []health.Spec {
 		if !b.replies {
 			v.left(d, "without require_reply: a server that need not answer cannot be checked by UDP, it is pinged")
 			s = health.Spec{Type: health.ICMP, Address: s.Address}
-			v.times(&s, b.timing)
+			v.times(d, &s, b.timing)
 		}
 	}
 	return []health.Spec{s}
 }
 
 // times fills in the times: up after one success, as in keepalived, and never held
-// down.
-func (v *virtual) times(s *health.Spec, t timing) {
-	second := func(n int) time.Duration { return time.Duration(max(n, 1)) * time.Second }
-	s.Interval, s.Timeout = second(t.interval), second(t.timeout)
+// down. Here a check is over before the next one begins.
+func (v *virtual) times(d *directive, s *health.Spec, t timing) {
+	s.Interval, s.Timeout = t.interval, t.timeout
+	switch {
+	case t.timeout < 0:
+		if s.Timeout = 5 * time.Second; t.interval < s.Timeout {
+			v.left(d, fmt.Sprintf("it may take %v, until the next one, instead of %v", t.interval, s.Timeout))
+			s.Timeout = t.interval
+		}
+	case t.timeout > t.interval:
+		v.left(d, fmt.Sprintf("it begins every %v, since it may take as long", t.timeout))
+		s.Interval = t.timeout
+	}
+	s.Timeout = max(s.Timeout, 10*time.Millisecond)
 	s.Limits = health.Limits{Rise: 1, Fall: t.retry + 1}
+	if t.retry > 0 && t.pause >= 0 && t.pause < s.Interval {
+		s.Recheck = max(t.pause, time.Millisecond)
+	}
+}
+
+// bytes are those of a string of digits: pairs in each word, the last digit of an odd
+// word by itself, and x for any digit.
+func (v *virtual) bytes(d *directive) string {
+	var list []string
+	for _, w := range d.words[1:] {
+		for len(w) > 0 {
+			pair := w[:min(2, len(w))]
+			w = w[len(pair):]
+			if strings.ContainsAny(pair, "xX") {
+				pair = "??"
+			} else if len(pair) == 1 {
+				pair = "0" + pair
+			}
+			list = append(list, pair)
+		}
+	}
+	return words(list)
 }
 
 // pages are the checks of urls. Those that ask for the same are one.
@@ -177,6 +231,7 @@ func (v *virtual) pages(s health.Spec, urls []*directive) []health.Spec {
 	for _, u := range urls {
 		one := s
 		path := "/"
+		options, inverted := "", (*directive)(nil)
 		for n := range u.block {
 			o := &u.block[n]
 			switch o.name() {
@@ -186,13 +241,39 @@ func (v *virtual) pages(s health.Spec, urls []*directive) []health.Spec {
 				one.Status = strings.Join(strings.FieldsFunc(strings.Join(o.words[1:], ","), func(r rune) bool { return r == ',' }), ",")
 			case "regex":
 				one.BodyRegexp = o.arg(1)
+				if _, err := regexp.Compile(one.BodyRegexp); err != nil {
+					v.left(o, "it is left out: "+err.Error())
+					one.BodyRegexp = ""
+				}
+			case "regex_no_match":
+				inverted = o
+			case "regex_options":
+				for _, w := range o.words[1:] {
+					switch w {
+					case "caseless":
+						options += "i"
+					case "multiline":
+						options += "m"
+					case "dotall":
+						options += "s"
+					default:
+						v.left(o, w+" has no counterpart")
+					}
+				}
 			case "virtualhost":
 				one.Host = o.arg(1)
 			case "digest":
-				v.left(o, "it is an MD5; here it is a SHA-256: curl -s URL | sha256sum")
+				one.Digest = strings.ToLower(o.arg(1))
 			default:
 				v.left(o, "it has no counterpart")
 			}
+		}
+		switch {
+		case inverted != nil:
+			v.left(inverted, "what the body must not have can't be said: the expression is left out")
+			one.BodyRegexp = ""
+		case one.BodyRegexp != "" && options != "":
+			one.BodyRegexp = "(?" + options + ")" + one.BodyRegexp
 		}
 		if last := len(list) - 1; last >= 0 {
 			same := list[last]

@@ -22,8 +22,6 @@ func elsewhere(name string) string {
 	switch {
 	case strings.HasPrefix(name, "vrrp_"):
 		return "there is no hot standby yet"
-	case name == "global_defs":
-		return "it concerns keepalived itself and its mails"
 	case strings.HasPrefix(name, "static_"):
 		return "addresses, routes and rules of the host are left to the host"
 	}
@@ -49,6 +47,8 @@ func (i *Importer) keepalived(list []directive) {
 	for n := range list {
 		switch d := &list[n]; d.name() {
 		case "virtual_server_group", "track_file", "vrrp_track_file":
+		case "global_defs":
+			i.globals(d)
 		case "virtual_server":
 			(&virtual{Importer: i, files: files}).read(d, groups)
 		default:
@@ -56,6 +56,39 @@ func (i *Importer) keepalived(list []directive) {
 		}
 	}
 }
+
+// globals takes up what of the global definitions concerns services.
+func (i *Importer) globals(d *directive) {
+	var others []string
+	for n := range d.block {
+		o := &d.block[n]
+		switch o.name() {
+		case "lvs_timeouts":
+			for k := 1; k < len(o.words); k += 2 {
+				to := map[string]*control.Duration{"tcp": &i.cfg.Timeouts.Established, "tcpfin": &i.cfg.Timeouts.FinWait, "udp": &i.cfg.Timeouts.UDP}[o.arg(k)]
+				seconds, err := strconv.ParseUint(o.arg(k+1), 10, 21)
+				if to == nil || err != nil || seconds == 0 || seconds > maxTimeout {
+					i.note(o.file, o.line, words(o.words), "tcp, tcpfin or udp and seconds are expected")
+					break
+				}
+				*to = control.Duration(time.Duration(seconds) * time.Second)
+			}
+		case "script_user":
+			if i.cfg.ScriptUser = o.arg(1); acceptable(i.cfg) != nil || i.cfg.ScriptUser == "" {
+				i.note(o.file, o.line, words(o.words), "a user is expected")
+				i.cfg.ScriptUser = config.DefaultScriptUser
+			}
+		default:
+			others = append(others, o.name())
+		}
+	}
+	if len(others) > 0 {
+		i.note(d.file, d.line, words(d.words), "this concerns keepalived itself and its mails: "+strings.Join(others, ", "))
+	}
+}
+
+// maxTimeout is the longest idle time of a configuration, in seconds.
+const maxTimeout = 31 * 24 * 60 * 60
 
 // virtual is a virtual_server that is read.
 type virtual struct {
@@ -66,23 +99,25 @@ type virtual struct {
 	proto    string
 	timing   timing
 	host     string // virtualhost
+	tunnel   control.Tunnel
 	alpha    bool
+	inhibit  bool // all servers, unless they say otherwise
 	inhibits int
 	weighted bool // some server has another weight than 1
 }
 
-// timing is what virtual servers, real servers and checks may all say.
+// timing is what virtual servers, real servers and checks may all say. What is negative
+// nobody has said.
 type timing struct {
-	interval, timeout int // seconds
-	retry             int
+	interval, timeout, pause time.Duration // pause: delay_before_retry
+	retry                    int
 }
 
 func (v *virtual) left(d *directive, why string) { v.note(d.file, d.line, words(d.words), why) }
 
 // read takes one up: a service for each of its names.
 func (v *virtual) read(d *directive, groups map[string]*directive) {
-	v.proto = control.TCP
-	v.timing = timing{interval: 60, timeout: 5, retry: 0}
+	v.timing = timing{interval: time.Minute, timeout: -1, pause: -1, retry: -1}
 	v.service.Scheduler = control.DefaultScheduler
 	method := control.MethodNAT
 	for n := range d.block {
@@ -106,6 +141,14 @@ func (v *virtual) read(d *directive, groups map[string]*directive) {
 	if c.Quorum.Min > 0 && v.weighted {
 		c.Quorum.Of = config.QuorumOfWeights
 	}
+	if v.proto == "" {
+		v.proto = control.TCP
+		if datagrams(c) {
+			v.proto = control.UDP
+		} else if d.arg(1) != "fwmark" {
+			v.left(d, "it has no protocol: TCP is taken, where keepalived takes UDP")
+		}
+	}
 	v.simplify()
 	keys := v.keys(d, groups)
 	for _, k := range keys {
@@ -114,6 +157,18 @@ func (v *virtual) read(d *directive, groups map[string]*directive) {
 		s.Servers = slices.Clone(s.Servers)
 		v.add(d.file, d.line, s)
 	}
+}
+
+// datagrams reports whether servers have checks, all of them by UDP.
+func datagrams(c *config.Checking) bool {
+	for _, s := range c.Servers {
+		for _, k := range s.Checks {
+			if k.Type != health.DNS && k.Type != health.UDP {
+				return false
+			}
+		}
+	}
+	return len(c.Servers) > 0
 }
 
 // option takes up what a virtual_server says for all its servers.
@@ -128,6 +183,13 @@ func (v *virtual) option(d *directive, method *string) {
 		}
 	case "lb_kind", "lvs_method":
 		*method = v.method(d)
+		v.tunnel = v.tunnelOf(d)
+	case "sh-port", "sh-fallback", "mh-port", "mh-fallback", "flag-1", "flag-2", "flag-3":
+		v.flag(d.name())
+	case "inhibit_on_failure":
+		v.inhibit = v.yes(d)
+	case "notify_up", "notify_down":
+		v.left(d, noPrograms)
 	case "protocol":
 		v.proto = strings.ToLower(d.arg(1))
 	case "persistence_timeout":
@@ -146,7 +208,13 @@ func (v *virtual) option(d *directive, method *string) {
 	case "virtualhost":
 		v.host = d.arg(1)
 	case "alpha":
-		v.alpha = true
+		v.alpha = v.yes(d)
+	case "persistence_engine":
+		v.left(d, "there are no persistence engines here; persistence is by address")
+	case "ha_suspend":
+		v.left(d, "checks go on whatever addresses this host has")
+	case "sorry_server_inhibit":
+		v.left(d, "the sorry server is there while it is needed, and keeps its connections")
 	case "omega":
 		v.left(d, "the programs of the quorum are not run when vsnat ends")
 	case "quorum":
@@ -168,17 +236,20 @@ func (v *virtual) option(d *directive, method *string) {
 	}
 }
 
+// noPrograms is said of programs that would be run for a server.
+const noPrograms = "no program is run for a server: vsnat events -f -o json tells of it"
+
 // timed takes up the times that all levels may set.
 func (v *virtual) timed(d *directive, t *timing) bool {
 	switch d.name() {
 	case "delay_loop":
-		t.interval = v.number(d)
+		t.interval = max(v.duration(d), 10*time.Millisecond)
 	case "connect_timeout":
-		t.timeout = v.number(d)
+		t.timeout = v.duration(d)
 	case "retry", "nb_get_retry":
 		t.retry = v.number(d)
 	case "delay_before_retry":
-		v.left(d, "what failed is tried again with the next check")
+		t.pause = v.duration(d)
 	case "warmup":
 		v.left(d, "the first round comes at once, spread a little")
 	default:
@@ -187,29 +258,74 @@ func (v *virtual) timed(d *directive, t *timing) bool {
 	return true
 }
 
+// duration is the first argument, seconds or a part of them; 0, with a note, if it is
+// none.
+func (v *virtual) duration(d *directive) time.Duration {
+	f, err := strconv.ParseFloat(d.arg(1), 64)
+	if err != nil || !(f >= 0 && f <= 24*60*60) {
+		v.left(d, "seconds are expected, up to a day")
+		return 0
+	}
+	return time.Duration(f*1e6) * time.Microsecond
+}
+
 // number is the first argument; 0, with a note, if it is none.
 func (v *virtual) number(d *directive) int {
-	f, err := strconv.ParseFloat(d.arg(1), 64)
-	if err != nil || f < 0 || f > 1<<31 {
+	n, err := strconv.ParseUint(d.arg(1), 10, 31)
+	if err != nil {
 		v.left(d, "a number is expected")
 		return 0
 	}
-	return int(max(f, 0))
+	return int(n)
+}
+
+// yes is a switch, which is on if nothing is said.
+func (v *virtual) yes(d *directive) bool {
+	return !slices.Contains([]string{"off", "no", "false"}, strings.ToLower(d.arg(1)))
+}
+
+// flag takes up a flag of the scheduler, by its name or number.
+func (v *virtual) flag(name string) {
+	named := map[string]string{"shflag-1": "sh-fallback", "shflag-2": "sh-port", "mhflag-1": "mh-fallback", "mhflag-2": "mh-port"}
+	if known := named[v.service.Scheduler+name]; known != "" {
+		name = known
+	}
+	if v.service.SchedFlags != "" {
+		name = v.service.SchedFlags + "," + name
+	}
+	v.service.SchedFlags = name
+}
+
+// tunnelOf is what packets are wrapped in: TUN type gue port 6080 csum.
+func (v *virtual) tunnelOf(d *directive) (t control.Tunnel) {
+	for n := 2; n < len(d.words); n++ {
+		switch w := d.words[n]; w {
+		case "type":
+			n++
+			t.Type = d.arg(n)
+		case "port":
+			n++
+			port, err := strconv.ParseUint(d.arg(n), 10, 16)
+			if err != nil {
+				v.left(d, "a port is expected")
+			}
+			t.Port = uint16(port)
+		case "csum", "nocsum", "remcsum":
+			t.Checksum = w
+		default:
+			v.left(d, w+" says nothing about a tunnel")
+		}
+	}
+	return t
 }
 
 func (v *virtual) method(d *directive) string {
 	switch strings.ToUpper(d.arg(1)) {
 	case "NAT":
-		if len(d.words) > 2 {
-			break
-		}
 		return control.MethodNAT
 	case "DR":
 		return control.MethodRoute
 	case "TUN":
-		if len(d.words) > 2 {
-			v.left(d, "the kind of tunnel goes to the server's tunnel keys, by hand")
-		}
 		return control.MethodTunnel
 	}
 	v.left(d, "unknown way to forward: masquerading is taken")
@@ -221,7 +337,7 @@ func (v *virtual) program(d *directive) []string {
 	if len(d.words) > 2 {
 		v.left(d, "what follows the program in quotes, such as its time-out, is left out")
 	}
-	return strings.Fields(d.arg(1))
+	return program(d.arg(1))
 }
 
 // endpoint is an address and a port.
@@ -279,31 +395,43 @@ func (v *virtual) mark(d *directive, text string) []control.ServiceKey {
 	return []control.ServiceKey{{Proto: proto, Mark: uint32(n)}}
 }
 
-// members are the services of a line of a group: an address, or a range of them
-// whose last number counts up.
-func (v *virtual) members(d *directive) []control.ServiceKey {
+// maxMembers is how many addresses a line of a group may stand for.
+const maxMembers = 1024
+
+// members are the services of a line of a group: an address, a network, or a range that
+// ends with an address or with the last number of one.
+func (v *virtual) members(d *directive) (list []control.ServiceKey) {
 	first, last, isRange := strings.Cut(d.name(), "-")
+	prefix, err := netip.ParsePrefix(first)
+	if err == nil && !isRange {
+		first = prefix.Masked().Addr().String()
+	}
 	single := directive{file: d.file, line: d.line, words: append([]string{"", first}, d.words[1:]...)}
 	a, ok := v.endpoint(&single, 1)
 	if !ok {
 		return nil
 	}
-	list := []control.ServiceKey{{Proto: v.proto, Address: a}}
-	if !isRange {
-		return list
+	in := func(n netip.Addr) bool { return n == a.Addr() }
+	switch {
+	case prefix.IsValid():
+		in = prefix.Contains
+	case isRange:
+		end, err := netip.ParseAddr(last)
+		if err != nil {
+			text := a.Addr().String()
+			end, err = netip.ParseAddr(text[:strings.LastIndexAny(text, ".:")+1] + last)
+		}
+		if err != nil || end.BitLen() != a.Addr().BitLen() || end.Less(a.Addr()) {
+			v.left(d, "a range counts up from its address to another one, or to a last number")
+			return nil
+		}
+		in = func(n netip.Addr) bool { return n.Compare(end) <= 0 }
 	}
-	base := 10
-	if a.Addr().Is6() {
-		base = 16
-	}
-	from := a.Addr().AsSlice()
-	end, err := strconv.ParseUint(last, base, 8)
-	if err != nil || int(end) < int(from[len(from)-1]) {
-		v.left(d, "a range counts up from the last number of its address, to 255 at most")
-		return nil
-	}
-	for n := a.Addr(); int(n.AsSlice()[len(from)-1]) < int(end); {
-		n = n.Next()
+	for n := a.Addr(); n.IsValid() && in(n); n = n.Next() {
+		if len(list) == maxMembers {
+			v.left(d, fmt.Sprintf("the addresses after the first %d are left out", maxMembers))
+			break
+		}
 		list = append(list, control.ServiceKey{Proto: v.proto, Address: netip.AddrPortFrom(n, a.Port())})
 	}
 	return list
@@ -315,22 +443,29 @@ func (v *virtual) server(d *directive, method string) {
 	if !ok {
 		return
 	}
-	s := control.ServerSpec{Address: addr, Weight: 1, Method: method}
-	t, host := v.timing, v.host
+	s := control.ServerSpec{Address: addr, Weight: 1, Method: method, Tunnel: v.tunnel}
+	t, host, inhibit := v.timing, v.host, v.inhibit
 	var checks []health.Spec
 	for n := range d.block {
 		o := &d.block[n]
 		switch o.name() {
 		case "weight":
-			s.Weight = v.number(o)
+			if s.Weight = v.number(o); s.Weight > control.MaxWeight {
+				v.left(o, fmt.Sprintf("%d is the largest weight, and taken", control.MaxWeight))
+				s.Weight = control.MaxWeight
+			}
 		case "uthreshold":
 			s.Upper = v.number(o)
 		case "lthreshold":
 			s.Lower = v.number(o)
 		case "lvs_method", "lb_kind":
-			s.Method = v.method(o)
+			s.Method, s.Tunnel = v.method(o), v.tunnelOf(o)
 		case "inhibit_on_failure":
-			v.inhibits++
+			inhibit = v.yes(o)
+		case "alpha":
+			v.alpha = v.alpha || v.yes(o)
+		case "notify_up", "notify_down":
+			v.left(o, noPrograms)
 		case "virtualhost":
 			host = o.arg(1)
 		default:
@@ -343,6 +478,9 @@ func (v *virtual) server(d *directive, method string) {
 		if o := &d.block[n]; isCheck(o.name()) {
 			checks = append(checks, v.checks(o, t, host)...)
 		}
+	}
+	if inhibit {
+		v.inhibits++
 	}
 	v.weighted = v.weighted || s.Weight != 1
 	v.service.Servers = append(v.service.Servers, s)
