@@ -73,6 +73,12 @@ func (o *applyOptions) apply(c *cobra.Command, path string) error {
 	if err := writeReloaded(c, done.Reloaded); err != nil {
 		return err
 	}
+	switch n := len(done.Changes); {
+	case n == 0 && len(done.Restart) == 0:
+		say(c.ErrOrStderr(), "there is nothing to change", "")
+	case o.dryRun:
+		say(c.ErrOrStderr(), "the director would accept this; nothing is changed yet", "vsnat apply without --dry-run")
+	}
 	if p := done.Pending; p != nil {
 		say(c.ErrOrStderr(), "on trial until "+p.Until.Local().Format(time.TimeOnly), "vsnat confirm keeps it; otherwise it is taken back")
 	}

@@ -59,7 +59,7 @@ func execute(ctx context.Context, root *cobra.Command, args []string, std stream
 	if err == nil {
 		return 0
 	}
-	if !understood {
+	if local := (interface{ Hint() string })(nil); !understood && !errors.As(err, &local) {
 		err = usageError{err, "see " + c.CommandPath() + " --help"}
 	}
 	report(std.err, err)

@@ -71,6 +71,9 @@ func checksOf(checks []control.Check, name string) ([]control.Check, error) {
 }
 
 func writeChecks(c *cobra.Command, checks []control.Check) error {
+	if len(checks) == 0 {
+		say(c.ErrOrStderr(), "no server is checked", `"check: tcp" of a service has its servers checked; vsnat config init has the rest`)
+	}
 	t := newTable("SERVER", "SERVICE", "CHECK", "STATE", "SINCE ", "LATENCY ", "LAST RESULT")
 	for i := range checks {
 		k := &checks[i]

@@ -5,10 +5,13 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+	"github.com/vsnat/vsnat/sched"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
@@ -23,7 +26,8 @@ type labOptions struct {
 	ipv6      bool
 	scheduler string
 	io        string
-	empty     bool // lab up only
+	empty     bool   // lab up only
+	file      string // lab up only: the director's configuration, an absolute path
 }
 
 // pageURL is where the page at a node's or the virtual address is found.
@@ -44,6 +48,12 @@ func (o labOptions) config() (lab.Config, error) {
 	if o.servers < 1 || o.clients < 1 {
 		return lab.Config{}, fmt.Errorf("a lab needs a real server and a client at least")
 	}
+	if o.scheduler != "" && !slices.Contains(sched.Names(), o.scheduler) {
+		return lab.Config{}, usageError{fmt.Errorf("unknown scheduler %q", o.scheduler), "one of: " + strings.Join(sched.Names(), ", ")}
+	}
+	if o.io != "" && o.io != string(config.IOPacket) && o.io != string(config.IOTUN) {
+		return lab.Config{}, usageError{fmt.Errorf("--io can't be %q", o.io), "packet or tun"}
+	}
 	if host == lab.HostBare && o.io == string(config.IOTUN) {
 		return lab.Config{}, hinted{
 			fmt.Errorf("--io tun needs a host with addresses: with --vip bare it has none to route by"),
@@ -63,6 +73,9 @@ func (o labOptions) config() (lab.Config, error) {
 
 // director returns the configuration file of the lab's director.
 func (o labOptions) director(c lab.Config) string {
+	if o.file != "" {
+		return fmt.Sprintf("include: [%q]\n", o.file) + c.EmptyDirectorConfig(o.io)
+	}
 	if o.empty {
 		return c.EmptyDirectorConfig(o.io)
 	}

@@ -4,10 +4,15 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
+	"github.com/vsnat/vsnat/test/lab"
 )
 
 func TestJudgeAnswers(t *testing.T) {
@@ -69,5 +74,31 @@ func TestLabFlags(t *testing.T) {
 		if c, err := wrong.config(); err == nil {
 			t.Errorf("%+v was accepted as %+v", wrong, c)
 		}
+	}
+}
+
+// TestLabTakesAConfiguration: lab up -c has the director read that file, with what it
+// includes in its folder.
+func TestLabTakesAConfiguration(t *testing.T) {
+	folder := t.TempDir()
+	for name, text := range map[string]string{
+		"mine.yaml": "include: [more.yaml]\nmax-conns: 77\n",
+		"more.yaml": "services:\n  - tcp: 192.168.88.23:81\n    servers: [10.0.0.2]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := labOptions{file: filepath.Join(folder, "mine.yaml"), io: "packet"}
+	own := filepath.Join(t.TempDir(), "vsnat.yaml")
+	if err := os.WriteFile(own, []byte(o.director(lab.Config{Host: lab.HostBare})), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Read(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Services) != 1 || c.MaxConns != 77 || len(c.Addresses) != 2 {
+		t.Errorf("%+v", c)
 	}
 }

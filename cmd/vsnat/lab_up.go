@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
@@ -27,13 +28,24 @@ func newLabUpCommand() *cobra.Command {
 		Short: "Build a lab and keep it running",
 		Example: `  vsnat lab up --servers 2
   vsnat lab up --empty
+  vsnat lab up -c vsnat.yaml
   vsnat lab exec director -- ipvsadm -A -t 192.168.88.23:80 -s rr`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SilenceUsage = true
-			config, err := o.config()
+			cluster, err := o.config()
 			if err != nil {
 				return err
+			}
+			if o.file != "" {
+				path, err := filepath.Abs(o.file)
+				if err == nil {
+					_, err = config.Read(path)
+				}
+				if err != nil {
+					return err
+				}
+				cmd.Flags().Set("config", path)
 			}
 			args := []string{"lab", "hold"}
 			cmd.Flags().Visit(func(f *pflag.Flag) {
@@ -44,8 +56,8 @@ func newLabUpCommand() *cobra.Command {
 			if err := lab.Up(ctx, cmd.OutOrStdout(), args...); err != nil {
 				return err
 			}
-			url := pageURL(config.VIP())
-			if config.IPv6 {
+			url := pageURL(cluster.VIP())
+			if cluster.IPv6 {
 				url = "-g '" + url + "'" // brackets mean something to shells and to curl
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `
@@ -66,6 +78,8 @@ func (o *labOptions) registerUp(cmd *cobra.Command) {
 	o.register(cmd)
 	o.registerDirector(cmd)
 	cmd.Flags().BoolVar(&o.empty, "empty", false, "start the director without services and SNAT")
+	cmd.Flags().StringVarP(&o.file, "config", "c", "", "the director's configuration, instead of the lab's own; vsnat reload reads it again")
+	cmd.MarkFlagsMutuallyExclusive("empty", "config")
 }
 
 // newLabHoldCommand is the daemon behind `vsnat lab up`.

@@ -104,6 +104,8 @@ the packets both ways. It needs no kernel module.
 		}
 	}
 	root.AddCommand(newVersionCommand(), newManCommand(), newReaperCommand(), newScriptsCommand())
+	root.SetFlagErrorFunc(unknownFlag)
+	addCompletions(root, r)
 	return root
 }
 

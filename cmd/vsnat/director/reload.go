@@ -5,6 +5,7 @@ package director
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
@@ -41,7 +42,7 @@ func (d *director) reloadBy(by string) (control.Reloaded, error) {
 		return r, err
 	}
 	d.reloads.accepted = time.Now()
-	d.event(control.Event{Kind: control.EventReloaded, By: by, Text: fmt.Sprintf("%s: %d changes", d.options.ConfigFile, len(r.Changes))})
+	d.event(control.Event{Kind: control.EventReloaded, By: by, Text: d.options.ConfigFile + ": " + changesText(len(r.Changes))})
 	return r, nil
 }
 
@@ -137,4 +138,12 @@ func (d *director) try(cfg *config.Config, changes []config.Change) error {
 		}
 	}
 	return nil
+}
+
+// changesText is how many changes there were.
+func changesText(n int) string {
+	if n == 1 {
+		return "1 change"
+	}
+	return strconv.Itoa(n) + " changes"
 }

@@ -82,7 +82,7 @@ func (d *director) applyConfig(cfg *config.Config, spec control.ApplySpec, by st
 		d.filed = cfg
 	}
 	a.Reloaded = outcome(changes)
-	text := fmt.Sprintf("%s: %d changes", cmp.Or(spec.File, "a configuration"), len(a.Changes))
+	text := cmp.Or(spec.File, "a configuration") + ": " + changesText(len(a.Changes))
 	if spec.Confirm > 0 && len(a.Changes) > 0 {
 		now := time.Now()
 		d.trial = &trial{
@@ -106,7 +106,7 @@ func (d *director) Confirm(ctx context.Context) (p control.Pending, err error) {
 			return noTrial()
 		}
 		p, d.trial = d.trial.Pending, nil
-		d.decided(control.EventConfirmed, by, fmt.Sprintf("%s: %d changes", cmp.Or(p.File, "a configuration"), p.Changes))
+		d.decided(control.EventConfirmed, by, cmp.Or(p.File, "a configuration")+": "+changesText(p.Changes))
 		return nil
 	})
 	return p, err
@@ -136,7 +136,7 @@ func (d *director) rollback(by string) control.Reloaded {
 	r := d.adopt(t.before, config.Diff(d.running(), t.before), by)
 	arrange(d.roster, t.before)
 	d.publish()
-	d.decided(control.EventTakenBack, by, fmt.Sprintf("%s: %d changes", cmp.Or(t.File, "a configuration"), len(r.Changes)))
+	d.decided(control.EventTakenBack, by, cmp.Or(t.File, "a configuration")+": "+changesText(len(r.Changes)))
 	return r
 }
 

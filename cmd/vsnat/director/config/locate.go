@@ -100,15 +100,15 @@ func (p *problems) err() error {
 // there is a near one, and the list.
 func oneOf(word string, known []string) string {
 	list := "one of: " + strings.Join(known, ", ")
-	if near := nearest(word, known); near != "" {
+	if near := Nearest(word, known); near != "" {
 		return "did you mean " + near + "? " + list
 	}
 	return list
 }
 
-// nearest is the known word with the smallest edit distance to word, or "" if
+// Nearest is the known word with the smallest edit distance to word, or "" if
 // none is near: a third of the letters may differ, and at least one.
-func nearest(word string, known []string) string {
+func Nearest(word string, known []string) string {
 	// A key of a megabyte is not a typing error, and the distance costs its
 	// length times the longest key's.
 	if len(word) > 64 {

@@ -246,7 +246,7 @@ func TestHints(t *testing.T) {
 			t.Errorf("%s: %v; want %s", tt.text, err, tt.want)
 		}
 	}
-	if near := nearest("zebra", []string{"services", "snat"}); near != "" {
+	if near := Nearest("zebra", []string{"services", "snat"}); near != "" {
 		t.Errorf("zebra is near %s", near)
 	}
 }
