@@ -117,6 +117,11 @@ type Service struct {
 	Checking Checking
 }
 
+const (
+	maxICMPRate  = 1_000_000
+	maxThreshold = 1<<31 - 1 // connections of a server
+)
+
 // Limits and defaults of the file.
 const (
 	MaxFile           = 16 << 20 // bytes read of a configuration file at most

@@ -37,7 +37,7 @@ func (p reader) config(raw *rawFile) *Config {
 	c.Routes = p.routes(raw.Routes)
 	p.number(raw.MaxConns, &c.MaxConns, 1, MaxMaxConns)
 	p.number(raw.Workers, &c.Workers, 1, MaxWorkers)
-	p.number(raw.ICMPRate, &c.ICMPRate, 0, 1_000_000)
+	p.number(raw.ICMPRate, &c.ICMPRate, 0, maxICMPRate)
 	p.control(&raw.Control, &c.Control)
 	p.log(&raw.Log, &c.Log)
 	p.metrics(&raw.Metrics, &c.Metrics)

@@ -30,13 +30,26 @@ var schemaWords = map[string][]string{
 	"services.no-server":               {control.NoServerICMP, control.NoServerReset},
 	"services.helper":                  {control.HelperNone, control.HelperFTP},
 	"services.on-server-down":          {control.ServerDownKeep, control.ServerDownReset, control.ServerDownRepick},
+	"services.passive":                 {control.PassiveOn, control.PassiveOff},
 	"services.on-check-failed":         {OnFailedInhibit, OnFailedRemove},
 	"services.start":                   {StartUnknown, StartUp},
 	"services.quorum.of":               {QuorumOfServers, QuorumOfWeights},
+	"services.servers.nat":             {control.NATMasquerade, control.NATFull, control.NATAuto},
 	"services.servers.method":          {control.MethodNAT, control.MethodRoute, control.MethodTunnel},
 	"services.servers.tunnel":          {control.TunnelIPIP, control.TunnelGRE, control.TunnelGUE},
 	"services.servers.tunnel-checksum": {control.ChecksumNone, control.ChecksumAll, control.ChecksumRemote},
 	"marks.proto":                      {control.TCP, control.UDP, control.SCTP},
+}
+
+// schemaNumbers are the least and the greatest number that a key may have, by its path.
+var schemaNumbers = map[string][2]int{
+	"max-conns":                    {1, MaxMaxConns},
+	"workers":                      {1, MaxWorkers},
+	"icmp-rate":                    {0, maxICMPRate},
+	"services.servers.weight":      {0, control.MaxWeight},
+	"services.servers.upper":       {0, maxThreshold},
+	"services.servers.lower":       {0, maxThreshold},
+	"services.servers.tunnel-port": {1, 65535},
 }
 
 // schemaNeeds are the keys that a mapping must have, by its path. Of those in one
@@ -94,9 +107,15 @@ func (s schemaWriter) value(t reflect.Type, path string) object {
 	return object{"anyOf": forms}
 }
 
-// scalar is a value of one line: one of some words, or anything. A reference to the
-// environment may stand for each.
+// scalar is a value of one line: one of some words, a number, or anything. A reference to
+// the environment may stand for each.
 func (s schemaWriter) scalar(path string) object {
+	if limits, ok := schemaNumbers[path]; ok {
+		return object{"anyOf": []object{
+			{"type": "integer", "minimum": limits[0], "maximum": limits[1]},
+			{"type": "string", "pattern": `^[0-9]+$|\$\{`},
+		}}
+	}
 	words := schemaWords[path]
 	if words == nil {
 		return object{"type": []string{"string", "number", "boolean"}}

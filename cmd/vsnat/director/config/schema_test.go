@@ -117,6 +117,28 @@ func TestSchemaWords(t *testing.T) {
 	}
 }
 
+// The limits of numbers are those of the parser.
+func TestSchemaNumbers(t *testing.T) {
+	for path, limits := range schemaNumbers {
+		parent, key := "", path
+		if i := strings.LastIndexByte(path, '.'); i >= 0 {
+			parent, key = path[:i], path[i+1:]
+		}
+		for n, good := range map[int]bool{limits[0] - 1: false, limits[0]: true, limits[1]: true, limits[1] + 1: false} {
+			keys := fmt.Sprintf("%s: %d", key, n)
+			if besides[parent] != "" {
+				keys = besides[parent] + ", " + keys
+			}
+			text := fmt.Sprintf(around[parent], keys)
+			_, err := Parse("f", []byte(text))
+			refused := err != nil && strings.Contains(err.Error(), fmt.Sprintf("\"%d\" is not possible here", n))
+			if refused == good || (validate(t, text) == nil) != good {
+				t.Errorf("%s: the parser says %v, the schema %v, want good: %v", text, err, validate(t, text), good)
+			}
+		}
+	}
+}
+
 // What is needed the parser needs too, and where the schema needs nothing an empty
 // mapping is enough for the parser.
 func TestSchemaNeeds(t *testing.T) {

@@ -144,8 +144,8 @@ func (p reader) servers(list []rawServer, s *located) {
 		server := control.ServerSpec{Address: endpoint, Weight: 1, Method: control.MethodNAT}
 		known := len(p.list)
 		p.number(raw.Weight, &server.Weight, 0, control.MaxWeight)
-		p.number(raw.Upper, &server.Upper, 0, 1<<31-1)
-		p.number(raw.Lower, &server.Lower, 0, 1<<31-1)
+		p.number(raw.Upper, &server.Upper, 0, maxThreshold)
+		p.number(raw.Lower, &server.Lower, 0, maxThreshold)
 		word(p, raw.Method, "method", &server.Method, control.MethodNAT, control.MethodRoute, control.MethodTunnel)
 		p.sourceNAT(raw, &server.NAT)
 		p.tunnel(raw, &server.Tunnel)
