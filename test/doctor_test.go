@@ -114,11 +114,11 @@ func TestDoctorFaults(t *testing.T) {
 		},
 		{
 			name: "VIP twice", config: lab.Config{Clients: 2}, plant: func(c *cluster) error { return c.Clients[1].AddAddr("eth0", vip(c)) }, running: true,
-			check: "addresses", says: "192.168.88.23 is ours, but", fix: "ip addr del 192.168.88.23",
+			check: "addresses", says: "192.168.88.23 is ours, but", fix: "ip addr flush to 192.168.88.23",
 		},
 		{
 			name: "gateway twice", plant: func(c *cluster) error { return c.Servers[2].AddAddr("eth0", netip.MustParsePrefix("10.0.0.1/24")) },
-			check: "addresses", says: "10.0.0.1 is ours, but", fix: "ip addr del 10.0.0.1", also: []string{"servers", "gateways", "server-mtu"},
+			check: "addresses", says: "10.0.0.1 is ours, but", fix: "ip addr flush to 10.0.0.1", also: []string{"servers", "gateways", "server-mtu"},
 		},
 		{
 			name: "no way to a server", text: func(c *cluster) string { return strings.Replace(onVIP(c, ""), "10.0.0.3:80", "172.31.0.9:80", 1) },
@@ -155,7 +155,7 @@ func TestDoctorFaults(t *testing.T) {
 		},
 		{
 			name: "server address twice", plant: func(c *cluster) error { return c.Servers[2].AddAddr("eth0", netip.MustParsePrefix("10.0.0.2/24")) },
-			check: "servers", says: "10.0.0.2 is the address of 2 stations", fix: "ip neigh flush to 10.0.0.2",
+			check: "servers", says: "10.0.0.2 is the address of 2 stations", fix: "ip addr flush to 10.0.0.2",
 		},
 		{
 			name: "wrong gateway", plant: func(c *cluster) error { return reroute(c.Servers[1], net.IPv4(10, 0, 0, 254)) }, running: true,

@@ -100,10 +100,19 @@ func addresses(e *examination) {
 			if slices.ContainsFunc(e.facts.topology.Links, func(l iface.Link) bool { return l.MAC == mac }) || e.sharedBy(o.addr, mac) {
 				continue
 			}
-			e.findAt(conntrack.LinkAddr(mac).String(), Failure, fmt.Sprintf("ip addr del %v dev LINK", netip.PrefixFrom(o.addr, o.addr.BitLen())),
+			e.findAt(conntrack.LinkAddr(mac).String(), Failure, dropAddress(o.addr),
 				fmt.Sprintf("%v is ours, but %s on %s has it too: some clients get there", o.addr, conntrack.LinkAddr(mac), o.link.Name))
 		}
 	}
+}
+
+// dropAddress is the command that takes an address from a host, whatever its link and the
+// length of its network.
+func dropAddress(a netip.Addr) string {
+	if a.Is6() {
+		return "ip -6 addr flush to " + a.String()
+	}
+	return "ip addr flush to " + a.String()
 }
 
 // sharedBy reports whether mac is that of a server that has the address itself,

@@ -39,7 +39,7 @@ func answering(e *examination) {
 			for _, m := range macs {
 				names = append(names, conntrack.LinkAddr(m).String())
 			}
-			e.find(Failure, fmt.Sprintf("ip neigh flush to %v", s.hop), fmt.Sprintf("%v is the address of %d stations: %s", s.hop, len(macs), strings.Join(names, ", ")))
+			e.findAt("the one that is not "+s.hop.String(), Failure, dropAddress(s.hop), fmt.Sprintf("%v is the address of %d stations: %s", s.hop, len(macs), strings.Join(names, ", ")))
 		}
 		if !s.masked || !s.inside.IsValid() {
 			return
