@@ -57,7 +57,7 @@ func addCompletions(root *cobra.Command, r *remote) {
 	words := flagWords()
 	arguments := map[string]completer{
 		"drain":        r.serverWords,
-		"undrain":      r.serverWords,
+		"undrain":      r.drainedWords,
 		"health":       r.serverWords,
 		"maintenance":  afterWord(r.serverWords, "on", "off"),
 		"service edit": r.serviceWords,
@@ -116,9 +116,22 @@ func (r *remote) services(c *cobra.Command) []control.Service {
 }
 
 // serverWords are servers of any service, and then the services of one.
-func (r *remote) serverWords(c *cobra.Command, args []string) (list []string) {
+func (r *remote) serverWords(c *cobra.Command, args []string) []string {
+	return r.serversWhere(c, args, func(*control.Server) bool { return true })
+}
+
+// drainedWords are those of servers that were taken out of service.
+func (r *remote) drainedWords(c *cobra.Command, args []string) []string {
+	return r.serversWhere(c, args, func(v *control.Server) bool { return v.Drain != nil })
+}
+
+func (r *remote) serversWhere(c *cobra.Command, args []string, meant func(*control.Server) bool) (list []string) {
 	for _, s := range r.services(c) {
-		for _, v := range s.Servers {
+		for i := range s.Servers {
+			v := &s.Servers[i]
+			if !meant(v) {
+				continue
+			}
 			switch address := v.Address.String(); {
 			case len(args) == 0:
 				list = append(list, address+"\t"+s.ServiceKey.String())

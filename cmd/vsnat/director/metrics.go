@@ -76,6 +76,7 @@ func (d *director) countServices(s *metrics.Snapshot, stats *nat.Stats) {
 			if m := d.roster.Member(service.ServiceKey, netip.AddrPortFrom(r.Addr, r.Port)); m != nil {
 				server.Weight, _ = m.InForce()
 				server.Configured = m.Spec().Weight
+				server.Ordered = d.drains[drainKey{service.ServiceKey, m.Server()}] != nil
 				server.Checked, server.Up = m.Checked(), m.State() == health.Up
 			}
 			if int(r.Slot) < len(signals) {

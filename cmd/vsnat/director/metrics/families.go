@@ -131,6 +131,10 @@ func served() []family {
 			func(s *Snapshot, emit emitter) {
 				s.servers(func(v *Server) { emit(truth(v.Elsewhere), v.Proto, v.Service, v.Server) })
 			}},
+		{"server_ordered_out", "Whether an operator has taken a server out of service: it drains, or is in maintenance.", gauge, ofServer,
+			func(s *Snapshot, emit emitter) {
+				s.servers(func(v *Server) { emit(truth(v.Ordered), v.Proto, v.Service, v.Server) })
+			}},
 		{"server_overloaded", "Whether a server has as many connections as it may.", gauge, ofServer,
 			func(s *Snapshot, emit emitter) {
 				s.servers(func(v *Server) { emit(truth(v.Overloaded), v.Proto, v.Service, v.Server) })

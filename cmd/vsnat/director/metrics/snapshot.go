@@ -68,6 +68,7 @@ type Server struct {
 	Weight, Configured           int // in force, and configured
 	Overloaded                   bool
 	Elsewhere                    bool   // its answers to clients go past the director
+	Ordered                      bool   // an operator has taken it out of service
 	Checked, Up                  bool   // by its checks
 	Asked, Answered, Refused     uint64 // first packets of connections, and what came of them
 	Handshake                    Histogram
