@@ -147,7 +147,7 @@ func TestGuardMarkedLeavesBroadcasts(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 64)
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if n, from, err := c.ReadFrom(buf); err != nil || string(buf[:n]) != "datagram" {
 		t.Errorf("a broadcast: %v, %q from %v", err, buf[:n], from)
 	}

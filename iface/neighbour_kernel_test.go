@@ -64,7 +64,7 @@ func (s *station6) send(_ int, frame []byte, off iface.Offload) {
 func (s *station6) until(what string, done func(frame []byte) bool) {
 	s.t.Helper()
 	b := make([]iface.Frame, iface.BatchSize)
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		wait(s.t, s.ready, 50*time.Millisecond)
 		s.n.Tick(s.now(), s.send, func(int, []byte) {}) // the kernel may not have begun to use its address
 		n, err := s.queue.Read(b)

@@ -56,7 +56,7 @@ func TestPacketSurvivesALinkThatGoesDown(t *testing.T) {
 		if err := netlink.LinkSetDown(c.link); err != nil {
 			t.Fatal(err)
 		}
-		if got := wait(t, poller, 5*time.Second); len(got) != 1 {
+		if got := wait(t, poller, 30*time.Second); len(got) != 1 {
 			t.Fatal("the poller does not report a link that went down")
 		}
 		n, err := c.near.Read(b)
@@ -109,7 +109,7 @@ func TestPacketTellsALinkThatIsGone(t *testing.T) {
 	if err := netlink.LinkDel(c.link); err != nil {
 		t.Fatal(err)
 	}
-	if got := wait(t, poller, 5*time.Second); len(got) != 1 {
+	if got := wait(t, poller, 30*time.Second); len(got) != 1 {
 		t.Fatal("the poller does not report a link that was removed")
 	}
 	b := make([]iface.Frame, 4)

@@ -111,7 +111,7 @@ func receive(t *testing.T, q iface.Queue, n int) []iface.Frame {
 	var got []iface.Frame
 	b := make([]iface.Frame, iface.BatchSize)
 	for len(got) < n {
-		if len(wait(t, p, 5*time.Second)) == 0 {
+		if len(wait(t, p, 30*time.Second)) == 0 {
 			t.Fatalf("%d of %d frames came", len(got), n)
 		}
 		k, err := q.Read(b)

@@ -143,7 +143,7 @@ func socketBehind(t *testing.T, link netlink.Link) *net.UDPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { socket.Close() })
-	socket.SetDeadline(time.Now().Add(5 * time.Second))
+	socket.SetDeadline(time.Now().Add(30 * time.Second))
 	return socket
 }
 
@@ -198,7 +198,7 @@ func TestTUNFailures(t *testing.T) {
 	if err := netlink.LinkDel(link); err != nil {
 		t.Fatal(err)
 	}
-	if got := wait(t, poller, 5*time.Second); len(got) != 1 {
+	if got := wait(t, poller, 30*time.Second); len(got) != 1 {
 		t.Error("the poller does not report a device that was deleted")
 	}
 	if _, err := tun.Read(b); !iface.IsGone(err) {

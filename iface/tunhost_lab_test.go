@@ -174,7 +174,7 @@ func pingAndWait(to string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if err := sendPing("", to, waitedPing); err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func flow(t *testing.T, lab *guardLab, q *iface.TUN, plan hostPlan, owned bool) 
 	}
 	defer server.Close()
 	defer client.Close()
-	late := time.Now().Add(10 * time.Second) // what is lost never comes
+	late := time.Now().Add(30 * time.Second) // what is lost never comes
 	server.SetReadDeadline(late)
 	client.SetReadDeadline(late)
 

@@ -147,7 +147,7 @@ func TestTUNHostLeavesNeighbourDiscovery(t *testing.T) {
 			}
 		}
 		state := entry.State
-		for end := time.Now().Add(10 * time.Second); state == netlink.NUD_PROBE && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); state == netlink.NUD_PROBE && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			list, err := lab.client.Handle.NeighList(entry.LinkIndex, netlink.FAMILY_V6)
 			if err != nil {
 				t.Fatal(err)
@@ -198,7 +198,7 @@ func TestTUNHostLeavesWhatAnotherHas(t *testing.T) {
 		t.Fatalf("answered for on %d links at first", n)
 	}
 	claim(0)
-	for end := time.Now().Add(10 * time.Second); len(h.Taken()) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); len(h.Taken()) == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		claim(time.Nanosecond)
 	}
 	client, err := lab.client.Handle.LinkByName("eth0")

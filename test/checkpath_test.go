@@ -20,11 +20,11 @@ func TestCheckPaths(t *testing.T) {
 	configure := func(c *lab.Cluster, io string) string {
 		return checked(c, io, `    scheduler: rr
     checks:
-      - {type: tcp, interval: 300ms}
-      - {type: http, interval: 300ms, body-regexp: "^[123]$"}
-      - {type: icmp, interval: 300ms}
-      - {type: udp, port: 7, interval: 300ms, send: hello, expect: hello}
-      - {type: script, command: /bin/true, interval: 300ms}
+      - {type: tcp, interval: 2s, timeout: 2s, recheck: 200ms}
+      - {type: http, interval: 2s, timeout: 2s, recheck: 200ms, body-regexp: "^[123]$"}
+      - {type: icmp, interval: 2s, timeout: 2s, recheck: 200ms}
+      - {type: udp, port: 7, interval: 2s, timeout: 2s, recheck: 200ms, send: hello, expect: hello}
+      - {type: script, command: /bin/true, interval: 2s, timeout: 2s, recheck: 200ms}
 `)
 	}
 	for name, config := range map[string]lab.Config{

@@ -57,6 +57,16 @@ func TestScript(t *testing.T) {
 		to := Target{Server: netip.MustParseAddrPort("10.0.0.2:80"), Spec: Spec{Type: Script, Command: []string{"/bin/sh", "-c", tt.script}}}
 		begin := time.Now()
 		got := checkOnce(t, to, tools, tt.timeout)
+		for timeout := tt.timeout; strings.Contains(tt.script, sleeper) && got.Outcome == Bad; { // it has to have come so far
+			if text, _ := os.ReadFile(sleeper); strings.HasSuffix(string(text), "\n") {
+				break
+			}
+			if timeout *= 2; timeout > patience {
+				t.Fatalf("%s: it does not begin", tt.name)
+			}
+			begin = time.Now()
+			got = checkOnce(t, to, tools, timeout)
+		}
 		wantResult(t, tt.name, got, tt.outcome, tt.text)
 		if got.Weight != tt.weight {
 			t.Errorf("%s: weight %d, want %d", tt.name, got.Weight, tt.weight)

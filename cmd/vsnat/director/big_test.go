@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // FAULTS 118: 100,000 servers and 10,000 services are taken up in seconds, and a
@@ -30,11 +32,14 @@ func TestManyServices(t *testing.T) {
 			load := func(text string) (changes int) {
 				t.Helper()
 				must(t, os.WriteFile(file, []byte(text), 0o600))
-				began := time.Now()
+				began := processorTime(t)
 				r, err := d.Reload(t.Context())
 				must(t, err)
-				if took := time.Since(began); took > 20*time.Second {
-					t.Errorf("%d changes took %v", len(r.Changes), took)
+				// It is two seconds; the race detector makes many more of it.
+				took := processorTime(t) - began
+				t.Logf("%d changes took %v of the processor", len(r.Changes), took)
+				if took > time.Minute {
+					t.Errorf("%d changes took %v of the processor", len(r.Changes), took)
 				}
 				return len(r.Changes)
 			}
@@ -47,4 +52,13 @@ func TestManyServices(t *testing.T) {
 			}
 		})
 	}
+}
+
+// processorTime is what the process has used: other than time itself it does not pass
+// while others are at work.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	must(t, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

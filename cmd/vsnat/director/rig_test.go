@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -82,7 +83,7 @@ func netlinkAddr(link, address string) error {
 // waitFor reads the topology, as the watcher would, until f holds in decide.
 func waitFor(t *testing.T, d *director, f func() bool) {
 	t.Helper()
-	for range 100 {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // the kernel may tell of a carrier a second late
 		now, err := d.watcher.Read()
 		must(t, err)
 		ok := false
@@ -90,6 +91,8 @@ func waitFor(t *testing.T, d *director, f func() bool) {
 		if ok {
 			return
 		}
+		if time.Now().After(end) {
+			t.Fatal("it does not come to pass")
+		}
 	}
-	t.Fatal("it does not come to pass")
 }

@@ -55,8 +55,8 @@ func runAlone(file string) int {
 		return 1
 	}
 	<-input
-	for n := 0; runtime.NumGoroutine() > before; n++ {
-		if n == 1000 {
+	for end := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; {
+		if time.Now().After(end) {
 			stacks := make([]byte, 1<<16)
 			fmt.Printf("goroutines left:\n%s\n", stacks[:runtime.Stack(stacks, true)])
 			return 2
