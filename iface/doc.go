@@ -26,8 +26,8 @@
 // returns, so that a frame read from one queue is written to another without a
 // copy in between. The slots belong to the Go heap, although they hold no
 // pointers: a frame still in use when another goroutine closes the queue stays
-// readable. On Ethernet there is also a ring of small slots that small frames are
-// sent through.
+// readable. Beside them there are two rings of small slots, shared with the kernel: one
+// that frames arrive in, and on Ethernet one that small frames are sent through.
 //
 // # States
 //
@@ -73,16 +73,27 @@
 // the kernel does inside of our sendmmsg; judging and rewriting are one part in fifty.
 // So a plain relay is no faster, and what a kernel saves that copies nothing cannot be
 // had from here. What can is that the copies come from the processor's own cache, which
-// is why large frames are read a few at a time. For small frames it is the number
-// of calls and of things prepared for each that counts, hence the ring.
+// is why large frames are read a few at a time.
+//
+// For small frames it is the number of calls and of things prepared for each that counts,
+// and on which processor that is done, hence the rings. In the one for sending the kernel
+// finds all frames of a batch by one call. In the one for receiving it has copied a frame
+// when we come to know of it, on the processor that the frame arrived on; without that our
+// thread, which is the one that is short of time, has to receive each, and to give back
+// memory that came from another processor. A frame that is too long for its slot is
+// received by a call, in its turn. A socket whose ring has failed goes on without, and so
+// does one that cannot have any (packet_receive_ring.go).
 //
 // What looks as if it paid, and does not:
 //
-//   - A mapped receive ring (TPACKET_V2) spares small frames a fifth of the work, and makes
-//     super-packets take a second way. But the kernel gives up a slot for good when the
-//     offload header cannot express what is to be put there (tpacket_rcv in
-//     net/packet/af_packet.c), and nothing is received after that. TPACKET_V3 holds frames
-//     back for a millisecond.
+//   - Busy polling in the kernel (SO_BUSY_POLL, SO_PREFER_BUSY_POLL, EPIOCSPARAMS). A socket
+//     is polled for by way of the receive queue of hardware that its last packet came from,
+//     and packet sockets keep no note of that, whatever the driver.
+//   - TPACKET_V3 holds frames back for a millisecond.
+//   - poll instead of epoll, system calls that Go's scheduler does not hear of, other
+//     settings of the garbage collector: the loop makes no garbage, so that it hardly ever runs.
+//   - A thread for each port that blocks in recvmmsg: both directions of a connection are one
+//     thread's, or each packet takes a lock and finds its entry in another processor's cache.
 //   - To send super-packets from the memory of a ring copies nothing on hardware, but where
 //     the receiver is on this host, the kernel copies then (skb_orphan_frags): nothing is won.
 //   - Huge pages for the slots, and receiving without addresses and control messages, make no
@@ -93,8 +104,8 @@
 //	frames       what a queue is (frame.go), waiting for one (poller.go), offload headers
 //	             and their checksums (offload.go), super-packets in segments (segment.go)
 //	packet…      the queue of a link, in the order a frame meets it: filter.go, steering.go,
-//	             packet_fanout.go, packet_group.go, packet_receive.go, packet_send.go,
-//	             packet_ring.go
+//	             packet_fanout.go, packet_group.go, packet_receive.go,
+//	             packet_receive_ring.go, packet_send.go, packet_ring.go
 //	tun…         the TUN device (tun.go), and the host's routing into it (tunhost.go)
 //	guard…       what keeps the host's own stack away (guard.go has the methods)
 //	neighbour…   who has which address on a link (neighbour.go), by ARP (arp.go) and

@@ -14,3 +14,9 @@ func OpenTUN(name string, mtu int) (*TUN, error) {
 	}
 	return queues[0], nil
 }
+
+// ReceiveSlots is how many frames wait in the ring of a packet queue.
+const ReceiveSlots = receiveSlots
+
+// HasReceiveRing reports whether a packet queue receives by a ring.
+func HasReceiveRing(q Queue) bool { return q.(*packetQueue).arrivals != nil }

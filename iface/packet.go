@@ -14,7 +14,7 @@ import (
 )
 
 // DefaultBuffer is the size in bytes that is asked for each of a packet socket's
-// buffers: about a hundred super-packets, or 10,000 small frames.
+// buffers: about a hundred super-packets. Smaller frames wait in a ring, if there is one.
 const DefaultBuffer = 8 << 20
 
 // Egress says how frames leave a packet socket.
@@ -61,9 +61,10 @@ type packetQueue struct {
 	// Made once, so that failing costs no allocation either.
 	errDown, errGone, errClosed error
 
-	in   *receiveBatch
-	out  *sendBatch
-	ring *sendRing // nil: there is none
+	in       *receiveBatch
+	arrivals *receiveRing // nil: there is none
+	out      *sendBatch
+	ring     *sendRing // nil: there is none
 }
 
 // OpenPacket opens a queue that sees the frames of all protocols on the link.
@@ -110,8 +111,11 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 		unix.Close(fd)
 		return nil, err
 	}
+	// A ring that cannot be had is done without.
+	q.arrivals, _ = openReceiveRing(fd)
 	address := unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: link.Index}
 	if err := unix.Bind(fd, &address); err != nil {
+		q.last(fd)
 		unix.Close(fd)
 		if err == unix.ENODEV || err == unix.ENXIO {
 			return nil, q.errGone
@@ -120,7 +124,7 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 	}
 	q.in = newReceiveBatch()
 	q.out = newSendBatch(q.layer, link.Index)
-	q.ring, _ = openSendRing(link, q.direct) // one that cannot be had is done without
+	q.ring, _ = openSendRing(link, q.direct)
 	return q, nil
 }
 
@@ -266,6 +270,9 @@ func (q *packetQueue) collectDrops(fd int) {
 // last is what is done before the descriptor is closed.
 func (q *packetQueue) last(fd int) {
 	q.collectDrops(fd)
+	if q.arrivals != nil {
+		q.arrivals.close()
+	}
 	if q.ring != nil {
 		q.ring.close()
 	}

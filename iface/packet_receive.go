@@ -71,12 +71,16 @@ func newReceiveBatch() *receiveBatch {
 // arm puts back what the kernel overwrites: the lengths are its input as well.
 func (r *receiveBatch) arm() {
 	for i := range r.messages[:r.used] {
-		h := &r.messages[i].Hdr
-		h.Namelen = unix.SizeofSockaddrLinklayer
-		h.SetControllen(int(unsafe.Sizeof(control{})))
-		h.Flags = 0
+		r.armMessage(i)
 	}
 	r.used = 0
+}
+
+func (r *receiveBatch) armMessage(i int) {
+	h := &r.messages[i].Hdr
+	h.Namelen = unix.SizeofSockaddrLinklayer
+	h.SetControllen(int(unsafe.Sizeof(control{})))
+	h.Flags = 0
 }
 
 // frame describes message i, which the kernel has filled.
@@ -113,11 +117,10 @@ func (q *packetQueue) Read(b []Frame) (int, error) {
 	var failed error
 	// Each round consumes what it fails on: an error of the socket, or a frame.
 	for range BatchSize {
-		n, errno := q.in.receive(fd, min(len(b), q.in.most))
+		n, errno := q.receive(fd, b)
 		switch errno {
 		case 0:
 			q.down = failed != nil
-			q.deliver(b[:n])
 			return n, failed
 		case unix.EAGAIN:
 			if q.down && q.removed(fd) {
@@ -138,6 +141,28 @@ func (q *packetQueue) Read(b []Frame) (int, error) {
 		}
 	}
 	return 0, failed
+}
+
+// receive fills b by the ring, or by a system call where there is none.
+func (q *packetQueue) receive(fd int, b []Frame) (int, unix.Errno) {
+	if q.arrivals == nil {
+		n, errno := q.in.receive(fd, min(len(b), q.in.most))
+		if errno == 0 {
+			q.deliver(b[:n])
+		}
+		return n, errno
+	}
+	n, errno := q.readRing(fd, b)
+	if n > 0 || errno != 0 {
+		return n, errno
+	}
+	if errno := q.arrivals.socketError(fd); errno != 0 {
+		return 0, errno
+	}
+	if q.blocked(fd) {
+		return 0, q.withoutRing(fd)
+	}
+	return 0, unix.EAGAIN
 }
 
 // removed reports whether the socket has lost its link for good: the kernel then

@@ -306,8 +306,14 @@ func (s *Shard) age() {
 	s.flush()
 }
 
-// idle does what time brings.
+// idle does what time brings. Ports are read as well: one that gets nothing any more may
+// not say so to a poller.
 func (s *Shard) idle() {
+	for _, p := range s.ports {
+		if p != nil {
+			s.serve(p)
+		}
+	}
 	s.forwarder.Begin(s.now)
 	if s.beside.self == 0 {
 		s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
