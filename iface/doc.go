@@ -53,7 +53,8 @@
 //	                  ↑                                              │
 //	               Poller ← Wake (other goroutines)                  └ drops are counted, never waited for
 //
-// A write never blocks. A frame that the kernel refuses is skipped and counted;
+// Where the link has a queueing discipline frames go through it, as the host's own do
+// (see [EgressByLink]). A write never blocks. A frame that the kernel refuses is skipped and counted;
 // when the link's transmit queue is full the frame is tried a bounded number
 // of times, then dropped and counted.
 //
@@ -96,6 +97,7 @@
 //     thread's, or each packet takes a lock and finds its entry in another processor's cache.
 //   - To send super-packets from the memory of a ring copies nothing on hardware, but where
 //     the receiver is on this host, the kernel copies then (skb_orphan_frags): nothing is won.
+//   - To pass a queueing discipline by. Where there is one, a burst of super-packets needs it.
 //   - Huge pages for the slots, and receiving without addresses and control messages, make no
 //     difference that can be measured.
 //

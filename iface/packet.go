@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -21,11 +23,17 @@ const DefaultBuffer = 8 << 20
 type Egress uint8
 
 const (
+	// EgressByLink is direct on a link that has no queueing discipline when it is opened,
+	// as is usual for virtual ones, and queued on others: what an administrator has set up
+	// there holds for our frames, captures show them, and what the driver has no room for
+	// yet waits. Without one there is nothing to be passed by, and the direct way tells
+	// what was not taken.
+	EgressByLink Egress = iota
 	// EgressDirect hands frames to the driver past the queueing discipline
 	// (PACKET_QDISC_BYPASS). Captures and egress filters on the host do not see
 	// them. A link that cannot segment super-packets itself is found out with the
 	// first of them and served as EgressQueued from then on.
-	EgressDirect Egress = iota
+	EgressDirect
 	// EgressQueued sends as the host's own packets are sent.
 	EgressQueued
 )
@@ -89,7 +97,7 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 		index:     link.Index,
 		groups:    map[[6]byte]bool{},
 		layer:     Network,
-		direct:    opts.Egress == EgressDirect,
+		direct:    opts.Egress == EgressDirect || opts.Egress == EgressByLink && unqueued(link.Index),
 		errDown:   fmt.Errorf("port %s: %w", link.Name, ErrDown),
 		errGone:   fmt.Errorf("port %s: %w", link.Name, ErrGone),
 		errClosed: fmt.Errorf("port %s: %w", link.Name, ErrClosed),
@@ -126,6 +134,15 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 	q.out = newSendBatch(q.layer, link.Index)
 	q.ring, _ = openSendRing(link, q.direct)
 	return q, nil
+}
+
+// unqueued reports whether a link is up and has no queueing discipline.
+func unqueued(index int) bool {
+	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	list, err := netlink.QdiscList(link)
+	return err == nil && slices.ContainsFunc(list, func(q netlink.Qdisc) bool {
+		return q.Attrs().Parent == netlink.HANDLE_ROOT && q.Type() == "noqueue"
+	})
 }
 
 func (q *packetQueue) openError(what string, err error) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/iface/ifacetest"
@@ -198,7 +199,7 @@ func TestPacketTellsToWhomAFrameWasAddressed(t *testing.T) {
 }
 
 func TestPacketDoesNotSeeItsOwnFrames(t *testing.T) {
-	for _, egress := range []iface.Egress{iface.EgressDirect, iface.EgressQueued} {
+	for _, egress := range []iface.Egress{iface.EgressByLink, iface.EgressDirect, iface.EgressQueued} {
 		t.Run(fmt.Sprintf("egress %d", egress), func(t *testing.T) {
 			link := quietCable(t)
 			q := open(t, link, iface.PacketOptions{Filter: everything(), Egress: egress})
@@ -212,6 +213,48 @@ func TestPacketDoesNotSeeItsOwnFrames(t *testing.T) {
 				t.Errorf("counted %+v", s)
 			}
 		})
+	}
+}
+
+// What we send on a link that has a queueing discipline goes through it, where captures
+// listen.
+func TestPacketLeavesByTheQueueingDiscipline(t *testing.T) {
+	link := quietCable(t)
+	err := netlink.QdiscAdd(&netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)},
+		QdiscType:  "pfifo",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := open(t, link, iface.PacketOptions{})
+	capture, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(capture) })
+	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL}) // network byte order
+	if err := errors.Join(
+		unix.Bind(capture, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index}),
+		unix.SetsockoptTimeval(capture, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})); err != nil {
+		t.Fatal(err)
+	}
+	const many = iface.BatchSize // by the ring; one frame is not worth it
+	send(t, q, datagram(nil, ours, far, 0, 60))
+	batch := make([][]byte, many)
+	for i := range batch {
+		batch[i] = datagram(nil, ours, far, uint32(1+i), 60)
+	}
+	send(t, q, batch...)
+	b := make([]byte, 2000)
+	for i := range uint32(1 + many) {
+		n, _, err := unix.Recvfrom(capture, b, 0)
+		if err != nil {
+			t.Fatalf("after %d frames: %v", i, err)
+		}
+		if got := numberOf(iface.Frame{Data: b[:n]}); got != i {
+			t.Fatalf("frame %d is in place of number %d", got, i)
+		}
 	}
 }
 
