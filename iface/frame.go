@@ -95,6 +95,13 @@ type Queue interface {
 	Close() error
 }
 
+// Looker is a Queue that may know without a system call whether there is something to read.
+type Looker interface {
+	// Ready reports whether Read would return frames. known is false if it takes a
+	// Poller to tell, now or from now on. An error that Read would return is not told of.
+	Ready() (ready, known bool)
+}
+
 // QueueStats counts frames and bytes since the queue was opened. A super-packet
 // counts as one frame.
 type QueueStats struct {

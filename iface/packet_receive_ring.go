@@ -158,6 +158,18 @@ func (q *packetQueue) readRing(fd int, b []Frame) (int, unix.Errno) {
 	return n, 0
 }
 
+// Ready implements Looker, for the queue's one reader.
+func (q *packetQueue) Ready() (ready, known bool) {
+	if _, ok := q.hold(); !ok {
+		return false, false
+	}
+	defer q.release()
+	if q.arrivals == nil {
+		return false, false
+	}
+	return atomic.LoadUint32(status(q.arrivals.slot(0)))&unix.TP_STATUS_USER != 0, true
+}
+
 // run counts the long frames that are next, of at most most and of as many bytes as are
 // read at once if there are total already.
 func (r *receiveRing) run(most, total int) int {

@@ -78,8 +78,15 @@ func TestPacketOutlivesItsReceiveRing(t *testing.T) {
 		return n
 	}
 	write(1, 60, iface.Offload{})
+	looker := q.(iface.Looker)
+	if ready, known := looker.Ready(); !ready || !known {
+		t.Error("the first frame is not there yet")
+	}
 	if n := read(); n != 1 || read() != 0 {
 		t.Fatalf("%d frames came, want the first", n)
+	}
+	if ready, known := looker.Ready(); ready || !known {
+		t.Error("something is left")
 	}
 	write(2, 5034, iface.Offload{Flags: iface.FlagNeedsChecksum, GSOType: iface.GSOUDP, HeaderLen: 28, GSOSize: 1000, ChecksumStart: 20, ChecksumOffset: 6})
 	write(3, 60, iface.Offload{})
@@ -87,6 +94,9 @@ func TestPacketOutlivesItsReceiveRing(t *testing.T) {
 		t.Fatalf("%d frames came by a ring that is blocked", n)
 	}
 	write(4, 60, iface.Offload{})
+	if _, known := looker.Ready(); known {
+		t.Error("it is known without a ring what has come")
+	}
 	if n := read(); n != 1 {
 		t.Fatalf("%d frames came without the ring, want 1", n)
 	}

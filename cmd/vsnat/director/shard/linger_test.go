@@ -3,10 +3,13 @@
 package shard
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/vsnat/vsnat/conntrack"
+	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/nat"
 )
 
 // How long a shard looks depends on what its last looks brought. quiet is the time
@@ -56,5 +59,43 @@ func TestLingerRetreats(t *testing.T) {
 	}
 	if l.after(now+retreat, 0); l.length != patience {
 		t.Errorf("looks for %v after the retreat", time.Duration(l.length))
+	}
+}
+
+// looked is a queue that is asked whether it has something.
+type looked struct {
+	iface.Queue
+	ready, known bool
+}
+
+func (q *looked) Ready() (ready, known bool) { return q.ready, q.known }
+
+// The kernel is asked about ports as soon as one of them cannot tell, and about all.
+func TestLooksWithoutTheKernel(t *testing.T) {
+	r := newRig(t)
+	ids := make([]int, nat.MaxPorts)
+	for _, row := range []struct {
+		wan, lan looked
+		polled   bool // a frame waits at the LAN, as the poller tells
+		want     []int
+	}{
+		{looked{known: true}, looked{known: true}, true, nil},
+		{looked{known: true}, looked{known: true, ready: true}, false, []int{lan}},
+		{looked{known: true, ready: true}, looked{known: true, ready: true}, true, []int{wan, lan}},
+		{looked{known: true, ready: true}, looked{}, true, []int{lan}},
+		{looked{known: true}, looked{}, false, nil},
+	} {
+		for i, q := range []looked{row.wan, row.lan} {
+			r.plug(i)
+			q.Queue = r.ports[i]
+			r.shard.ports[i].looker = &q
+		}
+		if row.polled {
+			r.ports[lan].Inject(synAck(40000))
+		}
+		n, err := r.shard.look(ids)
+		if err != nil || !slices.Equal(ids[:n], row.want) {
+			t.Errorf("%+v, %+v: %v, %v, want %v", row.wan, row.lan, ids[:n], err, row.want)
+		}
 	}
 }

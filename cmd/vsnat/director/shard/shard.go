@@ -49,7 +49,8 @@ type Port struct {
 	L3    bool // packets have no link header, and MAC is zero
 	Queue iface.Queue
 
-	out []iface.Frame // to be written at the end of the batch
+	looker iface.Looker  // Queue, if it is one
+	out    []iface.Frame // to be written at the end of the batch
 }
 
 // A Shard serves all ports: of each it has a queue of its own.
@@ -331,6 +332,7 @@ func (s *Shard) setPort(p *Port) error {
 	if err := s.poller.Add(p.Queue.FD(), int(p.Index)); err != nil {
 		return err
 	}
+	p.looker, _ = p.Queue.(iface.Looker)
 	p.out = make([]iface.Frame, 0, iface.BatchSize)
 	s.ports[p.Index] = p
 	s.macs.clear()
