@@ -189,6 +189,15 @@ out is a tag for each direction, which its ends agree on in the handshake.
 What it means for the entry is the caller's rule again. Tags that were not seen to
 be agreed fit everything, as with IPVS, which knows of none.
 
+# Records
+
+A connection can be written down as a [Record] and restored in another table, with its
+state, its class, its windows and the time it has left: that of the next process, later
+perhaps that of another host. The form is versioned by growing only: what a version has
+written all later ones read. What stands for something outside of the table, a server, a
+port, a mapping, its caller says in numbers of its own. [Record.Parse] believes nothing
+that could not be, so that a table has no connections which no packets could have made.
+
 # Flow
 
 	Lookup ── found ──▶ Next, Follow, SetDeadline, perhaps SetClass
