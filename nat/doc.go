@@ -316,6 +316,7 @@ one replaces the other may cost a packet, as wrong-shard.
 With full NAT a server's answer does not name the client. Ports that stand for clients
 are dealt out by their number, so that an answer's port tells whose it is, and an inside
 endpoint may have one for each Forwarder; an answer comes by its source and is handed on.
+Those of a later process, of another number perhaps, can take up all of it: see keep.go.
 
 # FTP
 

@@ -239,7 +239,7 @@ func (f *Forwarder) pickLocalPort(c *conntrack.Conn, own int32) bool {
 // localPortFree says whether c.Local may be handed out and no answer of c's server goes
 // there yet, or else to which connection one goes.
 func (f *Forwarder) localPortFree(c *conntrack.Conn, r *portReserve) (bool, *conntrack.Conn) {
-	if !f.tells(c.Local.Port) || !r.leaves(c.Proto, c.Local.Port) {
+	if !f.tells(c.Local.Port) || !r.leaves(c.Proto, c.Local.Port) || f.strangersAnswer(c) {
 		return false, nil
 	}
 	t := conntrack.Tuple{Src: c.Dest, Dst: c.Local, Proto: c.Proto}

@@ -356,6 +356,35 @@ func (m *portMapper) get(addr *conntrack.Addr, pool uint8, e *conntrack.Endpoint
 			return 0, 0
 		}
 	}
+	if row = m.put(pool, e, proto, port, kind); row == 0 {
+		return 0, 0
+	}
+	return row, port
+}
+
+// resume is get for a mapping that there was before: that port of the pool or none,
+// whether the kind has it or not. 0: it is taken, or must not be handed out any more.
+func (m *portMapper) resume(addr *conntrack.Addr, pool uint8, e *conntrack.Endpoint, proto uint8, port uint16, kind portKind) (row uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.addrs[pool] != *addr {
+		return 0
+	}
+	if i := m.find(e, proto, pool, kind); i != 0 {
+		if m.rows[i].port != port {
+			return 0
+		}
+		m.rows[i].refs++
+		return i
+	}
+	if !m.pools[pool][protoIndex(proto)].free(port) {
+		return 0
+	}
+	return m.put(pool, e, proto, port, kind)
+}
+
+// put makes a row for a port that is free, with one reference. 0: there is no room.
+func (m *portMapper) put(pool uint8, e *conntrack.Endpoint, proto uint8, port uint16, kind portKind) uint32 {
 	i := m.free
 	switch {
 	case i != 0:
@@ -364,16 +393,16 @@ func (m *portMapper) get(addr *conntrack.Addr, pool uint8, e *conntrack.Endpoint
 		i = m.fresh
 		m.fresh++
 	default:
-		return 0, 0
+		return 0
 	}
 	b := m.bucket(e, proto, pool)
 	m.rows[i] = mapping{inside: *e, proto: proto, pool: pool, port: port, refs: 1, next: m.heads[b], kind: kind}
 	m.heads[b] = i
-	p.taken[port/64] |= 1 << (port % 64)
+	m.pools[pool][protoIndex(proto)].taken[port/64] |= 1 << (port % 64)
 	m.used++
 	m.counts[pool]++
 	m.shared[pool].Add(1)
-	return i, port
+	return i
 }
 
 // release gives a reference back; the last one frees the port.

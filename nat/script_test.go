@@ -97,6 +97,7 @@ type script struct {
 	flooded int // packets made during the last flood
 	size    int // how many Forwarders
 	crew    crew
+	restart bool // before each packet
 
 	probe    Probe
 	verdict  *Verdict // of the last packet, until it was asked for
@@ -133,12 +134,17 @@ func runScript(t *testing.T, file string) { runScriptOn(t, file, 1) }
 
 // runScriptOn runs a script on several Forwarders.
 func runScriptOn(t *testing.T, file string, n int) {
+	s := newScript(t, file)
+	s.size = n
+	s.run()
+}
+
+func (s *script) run() {
+	t, file := s.t, s.file
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newScript(t, file)
-	s.size = n
 	var out []string
 	scanner := bufio.NewScanner(strings.NewReader(string(data)))
 	for scanner.Scan() {
@@ -408,6 +414,9 @@ func (s *script) step(word, rest string) {
 		s.number(w[1], n)
 	case "in":
 		s.settled("the next packet")
+		if s.restart {
+			s.handOver()
+		}
 		s.asked = fmt.Sprintf("%d: in %s", s.line, rest)
 		s.arrive(at, rest)
 	case "want":

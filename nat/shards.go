@@ -102,7 +102,7 @@ func (f *Forwarder) elsewhere(p *Packet, t *conntrack.Tuple, own int32) (v Verdi
 	}
 	hops := p.Hops + 1
 	if f.mayBeLocal(t, own) {
-		r := f.place.told(t.Dst.Port)
+		r := f.told(t)
 		if r != f.place.self {
 			return elsewhere(r, hops), true
 		}
@@ -205,16 +205,17 @@ func (f *Forwarder) Owner(data []byte) int {
 	back := conntrack.Tuple{Src: h.tuple.Dst, Dst: h.tuple.Src, Proto: h.tuple.Proto}
 	own := f.snap.own.find(&back.Dst.Addr)
 	if f.mayBeLocal(&back, own) {
-		return f.place.told(back.Dst.Port)
+		return f.told(&back)
 	}
 	return f.place.key.Of(f.outside(&back, own), f.place.n)
 }
 
 // commons are what Forwarders beside each other share.
 type commons struct {
-	mapper portMapper
-	next   atomic.Int64 // of their limiters for answers
-	paths  sharedPaths
+	mapper    portMapper
+	next      atomic.Int64 // of their limiters for answers
+	paths     sharedPaths
+	strangers strangers
 }
 
 // sharedPaths is what routers said of the ways to servers, to whichever Forwarder. Each
