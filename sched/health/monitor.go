@@ -21,8 +21,9 @@ type Monitor struct {
 	news  chan struct{}
 	group sync.WaitGroup
 
-	mu     sync.Mutex
-	checks map[string]*check
+	mu       sync.Mutex
+	checks   map[string]*check
+	memories map[string]Memory // of checks that are not run yet
 }
 
 // A Status is where one check stands.
@@ -89,6 +90,10 @@ func (m *Monitor) Set(targets []Target) {
 			continue
 		}
 		c := &check{Status: Status{Target: t, Key: key, Weight: NoWeight}, machine: machine{Limits: t.Limits}, kick: make(chan struct{}, 1)}
+		if memory, ok := m.memories[key]; ok {
+			c.recall(memory)
+			delete(m.memories, key)
+		}
 		var err error
 		if c.checker, err = newChecker(t, m.tools); err != nil {
 			c.checker = never{err} // who writes specs has asked Spec.Check

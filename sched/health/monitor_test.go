@@ -4,6 +4,7 @@ package health
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -226,6 +227,61 @@ func TestReloadKeepsChecks(t *testing.T) {
 			}
 			time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 			synctest.Wait()
+		}
+	})
+}
+
+// TestRecall: what one monitor knows the next goes on with, through JSON, at once and
+// without a check; of what is stale, with the history alone.
+func TestRecall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &puppet{down: map[string]bool{"10.0.0.2:80": true}}
+		before := NewMonitor(p.tools())
+		one, two := target(1, nil), target(2, nil)
+		before.Set([]Target{one, two})
+		time.Sleep(firsts)
+		synctest.Wait()
+		before.Close()
+		text, err := json.Marshal(before.Memories())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept []Memory
+		if err := json.Unmarshal(text, &kept); err != nil || len(kept) != 2 {
+			t.Fatalf("%d memories, %v", len(kept), err)
+		}
+
+		p.set("10.0.0.1:80", true)
+		m := NewMonitor(p.tools())
+		defer m.Close()
+		m.Recall(kept)
+		m.Set([]Target{one, two, target(3, nil)})
+		for key, want := range map[string]State{one.Key(): Up, two.Key(): Down} {
+			was, _ := before.Status(key)
+			is, _ := m.Status(key)
+			if is.State != want || !is.Since.Equal(was.Since) || is.Good != was.Good || is.Bad != was.Bad || is.Last != was.Last ||
+				is.Weight != was.Weight || len(is.History) != 1 || is.History[0].Result != was.History[0].Result {
+				t.Errorf("it was %+v\nand is %+v", was, is)
+			}
+		}
+		time.Sleep(firsts)
+		synctest.Wait()
+		if c, _ := m.Status(one.Key()); c.State != Up || c.Bad != 1 || len(c.History) != 2 {
+			t.Errorf("one failure later: %+v", c)
+		}
+		if c, _ := m.Status(two.Key()); c.State != Down {
+			t.Errorf("a second failure later: %+v", c)
+		}
+
+		old := NewMonitor(p.tools())
+		defer old.Close()
+		old.Recall([]Memory{kept[0].Stale(), {Key: two.Key(), State: 9}})
+		old.Set([]Target{one, two})
+		if c, _ := old.Status(one.Key()); c.State != Unknown || len(c.History) != 1 || c.Good+c.Bad != 1 {
+			t.Errorf("what is stale: %+v", c)
+		}
+		if c, _ := old.Status(two.Key()); c.State != Unknown || len(c.History) != 0 {
+			t.Errorf("what can't be: %+v", c)
 		}
 	})
 }
