@@ -23,9 +23,9 @@ import (
 // rampEvery is how often weights are raised while a slow start is under way.
 const rampEvery = 100 * time.Millisecond
 
-// openMonitor begins checks. What runs scripts has to be started before capabilities
-// are given up: it is there for those that come with a reload as well. Only a
-// configuration that has some by now needs it.
+// openMonitor makes ready for checks, which the first publish begins. What runs scripts
+// has to be started before capabilities are given up: it is there for those that come with
+// a reload as well. Only a configuration that has some by now needs it.
 func (d *director) openMonitor() error {
 	d.noScripts = "this program cannot be started a second time"
 	if len(d.options.Scripts) > 0 {
@@ -45,7 +45,7 @@ func (d *director) openMonitor() error {
 		}
 	}
 	d.monitor = health.NewMonitor(tools)
-	d.publish()
+	d.monitor.Recall(d.keeping.checks)
 	return nil
 }
 

@@ -48,6 +48,13 @@
 // ports, the host's routing is put back, and the guard goes last: as long as
 // there are connections to be let go of, the host must not answer for them.
 //
+// What packets and checks have taught it, and what operators have ordered, a director
+// leaves in a file for the next one (keep.go, package state): written when the shards
+// have ended and the guard still stands, read before the first publish, which brings the
+// connections together with the rules, and removed when the next one serves. What is
+// configured is not in it, so that a change of the configuration holds for what goes on.
+// Who is killed leaves nothing: what is sent on its connections is answered with a RST.
+//
 // A service manager (notify.go) is told of start, reload and stop, and each tick that
 // decide and all packet loops go on.
 //

@@ -87,6 +87,9 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 func (d *director) listProblems() (list []string) {
 	list = append(list, d.world.problems...)
 	list = append(list, d.world.unfinished...)
+	if d.keeping.problem != "" {
+		list = append(list, d.keeping.problem)
+	}
 	if d.guard != nil {
 		list = append(list, d.guard.Limits()...)
 	}

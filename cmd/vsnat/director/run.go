@@ -72,6 +72,8 @@ func Run(ctx context.Context, o Options) error {
 		o.State = filepath.Join(filepath.Dir(socket), "tun-host.json")
 	}
 
+	o.Socket = socket
+
 	d, err := open(o, cfg, level)
 	if err != nil {
 		return err
@@ -97,6 +99,7 @@ func Run(ctx context.Context, o Options) error {
 	if public != nil {
 		group.Go(func() error { return control.NewServer(d, o.Log).ServePublic(ctx, public, cfg.Metrics.Hosts) })
 	}
+	d.takenUp()
 	group.Go(func() error {
 		o.Log.Info("serving", "pid", os.Getpid(), "socket", socket, "io", string(cfg.IO), "guard", d.guardMethod(),
 			"services", len(cfg.Services), "max-conns", cfg.MaxConns, "workers", cfg.Workers)
@@ -137,6 +140,7 @@ type director struct {
 	roster *roster.Roster // of rules; see there
 	world  world
 
+	keeping   keeping
 	monitor   *health.Monitor
 	scripts   *health.Runner             // nil: no scripts can be run, for
 	noScripts string                     // that reason
@@ -229,10 +233,11 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	if err != nil {
 		return nil, err
 	}
-	if err := d.follow(); err != nil {
+	d.recall()
+	if err := d.openMonitor(); err != nil {
 		return nil, err
 	}
-	if err := d.openMonitor(); err != nil {
+	if err := d.follow(); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -250,7 +255,12 @@ func (d *director) close() {
 	if d.stack != nil {
 		d.stack.Close()
 	}
+	if d.keeping.from != nil {
+		_ = d.keeping.from.Close() // only read
+	}
 	if len(d.shards) > 0 {
+		d.shards.Halt()
+		d.keep()
 		if err := d.shards.Stop(); err != nil {
 			d.log.Warn("connection table", "error", err)
 		}

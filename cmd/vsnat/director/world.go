@@ -143,7 +143,11 @@ func (d *director) publish() error {
 		d.warn("shield", "problem", err.Error())
 		w.retry = true
 	}
-	d.rules.Publish()
+	if d.keeping.from != nil {
+		d.resume()
+	} else {
+		d.rules.Publish()
+	}
 	if d.tunHost != nil {
 		w.unfinished = append(w.unfinished, linksUnseen(d.rules)...)
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	MaxConns       int     // 1..MaxMaxConns, all shards together
 	Workers        int     // 1..MaxWorkers: shards
 	Control        Control
+	StateFile      string // absolute path; "": beside the control socket; NoStateFile
 	Log            Log
 	Metrics        Metrics
 	Timeouts       control.Timeouts // none is zero

@@ -139,7 +139,7 @@ func (d *diff) settings(from, to *Config) {
 	a, b := reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem()
 	for _, s := range []struct{ field, key string }{
 		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Addresses", "addresses"}, {"LocalAddresses", "local-addresses"},
-		{"Routes", "routes"}, {"MaxConns", "max-conns"}, {"Workers", "workers"}, {"Control", "control"}, {"Log", "log"}, {"Metrics", "metrics"},
+		{"Routes", "routes"}, {"MaxConns", "max-conns"}, {"Workers", "workers"}, {"Control", "control"}, {"StateFile", "state-file"}, {"Log", "log"}, {"Metrics", "metrics"},
 		{"Timeouts", "timeouts"}, {"ICMPRate", "icmp-rate"}, {"Compat", "compat"}, {"Settings", "settings"},
 		{"CheckDefaults", "check-defaults"}, {"ScriptUser", "script-user"},
 	} {

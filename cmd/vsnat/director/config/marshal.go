@@ -29,6 +29,7 @@ func Marshal(c *Config) []byte {
 	w.set("workers", strconv.Itoa(c.Workers), strconv.Itoa(d.Workers))
 	w.set("icmp-rate", strconv.Itoa(c.ICMPRate), strconv.Itoa(d.ICMPRate))
 	w.control(c.Control)
+	w.set("state-file", c.StateFile, "")
 	if c.Log != d.Log {
 		w.line("log:")
 		w.set("  level", levelWord(c.Log.Level), levelWord(d.Log.Level))

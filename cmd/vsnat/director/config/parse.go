@@ -39,6 +39,7 @@ func (p reader) config(raw *rawFile) *Config {
 	p.number(raw.Workers, &c.Workers, 1, MaxWorkers)
 	p.number(raw.ICMPRate, &c.ICMPRate, 0, maxICMPRate)
 	p.control(&raw.Control, &c.Control)
+	p.stateFile(raw.StateFile, c)
 	p.log(&raw.Log, &c.Log)
 	p.metrics(&raw.Metrics, &c.Metrics)
 	p.timeouts(&raw.Timeouts, &c.Timeouts)

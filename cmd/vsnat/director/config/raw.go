@@ -64,6 +64,7 @@ type rawFile struct {
 	MaxConns      text         `key:"max-conns"`
 	Workers       text         `key:"workers"`
 	Control       rawControl   `key:"control"`
+	StateFile     text         `key:"state-file"`
 	Log           rawLog       `key:"log"`
 	Metrics       rawMetrics   `key:"metrics"`
 	Timeouts      rawTimeouts  `key:"timeouts"`

@@ -57,7 +57,9 @@ const (
 	EventAddressClaimed  EventKind = "address-claimed"  // it is claimed after all
 
 	// Of the director itself.
-	EventProblem     EventKind = "problem" // Health tells of something new
+	EventResumed     EventKind = "resumed"     // what the director before has left goes on
+	EventNotResumed  EventKind = "not-resumed" // what it has left is not believed
+	EventProblem     EventKind = "problem"     // Health tells of something new
 	EventProblemOver EventKind = "problem-over"
 	EventDropped     EventKind = "dropped" // packets, for a reason that an operator wants to hear of
 

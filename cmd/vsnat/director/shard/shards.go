@@ -84,11 +84,10 @@ func (all Set) Failure() error {
 	return nil
 }
 
-// Stop ends them and gives their memory back.
+// Stop ends them, if Halt has not, and gives their memory back.
 func (all Set) Stop() (first error) {
-	all.Do(func(s *Shard) { s.stop = true })
+	all.Halt()
 	for _, s := range all {
-		<-s.exited
 		if err := s.forwarder.Close(); first == nil {
 			first = err
 		}
