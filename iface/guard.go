@@ -5,6 +5,7 @@ package iface
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -25,7 +26,8 @@ import (
 //	        only; what else stays uncovered is listed by Limits.
 //	none    nothing, on request.
 //
-// A Guard is used by one goroutine. Nothing of it outlives the process.
+// A Guard is used by one goroutine. Nothing of it outlives the process, unless another one
+// has what a LastingGuard gives away.
 type Guard interface {
 	// Apply makes rules the ones in force, all at once: no packet meets
 	// neither the old nor the new ones. On an error the old rules stay. The
@@ -56,6 +58,15 @@ type GuardCount struct {
 // GuardCounter is a Guard that counts what it drops. Only the nft method does.
 type GuardCounter interface {
 	Counts() ([]GuardCount, error)
+}
+
+// LastingGuard is a Guard that can stay in force from one process to the next. Only the
+// nft method can.
+type LastingGuard interface {
+	// File is a copy of what the guard lives by. As long as one is open anywhere, the
+	// rules applied last stay in force, whatever becomes of the Guard and its process; a
+	// second guard beside it does no harm. The caller closes it.
+	File() (*os.File, error)
 }
 
 // Names of the methods, as the configuration and Guard.Method spell them.

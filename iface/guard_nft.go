@@ -264,6 +264,19 @@ func (g *nftGuard) Close() error {
 	return err
 }
 
+// File implements LastingGuard: the kernel removes the table with the last copy of the
+// socket that made it.
+func (g *nftGuard) File() (*os.File, error) {
+	if g.conn == nil {
+		return nil, os.ErrClosed
+	}
+	fd, err := unix.FcntlInt(uintptr(g.conn.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), g.table), nil
+}
+
 // explainNFT adds the next step to errors of the kernel.
 func explainNFT(err error) error {
 	switch {

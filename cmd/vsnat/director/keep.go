@@ -16,6 +16,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/state"
+	"github.com/vsnat/vsnat/iface"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
 )
@@ -28,6 +29,8 @@ import (
 //	resume     connections, with the first publish: no packet is judged by its rules
 //	           and without them
 //	takenUp    the next director serves: the file has done its work, and is removed
+//	passOn     the service manager keeps the guard in force, if it can, so that the
+//	           host answers nobody in the pause
 //	keep       no packet is served any more, and the host is still kept away
 //
 // So what the file says is at most as old as the pause between the two; a director that
@@ -40,6 +43,7 @@ type keeping struct {
 	checks  []health.Memory // of it
 	serves  bool            // there is something to keep
 	problem string          // why nothing can be kept
+	guards  []*os.File      // of the director before, which are in force still
 }
 
 // Records of the director's own, as JSON.
@@ -75,6 +79,14 @@ func (d *director) stateFile() string {
 	default:
 		return f
 	}
+}
+
+// letGo ends the guards of the director before.
+func (k *keeping) letGo() {
+	for _, f := range k.guards {
+		_ = f.Close() // it was only held
+	}
+	k.guards = nil
 }
 
 // recall takes up orders and results of checks. A file that is not believed is put
@@ -177,10 +189,31 @@ func lostText(done *nat.Restored) string {
 	return strings.Join(list, ", ")
 }
 
-// takenUp is called when the director serves. The file is removed, so that nobody takes
+// passOn gives the service manager what keeps the guard in force until the next director
+// has its own.
+func (d *director) passOn(to *supervisor) {
+	guard, ok := d.guard.(iface.LastingGuard)
+	if to == nil || !ok || d.stateFile() == "" {
+		return
+	}
+	f, err := guard.File()
+	if err != nil {
+		d.log.Warn("the host is not kept away in the pause", "error", err)
+		return
+	}
+	to.store(f)
+	_ = f.Close() // the manager has a copy
+}
+
+// takenUp is called when the director serves. What kept the host away until now is let go
+// of. The file is removed, so that nobody takes
 // up what has changed since; and it is found out in time if none could be written.
 func (d *director) takenUp() {
 	d.keeping.serves = true
+	if len(d.keeping.guards) > 0 {
+		d.supervisor.forget()
+		d.keeping.letGo()
+	}
 	file := d.stateFile()
 	if file == "" {
 		return

@@ -4,11 +4,16 @@ package director
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
 )
@@ -104,6 +109,67 @@ func TestRunStateFiles(t *testing.T) {
 				t.Errorf("a file that is not to be was written: %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// FAULTS 99: a service manager keeps the guard in force from one director to the next, and
+// no longer.
+func TestGuardOutlivesARestart(t *testing.T) {
+	cables(t)
+	folder := t.TempDir()
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(folder, "notify"), Net: "unixgram"})
+	must(t, err)
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(folder, "notify"))
+	hears := func(want string) (files []*os.File) {
+		t.Helper()
+		text, rights := make([]byte, 4096), make([]byte, 4096)
+		must(t, manager.SetReadDeadline(time.Now().Add(20*time.Second)))
+		n, more, _, _, err := manager.ReadMsgUnix(text, rights)
+		if must(t, err); string(text[:n]) != want {
+			t.Fatalf("it says %q, want %q", text[:n], want)
+		}
+		messages, err := unix.ParseSocketControlMessage(rights[:more])
+		must(t, err)
+		for i := range messages {
+			fds, err := unix.ParseUnixRights(&messages[i])
+			must(t, err)
+			for _, fd := range fds {
+				files = append(files, os.NewFile(uintptr(fd), "kept"))
+			}
+		}
+		return files
+	}
+
+	text := strings.Replace(small, "guard: none", "guard: nft", 1)
+	p := startProcess(t, folder, text)
+	hears("READY=1")
+	before := tables(t)
+	must(t, p.stdin.Close())
+	kept := hears("FDSTORE=1\nFDNAME=guard")
+	hears("STOPPING=1")
+	must(t, p.cmd.Wait())
+	if between := tables(t); len(kept) != 1 || len(before) != 1 || !slices.Equal(before, between) {
+		t.Fatalf("%d files are kept; there was %q, and after its end %q", len(kept), before, between)
+	}
+
+	t.Setenv("LISTEN_FDS", "1")
+	t.Setenv("LISTEN_FDNAMES", "guard")
+	p = startProcess(t, folder, text, kept...)
+	must(t, kept[0].Close()) // systemd would have its own till it is told
+	hears("FDSTOREREMOVE=1\nFDNAME=guard")
+	hears("READY=1")
+	if after := tables(t); len(after) != 1 || after[0] == before[0] {
+		t.Errorf("after %q there is %q", before, after)
+	}
+	must(t, p.stdin.Close())
+	for _, f := range hears("FDSTORE=1\nFDNAME=guard") {
+		must(t, f.Close()) // as when the service stops
+	}
+	hears("STOPPING=1")
+	must(t, p.cmd.Wait())
+	if left := tables(t); len(left) != 0 {
+		t.Errorf("left: %q", left)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,50 @@ func (s *supervisor) send(state string) {
 	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(noticeTime))
 	_, _ = s.conn.Write([]byte(state)) // there is nobody else to tell
+}
+
+// keptName is what the file is called that the manager keeps over a restart.
+const keptName = "guard"
+
+// store has the manager keep a file while the service restarts. If it stops, or the
+// manager keeps none (FileDescriptorStoreMax), that is closed.
+func (s *supervisor) store(f *os.File) {
+	if s == nil {
+		return
+	}
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return // it is closed
+	}
+	// As for send. Go sends no files by a connected socket for datagrams.
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.Sendmsg(int(fd), []byte("FDSTORE=1\nFDNAME="+keptName), unix.UnixRights(int(f.Fd())), nil, unix.MSG_DONTWAIT)
+	})
+}
+
+// forget has it close what store gave it.
+func (s *supervisor) forget() { s.send("FDSTOREREMOVE=1\nFDNAME=" + keptName) }
+
+// inherited are the files that the manager has kept, by the protocol of
+// sd_listen_fds(3). They are the caller's; programs started later do not get them.
+func inherited() (files []*os.File) {
+	const first = 3
+	count, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	pid, err := strconv.Atoi(os.Getenv("LISTEN_PID"))
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	for _, name := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	if err == nil && pid != os.Getpid() {
+		return nil
+	}
+	for i, name := range names[:max(0, min(count, len(names)))] {
+		unix.CloseOnExec(first + i)
+		if name == keptName {
+			files = append(files, os.NewFile(uintptr(first+i), name))
+		}
+	}
+	return files
 }
 
 // ready says that the director serves, or has ended a reload.

@@ -4,6 +4,7 @@ package director
 
 import (
 	"log/slog"
+	"os"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/config"
 )
@@ -34,6 +35,8 @@ type Options struct {
 	Log *slog.Logger
 	// Version is what Health reports.
 	Version string
+	// guards are files of the director before; see keep.go.
+	guards []*os.File
 	// Ready is called once, from the goroutine of Run, as soon as packets
 	// are served and the control socket answers. May be nil.
 	Ready func()

@@ -74,6 +74,7 @@ func Run(ctx context.Context, o Options) error {
 
 	o.Socket = socket
 
+	o.guards = inherited()
 	d, err := open(o, cfg, level)
 	if err != nil {
 		return err
@@ -108,6 +109,7 @@ func Run(ctx context.Context, o Options) error {
 		}
 		manager.ready()
 		defer manager.stopping()
+		defer d.passOn(manager)
 		return d.decide(ctx)
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -185,7 +187,7 @@ type director struct {
 func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err error) {
 	d := &director{
 		options: o, log: o.Log, level: level, started: time.Now(), reloads: reloads{accepted: time.Now()},
-		cfg: cfg, rules: nat.NewRules(),
+		cfg: cfg, rules: nat.NewRules(), keeping: keeping{guards: o.guards},
 		drains:    make(map[drainKey]*drainJob),
 		clientele: newClientele(), zero: make(map[uint64]nat.Counters), warned: make(map[string]time.Time), problems: make(map[string]time.Time), scarcity: make(scarcity),
 		calls: make(chan func()), news: make(chan func(), 2*nat.MaxPorts),
@@ -258,6 +260,7 @@ func (d *director) close() {
 	if d.keeping.from != nil {
 		_ = d.keeping.from.Close() // only read
 	}
+	d.keeping.letGo()
 	if len(d.shards) > 0 {
 		d.shards.Halt()
 		d.keep()

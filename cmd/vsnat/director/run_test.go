@@ -82,13 +82,14 @@ type process struct {
 	socket string
 }
 
-func startProcess(t *testing.T, folder, text string) *process {
+func startProcess(t *testing.T, folder, text string, files ...*os.File) *process {
 	t.Helper()
 	file := filepath.Join(folder, "vsnat.yaml")
 	must(t, os.WriteFile(file, []byte(text), 0o600))
 	p := &process{t: t, socket: filepath.Join(folder, "control.sock")}
 	p.cmd = exec.Command("/proc/self/exe")
 	p.cmd.Env = append(os.Environ(), runFile+"="+file, runSocket+"="+p.socket)
+	p.cmd.ExtraFiles = files
 	stdin, err := p.cmd.StdinPipe()
 	must(t, err)
 	p.stdin = stdin
