@@ -115,6 +115,9 @@ func (c *httpCheck) fetch(ctx context.Context, path string) Result {
 	}
 	defer response.Body.Close()
 	if !accepted(c.status, response.StatusCode) {
+		if to := response.Header.Get("Location"); response.StatusCode/100 == 3 && to != "" {
+			return bad("%s: status %s, to %s, which is not followed", path, response.Status, to)
+		}
 		return bad("%s: status %s", path, response.Status)
 	}
 	if c.spec.HTTP2 && response.ProtoMajor != 2 {
@@ -179,6 +182,9 @@ func plainly(err error) error {
 	var record tls.RecordHeaderError
 	if errors.As(err, &record) {
 		return errors.New("the server does not speak TLS")
+	}
+	if strings.Contains(err.Error(), "response headers exceeded") {
+		return fmt.Errorf("the headers are longer than %d bytes", maxHeader)
 	}
 	// What is not HTTP is quoted.
 	_, quoted, _ := strings.Cut(err.Error(), `malformed HTTP response "`)

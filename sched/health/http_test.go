@@ -50,7 +50,7 @@ func TestHTTP(t *testing.T) {
 		{"wrong status", httpSpec(func(s *Spec) { s.URLs = []string{"/broken"} }), Bad, "/broken: status 500"},
 		{"two pages, one wrong", httpSpec(func(s *Spec) { s.URLs = []string{"/", "/broken"} }), Bad, "/broken"},
 		{"that status is wanted", httpSpec(func(s *Spec) { s.URLs, s.Status = []string{"/broken"}, "200,500-502" }), Good, "500"},
-		{"redirect loop", httpSpec(func(s *Spec) { s.URLs = []string{"/moved"} }), Bad, "status 302"},
+		{"redirect loop", httpSpec(func(s *Spec) { s.URLs = []string{"/moved"} }), Bad, "status 302 Found, to /moved, which is not followed"},
 		{"text", httpSpec(func(s *Spec) { s.Body = "world" }), Good, "as expected"},
 		{"no such text", httpSpec(func(s *Spec) { s.Body = "mars" }), Bad, "does not have"},
 		{"pattern", httpSpec(func(s *Spec) { s.BodyRegexp = "^hello.*d$" }), Good, "as expected"},
@@ -124,7 +124,7 @@ func TestHostileHTTP(t *testing.T) {
 					return
 				}
 			}
-		}, ""},
+		}, "headers are longer than"},
 		{"1 GiB body", func(c net.Conn) {
 			fmt.Fprintf(c, "%sContent-Length: %d\r\n\r\n", page, 1<<30)
 			b := make([]byte, 1<<16)

@@ -32,12 +32,16 @@ What reads and sends packets is decided by its number alone, which the kernel (5
 later) finds out once and keeps in a bitmap, so that the filter is not even run; before
 that it is a search in eight steps.
 
+Files are not looked at: a director without capabilities still reaches those of its user,
+which should not be root's. That is what DynamicUser is for in vsnat.service.
+
 Nothing has to be configured: a debugger or strace that looks at a director makes its
 calls itself.
 
 # Where it cannot be had
 
-A kernel or a container without filters is told of, and served all the same. So is a
+A kernel or a container without filters is told of, and served all the same. (The filter
+of a service manager has to allow seccomp itself, see vsnat.service.) So is a
 binary that was built with cgo, whose threads are not Go's alone. Filters are known for
 amd64 and arm64.
 */

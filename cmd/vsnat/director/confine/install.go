@@ -35,7 +35,7 @@ func Calls(p Policy) error {
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		return errors.New("this kernel has no seccomp filters")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return errors.New("seccomp filters are forbidden here")
+		return errors.New("the seccomp filter that is in force here allows no other")
 	}
 	return err
 }
