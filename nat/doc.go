@@ -242,13 +242,10 @@ connections of that protocol from there; SNAT has ports of it all the same.
 
 Each datagram is a connection of its own that is over at once: no entry is made, and
 the next goes where the scheduler says. Answers get the service's endpoint for their
-source. Most need no memory for that: their source tells, if it is a server of one
-service alone, and they go by the routes, uncounted as in IPVS. Where it does not tell,
-or the routes do not lead back, an entry for each client endpoint and server does, for
-answers only (see onepacket.go). Two services that one client endpoint asks at one
-server are answered for in the name of the last. What such a server sends from its port
-on its own account is taken for an answer too; an ICMP error from the client's side
-does not say which server it concerns, and is dropped.
+source. Where the endpoint that they come from does not tell which that is, an entry
+for answers alone does (see onepacket.go); two services that one client endpoint asks
+at one server are answered for in the name of the last. An ICMP error from the client's
+side does not say which server it concerns, and is dropped.
 
 # SCTP
 
@@ -366,15 +363,14 @@ its own leaves through SNAT as any inside host does.
 # Fragments
 
 All fragments of a datagram wait until it is whole, 30 s at most; then the first,
-which has the ports, is decided about as a whole packet is, and all go or none: the
-first in front, the others in the order in which they came. Addresses change in
-each, ports and checksum in the first. So no half of a datagram reaches a real
-server, whose memory for reassembly a flood of halves would fill (4 MiB in Linux,
-which then refuses everybody's); and an overlap kills the datagram before anything
-of it has left. What never becomes whole is dropped without an answer.
+which has the ports, is decided about as a whole packet is, and all go or none, the
+first in front. Addresses change in each, ports and checksum in the first. So no half
+of a datagram reaches a real server, whose memory for reassembly a flood of halves
+would fill (4 MiB in Linux, which then refuses everybody's); and an overlap kills the
+datagram before anything of it has left (see fragment.go). What never becomes whole is
+dropped without an answer.
 
-They belong together by (source, destination, identification, protocol). 4,096
-datagrams are known, 256 of one source; 1,024 slots of 2 KiB wait, 128 of one
+4,096 datagrams are known, 256 of one source; 1,024 slots of 2 KiB wait, 128 of one
 source, so that a datagram has 128 fragments at most; the oldest give way. The
 smallest time to live counts for all, and the largest fragment that must not be cut
 is measured for all; what else is larger than the way out is cut. A datagram counts
