@@ -17,8 +17,11 @@ import (
 )
 
 // ceiling is how many lines a file of code may have. A file is one concept; 100
-// to 350 lines is what a reader holds. Tests are tables, they may be longer.
-const ceiling = 500
+// to 350 lines is what a reader holds. Tests are tables, they may be somewhat longer.
+const (
+	ceiling     = 500
+	testCeiling = 600
+)
 
 func TestFormat(t *testing.T) {
 	for _, f := range goFiles(t) {
@@ -74,8 +77,12 @@ func TestPackageComment(t *testing.T) {
 
 func TestLength(t *testing.T) {
 	for _, f := range goFiles(t) {
-		if !f.test() && f.lines() > ceiling {
-			t.Errorf("%s has %d lines, %d is the most: is it one concept?", f.path, f.lines(), ceiling)
+		most := ceiling
+		if f.test() {
+			most = testCeiling
+		}
+		if f.lines() > most {
+			t.Errorf("%s has %d lines, %d is the most: is it one concept?", f.path, f.lines(), most)
 		}
 	}
 }
