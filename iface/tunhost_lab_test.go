@@ -305,3 +305,18 @@ func standIn(t *testing.T, lab *guardLab) {
 		t.Fatal(err)
 	}
 }
+
+// hostServes wants the host's own service at port 22 reached by the client.
+func (lab *guardLab) hostServes(t *testing.T, plan hostPlan) {
+	t.Helper()
+	err := lab.client.Do(func() error {
+		c, err := net.Dial("tcp", at(plan.host, 22))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("the host's own service: %v", err)
+	}
+}

@@ -33,16 +33,7 @@ func TestTUNHostTakesServicesOfTheHost(t *testing.T) {
 			}
 			expect(t, "to "+to, lab.deviceProbe(t, q, plan.host, func() error { return sendDatagram(from, to) }), want...)
 		}
-		err := lab.client.Do(func() error {
-			c, err := net.Dial("tcp", at(plan.host, 22))
-			if err == nil {
-				c.Close()
-			}
-			return err
-		})
-		if err != nil {
-			t.Errorf("the host's own service: %v", err)
-		}
+		lab.hostServes(t, plan)
 
 		// What is not ours goes back as it came, and the host answers.
 		done := make(chan error, 1)
@@ -289,16 +280,7 @@ func TestTUNHostTakesWhatIsMarked(t *testing.T) {
 			expect(t, "to "+to, lab.deviceProbe(t, q, plan.host, func() error { return sendDatagram(from, to) }), want...)
 		}
 		lab.deviceProbe(t, q, beyond, func() error { return nil }) // its ping comes
-		err := lab.client.Do(func() error {
-			c, err := net.Dial("tcp", at(plan.host, 22))
-			if err == nil {
-				c.Close()
-			}
-			return err
-		})
-		if err != nil {
-			t.Errorf("the host's own service: %v", err)
-		}
+		lab.hostServes(t, plan)
 		if len(h.Limits()) != 2 || !strings.Contains(h.Limits()[1], "65535") {
 			t.Errorf("limits %q", h.Limits())
 		}

@@ -193,12 +193,7 @@ func recordedICMP(t *testing.T, src, dst, inner string, f fields, length int, se
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := ""
-	for _, n := range icmpNames {
-		if int(n.kind) == kind && int(n.code) == code {
-			name = n.name
-		}
-	}
+	name := icmpNames.nameOf(uint8(kind), uint8(code))
 	text := fmt.Sprintf("icmp %s > %s %s", src, dst, name)
 	switch {
 	case kind == 0 || kind == 8:

@@ -39,19 +39,36 @@ import (
 // udplen=N gso=N pad=N (bytes behind the packet) mtu=N (of frag-needed) cut=N (a quotation cut
 // to N bytes) raw=HEX at=N (bytes put over the finished packet).
 
-var icmpNames = []struct {
+// icmpMessages are names of messages.
+type icmpMessages []icmpMessage
+
+type icmpMessage struct {
 	name       string
 	kind, code uint8
-}{
+}
+
+// named is the message of a name. It has to be there.
+func (m icmpMessages) named(name string) icmpMessage {
+	return m[slices.IndexFunc(m, func(n icmpMessage) bool { return n.name == name })]
+}
+
+// nameOf is the name of a message, or its numbers.
+func (m icmpMessages) nameOf(kind, code uint8) string {
+	for _, n := range m {
+		if n.kind == kind && n.code == code {
+			return n.name
+		}
+	}
+	return fmt.Sprintf("type=%d/%d", kind, code)
+}
+
+var icmpNames = icmpMessages{
 	{"echo-reply", 0, 0}, {"net-unreachable", 3, 0}, {"host-unreachable", 3, 1}, {"proto-unreachable", 3, 2},
 	{"port-unreachable", 3, 3}, {"frag-needed", 3, 4}, {"source-quench", 4, 0}, {"redirect", 5, 1},
 	{"echo-request", 8, 0}, {"time-exceeded", 11, 0}, {"reassembly-exceeded", 11, 1}, {"parameter-problem", 12, 0},
 }
 
-var icmpv6Names = []struct {
-	name       string
-	kind, code uint8
-}{
+var icmpv6Names = icmpMessages{
 	{"echo-reply", 129, 0}, {"no-route", 1, 0}, {"address-unreachable", 1, 3}, {"port-unreachable", 1, 4},
 	{"too-big", 2, 0}, {"time-exceeded", 3, 0}, {"reassembly-exceeded", 3, 1}, {"parameter-problem", 4, 1},
 	{"unknown-error", 100, 0}, {"echo-request", 128, 0}, {"neighbour-solicitation", 135, 0}, {"redirect", 137, 0},
@@ -200,15 +217,10 @@ func encodePacket(text string) ([]byte, Offload) {
 		stack = append(stack, sctpLayers(head, f, sp, dp)...)
 	case "icmp":
 		ip.Protocol = layers.IPProtocolICMPv4
-		i := slices.IndexFunc(icmpNames, func(n struct {
-			name       string
-			kind, code uint8
-		}) bool {
-			return n.name == head[4]
-		})
-		m := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(icmpNames[i].kind, icmpNames[i].code), Id: uint16(f.num("id", 1)), Seq: uint16(f.num("seq", 0))}
+		message := icmpNames.named(head[4])
+		m := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(message.kind, message.code), Id: uint16(f.num("id", 1)), Seq: uint16(f.num("seq", 0))}
 		ip.Id = uint16(f.num("ipid", 1))
-		if icmpNames[i].kind != 8 && icmpNames[i].kind != 0 {
+		if message.kind != 8 && message.kind != 0 {
 			m.Id, m.Seq = 0, uint16(f.num("mtu", 0))
 			data, _ = encodePacket(inner)
 			data = data[:min(len(data), f.num("cut", 548))]
@@ -384,12 +396,7 @@ func decodePacket(b []byte, off Offload) string {
 		}
 		return fmt.Sprintf("sctp %s:%d > %s:%d%s%s%s%s", ip.SrcIP, be16(l4, 0), ip.DstIP, be16(l4, 2), sctpWords(l4), sum, idWord, ipWords)
 	case layers.IPProtocolICMPv4:
-		name := fmt.Sprintf("type=%d/%d", l4[0], l4[1])
-		for _, n := range icmpNames {
-			if n.kind == l4[0] && n.code == l4[1] {
-				name = n.name
-			}
-		}
+		name := icmpNames.nameOf(l4[0], l4[1])
 		out := fmt.Sprintf("icmp %s > %s %s", ip.SrcIP, ip.DstIP, name)
 		if l4[0] == 0 || l4[0] == 8 {
 			return out + fmt.Sprintf(" id=%d seq=%d data=%d%s%s", be16(l4, 4), be16(l4, 6), len(l4)-8, judge(2, nil), ipWords)

@@ -42,12 +42,7 @@ func encodeIPv6(head []string, f fields, inner string, src, dst netip.AddrPort) 
 		data = nil // it is in the chunks
 	case "icmp":
 		ip.NextHeader, sumAt = layers.IPProtocolICMPv6, 2
-		name := icmpv6Names[slices.IndexFunc(icmpv6Names, func(n struct {
-			name       string
-			kind, code uint8
-		}) bool {
-			return n.name == head[4]
-		})]
+		name := icmpv6Names.named(head[4])
 		m := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(name.kind, name.code)}
 		_ = m.SetNetworkLayerForChecksum(ip)
 		rest := uint32(f.num("id", 1))<<16 | uint32(f.num("seq", 0))
@@ -190,12 +185,7 @@ func decodeIPv6(b []byte, off Offload) string {
 		if len(l4) < 8 {
 			break
 		}
-		name := fmt.Sprintf("type=%d/%d", l4[0], l4[1])
-		for _, n := range icmpv6Names {
-			if n.kind == l4[0] && n.code == l4[1] {
-				name = n.name
-			}
-		}
+		name := icmpv6Names.nameOf(l4[0], l4[1])
 		out := fmt.Sprintf("icmp %s > %s %s", ip.SrcIP, ip.DstIP, name)
 		if l4[0] == 128 || l4[0] == 129 {
 			return out + fmt.Sprintf(" id=%d seq=%d data=%d%s%s", be16(l4, 4), be16(l4, 6), len(l4)-8, judge(2), strings.ReplaceAll(words, " id=", " ipid="))

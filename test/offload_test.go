@@ -4,7 +4,6 @@ package test
 
 import (
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +19,7 @@ func TestWithoutOffloads(t *testing.T) {
 		for _, n := range append([]*lab.Node{c.Client}, c.Servers...) {
 			// Transmit checksums last: without them the kernel refuses the others.
 			for _, command := range []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_STXCSUM} {
-				c.must(n.Do(func() error { return switchOff("eth0", command) }))
+				c.must(n.SwitchOff("eth0", command))
 			}
 		}
 		c.run("round robin", roundRobin)
@@ -35,26 +34,4 @@ func TestWithoutOffloads(t *testing.T) {
 		})
 		c.run("SNAT", func(t *testing.T, c *cluster) { snatPeer(t, c, c.Client) })
 	})
-}
-
-// switchOff gives a command of ethtool that takes a value the value 0
-// (include/uapi/linux/ethtool.h, struct ethtool_value).
-func switchOff(link string, command uint32) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	value := struct{ command, data uint32 }{command: command}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:], link)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }

@@ -7,10 +7,8 @@ package interop
 import (
 	"fmt"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -121,28 +119,7 @@ func matching(text string, words ...string) string {
 // tx off` does, and with it all that depends on it.
 func plainPackets(t *testing.T, n *lab.Node, link string) {
 	t.Helper()
-	// linux/ethtool.h: ETHTOOL_STXCSUM and struct ethtool_value.
-	value := struct{ command, data uint32 }{command: 0x17}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:], link)
-	err := n.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
-	runtime.KeepAlive(&value)
-	if err != nil {
-		t.Fatalf("%s: %s: switch the checksum offload off: %v", n.Name, link, err)
+	if err := n.SwitchOff(link, unix.ETHTOOL_STXCSUM); err != nil {
+		t.Fatal(err)
 	}
 }

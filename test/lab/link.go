@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,33 @@ func (n *Node) SetMTU(link string, mtu int) error {
 	return n.change(fmt.Sprintf("mtu %d", mtu), link, func(l netlink.Link) error {
 		return n.links.LinkSetMTU(l, mtu)
 	})
+}
+
+// SwitchOff gives a command of ethtool that takes a value the value 0, for example
+// ETHTOOL_STXCSUM (include/uapi/linux/ethtool.h, struct ethtool_value).
+func (n *Node) SwitchOff(link string, command uint32) error {
+	value := struct{ command, data uint32 }{command: command}
+	request := struct {
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&value)}
+	copy(request.name[:], link)
+	err := n.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("node %s: link %s: ethtool command %#x: %w", n.Name, link, command, err)
+	}
+	return nil
 }
 
 // DeleteLink removes a link of the node, and with it the other end.
