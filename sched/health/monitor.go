@@ -34,6 +34,7 @@ type Status struct {
 	Since time.Time // of State; zero if it is unknown from the start
 	Held  time.Time // it is down until then at least, for having flapped; or has passed
 
+	Why     string // of State: the result that led to it, which may have been of clients
 	Last    Result
 	Weight  int           // the last one that it asked for; NoWeight: none
 	Percent bool          // of the configured weight
@@ -44,6 +45,15 @@ type Status struct {
 	Failed  uint64  // Impossible ones
 	Signals uint64  // failures that packets of clients told of
 	History []Event // the newest last, at most MaxHistory
+}
+
+// Trouble is what is wrong where State is Down: what the last check found, or if that was
+// good, what led there.
+func (s *Status) Trouble() string {
+	if s.Last.Outcome == Good {
+		return s.Why
+	}
+	return s.Last.Text
 }
 
 // An Event is one result, or several that were the same, the first and the last.
@@ -179,6 +189,7 @@ func (m *Monitor) report(c *check, r Result, now time.Time, latency time.Duratio
 	c.Last, c.At, c.Latency = r, now, latency
 	c.remember(r, now, latency)
 	if changed {
+		c.Why = r.Text
 		m.tell()
 	}
 	return r.Outcome != Impossible && c.machine.contradicted()
@@ -224,8 +235,10 @@ func (m *Monitor) Signal(s Signal) {
 		changed := c.machine.failure(now, s.N)
 		c.State, c.Since = c.machine.state, c.machine.since
 		c.Held = c.machine.held
-		c.remember(bad("clients: %s", cmp.Or(s.Detail, s.Kind.String())), now, 0)
+		seen := bad("clients: %s", cmp.Or(s.Detail, s.Kind.String()))
+		c.remember(seen, now, 0)
 		if changed {
+			c.Why = seen.Text
 			m.tell()
 		}
 		select {

@@ -173,8 +173,8 @@ func TestSignals(t *testing.T) {
 		<-m.News()
 		synctest.Wait()
 		got, _ := m.Status(c.Key())
-		if got.State != Down || got.Signals != 5 {
-			t.Errorf("three: %+v", got)
+		if got.State != Down || got.Signals != 5 || got.Trouble() != "clients: 3 RST in 1s" {
+			t.Errorf("three: %q, %+v", got.Trouble(), got)
 		}
 		if i := slices.IndexFunc(got.History, func(e Event) bool { return e.Text == "clients: 3 RST in 1s" }); i < 0 {
 			t.Errorf("history: %+v", got.History)

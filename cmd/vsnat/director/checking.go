@@ -276,7 +276,7 @@ func (d *director) showStanding(k nat.ServiceKey, server *control.Server) {
 	switch {
 	case why == roster.WhyDown:
 		server.Why = d.whyDown(m)
-	case why == "" && d.clientele.wrong[server.Address.Addr()] != nil:
+	case why == "" && d.clientele.wrong[server.Address.Addr()] != nil && !server.FullNAT:
 		server.Why = "answers elsewhere"
 	}
 	if j := d.drains[drainKey{k, server.Address}]; j != nil {
@@ -289,7 +289,7 @@ func (d *director) showStanding(k nat.ServiceKey, server *control.Server) {
 func (d *director) whyDown(m *roster.Member) string {
 	for _, key := range m.Keys() {
 		if c, ok := d.monitor.Brief(key); ok && c.State == health.Down {
-			return fmt.Sprintf("down: %s: %s", c.Type, c.Last.Text)
+			return fmt.Sprintf("down: %s: %s", c.Type, c.Trouble())
 		}
 	}
 	return roster.WhyDown

@@ -71,7 +71,7 @@ func (d *director) countServices(s *metrics.Snapshot, stats *nat.Stats) {
 			server := metrics.Server{
 				Key: key, Counters: metrics.Counters(at(stats.Servers, r.Slot)),
 				Active: r.Active, Inactive: r.Inactive, Persistent: r.Persistent, Weight: r.Weight, Configured: r.Weight, Overloaded: r.Overloaded,
-				Elsewhere: d.clientele.wrong[r.Addr] != nil,
+				Elsewhere: d.clientele.wrong[r.Addr] != nil && !r.FullNAT,
 			}
 			if m := d.roster.Member(service.ServiceKey, netip.AddrPortFrom(r.Addr, r.Port)); m != nil {
 				server.Weight, _ = m.InForce()

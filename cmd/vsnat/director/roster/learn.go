@@ -91,7 +91,7 @@ func (m *Member) judge(status func(key string) (health.Status, bool)) (state hea
 			}
 		case c.State == health.Down:
 			state = health.Down
-			text = c.Type + ": " + c.Last.Text
+			text = c.Type + ": " + c.Trouble()
 		case text == "":
 			text = c.Type + ": " + c.Last.Text
 		}
