@@ -34,11 +34,12 @@
 // # Monitor
 //
 // A [Monitor] runs each check in a goroutine of its own, the first within a quarter of
-// a second, and then the begin of one an interval after that of the one before. It
-// keeps state, counts and the last results, by the content of the check: what is in
-// the list that Set is given, and was before, goes on as if nothing had happened.
-// Who wants to know what changed waits for News and asks. What it knows survives it as
-// Memories, which another one can Recall.
+// a second, and then the begin of one an interval after that of the one before; sooner
+// ([Spec].Recheck) where a result contradicts the state and is not yet enough. It keeps
+// state, counts and the last results, by the content of the check: what is in the list
+// that Set is given, and was before, goes on as if nothing had happened. Who wants to
+// know what changed waits for News and asks. What it knows survives it as Memories,
+// which another one can Recall.
 //
 // # Scripts
 //

@@ -14,6 +14,7 @@ type Memory struct {
 	State   State
 	Since   time.Time
 	Held    time.Time
+	Why     string
 	Last    Result
 	Weight  int
 	Percent bool
@@ -33,7 +34,7 @@ func (m *Monitor) Memories() (list []Memory) {
 			continue
 		}
 		list = append(list, Memory{
-			Key: s.Key, State: s.State, Since: s.Since, Held: s.Held, Last: s.Last, Weight: s.Weight, Percent: s.Percent,
+			Key: s.Key, State: s.State, Since: s.Since, Held: s.Held, Why: s.Why, Last: s.Last, Weight: s.Weight, Percent: s.Percent,
 			At: s.At, Latency: s.Latency, Good: s.Good, Bad: s.Bad, Failed: s.Failed, Signals: s.Signals, History: s.History,
 		})
 	}
@@ -67,7 +68,7 @@ func (c *check) recall(m Memory) {
 	c.machine.recall(m.State, m.Since, m.Held)
 	c.State, c.Since, c.Held = m.State, m.Since, m.Held
 	c.Last, c.At, c.Latency = m.Last, m.At, m.Latency
-	c.Last.Text = printable(m.Last.Text)
+	c.Last.Text, c.Why = printable(m.Last.Text), printable(m.Why)
 	c.Weight, c.Percent = m.Weight, m.Percent
 	c.Good, c.Bad, c.Failed, c.Signals = m.Good, m.Bad, m.Failed, m.Signals
 	c.History = slices.Clone(m.History[max(0, len(m.History)-MaxHistory):])
