@@ -3,6 +3,7 @@
 package importer
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -196,11 +197,26 @@ func (s *scanner) expand(file, text string) string {
 	})
 }
 
-// keepalivedWords cuts a line into words. Quotes, which may be in the middle of a word,
-// keep blanks; in double ones a backslash takes the meaning of what follows. The
-// argument of a program may have single quotes inside of double ones: those stay, see
-// program.
+// keepalivedWords cuts a line into words.
 func keepalivedWords(text string) (list []string, err error) {
+	list, closed := quotedWords(text, `"'`)
+	if !closed {
+		return nil, errors.New("a quote that does not end")
+	}
+	return list, nil
+}
+
+// program cuts a command into the program and its arguments. It stands in double quotes,
+// which are gone by now, so that single ones keep the blanks of an argument.
+func program(text string) []string {
+	argv, _ := quotedWords(text, "'")
+	return argv
+}
+
+// quotedWords cuts a text at blanks that are not in quotes, which may be in the middle of
+// a word; inside of them a backslash takes the meaning of what follows. closed: the last
+// quote ends.
+func quotedWords(text, quotes string) (list []string, closed bool) {
 	var word strings.Builder
 	inWord, escaped, quote := false, false, rune(0)
 	for _, r := range text + " " {
@@ -214,7 +230,7 @@ func keepalivedWords(text string) (list []string, err error) {
 			quote = 0
 		case quote != 0:
 			word.WriteRune(r)
-		case r == '"' || r == '\'':
+		case strings.ContainsRune(quotes, r):
 			quote, inWord = r, true
 		case r == ' ' || r == '\t' || r == '\r':
 			if inWord {
@@ -227,31 +243,5 @@ func keepalivedWords(text string) (list []string, err error) {
 			inWord = true
 		}
 	}
-	if quote != 0 {
-		return nil, fmt.Errorf("a quote that does not end")
-	}
-	return list, nil
-}
-
-// program cuts a command into the program and its arguments; single quotes keep blanks.
-func program(text string) (argv []string) {
-	quoted := false
-	var word strings.Builder
-	in := false
-	for _, r := range text + " " {
-		switch {
-		case r == '\'':
-			quoted, in = !quoted, true
-		case !quoted && (r == ' ' || r == '\t'):
-			if in {
-				argv = append(argv, word.String())
-				word.Reset()
-				in = false
-			}
-		default:
-			word.WriteRune(r)
-			in = true
-		}
-	}
-	return argv
+	return list, quote == 0
 }
