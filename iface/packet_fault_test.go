@@ -242,6 +242,9 @@ func TestPacketCountsWhatTheKernelDropped(t *testing.T) {
 				if received == row.frames {
 					t.Error("the buffer was never full")
 				}
+				if !iface.HasReceiveRing(q) {
+					t.Error("a ring that was full is taken for one that is blocked")
+				}
 				if again := q.Stats(); again.KernelDrops != s.KernelDrops {
 					t.Errorf("asking twice changed %d drops to %d", s.KernelDrops, again.KernelDrops)
 				}

@@ -88,6 +88,7 @@ func (r *receiveRing) release(n int) {
 		atomic.StoreUint32(status(r.slot(i)), unix.TP_STATUS_KERNEL)
 	}
 	r.head = (r.head + n) % receiveSlots
+	r.dry = false
 }
 
 // A slot's header (struct tpacket2_hdr).
@@ -147,7 +148,6 @@ func (q *packetQueue) readRing(fd int, b []Frame) (int, unix.Errno) {
 		r.release(1)
 	}
 	if n > 0 {
-		r.dry = false
 		q.receivedFrames.Add(uint64(n))
 		q.receivedBytes.Add(uint64(total))
 		q.truncated.Add(cut)
