@@ -122,18 +122,20 @@ func (q *packetQueue) readRing(fd int, b []Frame) (int, unix.Errno) {
 				r.failed = errno
 				break
 			}
-			r.release(max(got, 1))
-			if got == 0 {
-				q.receiveErrors.Add(1)
-			}
 			for i := range b[n : n+got] {
 				f := &b[n+i]
 				in.frame(n+i, f)
+				describe(r.slot(i), f)
+				f.Truncated = in.messages[n+i].Hdr.Flags&unix.MSG_TRUNC != 0 || len(f.Data) < slotWhole(r.slot(i))
 				total += len(f.Data)
 				if f.Truncated {
 					cut++
 				}
 			}
+			if got == 0 {
+				q.receiveErrors.Add(1)
+			}
+			r.release(max(got, 1))
 			n += got
 			continue
 		}
@@ -141,7 +143,7 @@ func (q *packetQueue) readRing(fd int, b []Frame) (int, unix.Errno) {
 			lost++ // the receive buffer was full, so the whole was not kept
 		} else {
 			in.take(n, slot, size, &b[n])
-			b[n].Tagged = s&unix.TP_STATUS_VLAN_VALID != 0
+			describe(slot, &b[n])
 			total += size
 			n++
 		}
@@ -193,8 +195,14 @@ func (r *receiveBatch) take(i int, slot []byte, size int, f *Frame) {
 	end := copy(to, slot[mac-OffloadSize:mac+size])
 	f.Data = to[OffloadSize:end:len(to)]
 	f.Offload = DecodeOffload(to)
-	f.Kind = Kind((*unix.RawSockaddrLinklayer)(unsafe.Pointer(&slot[receiveAddress])).Pkttype)
 	f.Truncated = false
+}
+
+// describe tells of a frame what its slot says. Of a long one nothing else does: with the
+// frame the kernel keeps neither its link address nor its length.
+func describe(slot []byte, f *Frame) {
+	f.Kind = Kind((*unix.RawSockaddrLinklayer)(unsafe.Pointer(&slot[receiveAddress])).Pkttype)
+	f.Tagged = *status(slot)&unix.TP_STATUS_VLAN_VALID != 0
 }
 
 // receiveAt is recvmmsg for n messages from number at.

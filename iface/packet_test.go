@@ -186,14 +186,16 @@ func TestPacketCarriesFramesBothWays(t *testing.T) {
 
 func TestPacketTellsToWhomAFrameWasAddressed(t *testing.T) {
 	c := newCable(t)
-	group := datagram(nil, far, ours, 2, 60)
-	copy(group, []byte{1, 0, 0x5e, 0, 0, 5})
-	other := datagram(nil, far, ours, 3, 60)
-	copy(other, []byte{2, 0, 0, 0, 0, 77})
-	send(t, c.far, datagram(c.link, far, ours, 0, 60), datagram(nil, far, ours, 1, 60), group, other)
-	for i, f := range receive(t, c.near, 4) {
-		if want := []iface.Kind{iface.Host, iface.Broadcast, iface.Multicast, iface.OtherHost}[i]; f.Kind != want {
-			t.Errorf("frame %d is for %v, want %v", i, f.Kind, want)
+	for _, size := range []int{60, 1514} { // within a slot of the ring, and longer
+		group := datagram(nil, far, ours, 2, size)
+		copy(group, []byte{1, 0, 0x5e, 0, 0, 5})
+		other := datagram(nil, far, ours, 3, size)
+		copy(other, []byte{2, 0, 0, 0, 0, 77})
+		send(t, c.far, datagram(c.link, far, ours, 0, size), datagram(nil, far, ours, 1, size), group, other)
+		for i, f := range receive(t, c.near, 4) {
+			if want := []iface.Kind{iface.Host, iface.Broadcast, iface.Multicast, iface.OtherHost}[i]; f.Kind != want {
+				t.Errorf("frame %d of %d bytes is for %v, want %v", i, size, f.Kind, want)
+			}
 		}
 	}
 }
@@ -332,7 +334,13 @@ func manyAddresses(n int, last netip.Addr) iface.Filter {
 
 func TestPacketFlagsATagTheKernelTookOff(t *testing.T) {
 	c := newCable(t)
-	plain := datagram(c.link, far, ours, 1, 60)
+	for _, size := range []int{60, 1000} { // within a slot of the ring, and longer
+		flagsATag(t, c, datagram(c.link, far, ours, 1, size))
+	}
+}
+
+func flagsATag(t *testing.T, c cable, plain []byte) {
+	t.Helper()
 	tagged := append(append(bytes.Clone(plain[:12]), 0x81, 0x00, 0x00, 0x07), plain[12:]...)
 	double := append(append(bytes.Clone(plain[:12]), 0x88, 0xa8, 0x00, 0x07, 0x81, 0x00, 0x00, 0x08), plain[12:]...)
 	// The doubly tagged frame still has a tag at the ethertype: not admitted.
