@@ -66,14 +66,15 @@ type Remote struct{ conn *net.UnixConn }
 
 // Open connects to the held lab of this user. The error says if there is none.
 func Open() (*Remote, error) {
-	base, err := baseDir()
-	if err != nil {
+	base := basePath()
+	if err := checkBase(base); errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNoneHeld
+	} else if err != nil {
 		return nil, err
 	}
 	path := filepath.Join(base, heldDir, heldSocket)
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
-		os.Remove(base) // if empty
 		return nil, ErrNoneHeld
 	}
 	if err != nil {
@@ -107,7 +108,7 @@ func (r *Remote) Exec(node string, argv []string) (int, error) {
 
 // Report asks the lab what it is.
 func (r *Remote) Report() (Report, error) {
-	r.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	r.conn.SetDeadline(time.Now().Add(startWithin))
 	a, err := r.ask(request{Op: opReport})
 	if err != nil || a.Report == nil {
 		return Report{}, errors.Join(err)
@@ -117,7 +118,7 @@ func (r *Remote) Report() (Report, error) {
 
 // Down ends the lab and returns when nothing of it is left.
 func (r *Remote) Down() error {
-	r.conn.SetDeadline(time.Now().Add(5 * time.Second))
+	r.conn.SetDeadline(time.Now().Add(startWithin))
 	if _, err := r.ask(request{Op: opDown}); err != nil {
 		return err
 	}

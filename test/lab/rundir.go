@@ -3,7 +3,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,26 +16,42 @@ import (
 // programNames are the names under which commands in the lab find this program.
 var programNames = []string{"vsnat", "ipvsadm", "ipvsadm-save", "ipvsadm-restore"}
 
-// baseDir returns the directory that holds the run directories of this user's
-// labs, and makes it: mode 0700. It refuses one that belongs to somebody else.
-func baseDir() (string, error) {
+// basePath returns the directory that holds the run directories of this user's labs.
+func basePath() string {
 	parent := os.Getenv("XDG_RUNTIME_DIR")
 	if s, err := os.Stat(parent); parent == "" || err != nil || !s.IsDir() || !owned(s) {
 		parent = "/tmp"
 	}
-	dir := filepath.Join(parent, "vsnat-lab-"+strconv.Itoa(os.Geteuid()))
-	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
-		return "", fmt.Errorf("directory of the lab: %w", err)
-	}
+	return filepath.Join(parent, "vsnat-lab-"+strconv.Itoa(os.Geteuid()))
+}
 
+// baseDir makes basePath if it is not there: mode 0700. It refuses one that belongs
+// to somebody else. Another lab that ends at this moment may just be removing it,
+// hence the few attempts.
+func baseDir() (string, error) {
+	dir, err := basePath(), error(nil)
+	for range 5 {
+		if err = os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+			return "", fmt.Errorf("directory of the lab: %w", err)
+		}
+		if err = checkBase(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return dir, err
+}
+
+// checkBase refuses a base directory that others can write to; the error is
+// fs.ErrNotExist for none.
+func checkBase(dir string) error {
 	s, err := os.Lstat(dir)
 	if err != nil {
-		return "", fmt.Errorf("directory of the lab: %w", err)
+		return fmt.Errorf("directory of the lab: %w", err)
 	}
 	if !s.IsDir() || !owned(s) || s.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s must be a directory of yours with mode 0700\nhint: remove it", dir)
+		return fmt.Errorf("%s must be a directory of yours with mode 0700\nhint: remove it", dir)
 	}
-	return dir, nil
+	return nil
 }
 
 func owned(s os.FileInfo) bool {
