@@ -82,6 +82,9 @@ func (k *ftpControl) parse(b []byte) bool {
 				return false
 			}
 			copy(e.text[:], take(int(e.size)))
+			if e.size == 0 && (j != int(s.edits.n)-1 || e.old == 0 || int(e.old) > int(s.held)) {
+				return false // only the last may be open, and what it has swallowed is in the line
+			}
 		}
 	}
 	return whole
