@@ -5,9 +5,11 @@ package test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -215,18 +217,36 @@ func differences(before, after map[string]string) string {
 	return strings.Join(list, "\n")
 }
 
-// TestRestart: connections of a director that is gone end with a reset, so that
-// nobody waits; new ones are served at once.
+// TestRestart: connections of a director that was killed end with a reset, whichever end
+// speaks, so that nobody waits; new ones are served at once.
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	eachFamily(t, lab.Config{}, nil, func(t *testing.T, c *cluster) {
+	const pushPort = 2111
+	config := func(c *lab.Cluster, io string) string {
+		push := fmt.Sprintf("  - tcp: %q\n    scheduler: rr\n    servers: [%q]\nsnat:\n",
+			netip.AddrPortFrom(c.Config.VIP(), pushPort), at(c.Servers[0], pushPort))
+		return strings.Replace(site(c, io), "snat:\n", push, 1)
+	}
+	eachFamily(t, lab.Config{}, config, func(t *testing.T, c *cluster) {
 		held := c.dialTCP(lab.EchoPort)
 		c.echo(held)
+		ends := make(chan *net.TCPConn, 1)
+		c.must(c.Servers[0].ServeTCP(pushPort, func(conn *net.TCPConn) { ends <- conn; <-c.t.Context().Done(); conn.Close() }))
+		fmt.Fprint(c.dialTCP(pushPort), "x")
+		pushes := <-ends
+		pushes.SetDeadline(time.Now().Add(limit / 2))
+		if _, err := io.ReadFull(pushes, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
 		c.must(c.director.Kill(unix.SIGKILL))
 		_, err := c.director.Wait(c.ctx)
 		c.must(err)
-		c.start(site(c.Cluster, c.io))
+		c.start(config(c.Cluster, c.io))
 		roundRobin(t, c)
+		fmt.Fprint(pushes, "y")
+		if _, err := pushes.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("a server of a connection of the dead director: %v, want a reset", err)
+		}
 		if err := tryEcho(held); !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("a connection of the dead director: %v, want a reset", err)
 		}
