@@ -3,7 +3,9 @@
 package iface_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -99,6 +101,20 @@ func (s *station6) address(text string, flags int) {
 	addr.Flags = flags
 	if err := s.there.Handle.AddrAdd(link, addr); err != nil {
 		s.t.Fatal(err)
+	}
+	// It is not heard of before the kernel listens where it is asked for, which it begins
+	// to do some time later.
+	ip := addr.IP.To16()
+	group := fmt.Sprintf("ff0200000000000000000001ff%x", []byte(ip[13:]))
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		var groups []byte
+		err := s.there.Do(func() (err error) { groups, err = os.ReadFile("/proc/thread-self/net/igmp6"); return err })
+		if err != nil || time.Now().After(deadline) {
+			s.t.Fatalf("%s is not listened for: %v\n%s", text, err, groups)
+		}
+		if bytes.Contains(groups, []byte(group)) {
+			return
+		}
 	}
 }
 

@@ -23,11 +23,11 @@ const DefaultBuffer = 8 << 20
 type Egress uint8
 
 const (
-	// EgressByLink is direct on a link that has no queueing discipline when it is opened,
-	// as is usual for virtual ones, and queued on others: what an administrator has set up
-	// there holds for our frames, captures show them, and what the driver has no room for
-	// yet waits. Without one there is nothing to be passed by, and the direct way tells
-	// what was not taken.
+	// EgressByLink is queued on a link that has a queueing discipline when it is opened:
+	// what an administrator has set up there holds for our frames, captures show them, and
+	// what the driver has no room for yet waits. It is direct on others: virtual links have
+	// nothing to be passed by, and one that has just come up loses without a word what is
+	// queued.
 	EgressByLink Egress = iota
 	// EgressDirect hands frames to the driver past the queueing discipline
 	// (PACKET_QDISC_BYPASS). Captures and egress filters on the host do not see
@@ -97,7 +97,7 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 		index:     link.Index,
 		groups:    map[[6]byte]bool{},
 		layer:     Network,
-		direct:    opts.Egress == EgressDirect || opts.Egress == EgressByLink && unqueued(link.Index),
+		direct:    opts.Egress == EgressDirect || opts.Egress == EgressByLink && !disciplined(link.Index),
 		errDown:   fmt.Errorf("port %s: %w", link.Name, ErrDown),
 		errGone:   fmt.Errorf("port %s: %w", link.Name, ErrGone),
 		errClosed: fmt.Errorf("port %s: %w", link.Name, ErrClosed),
@@ -136,12 +136,12 @@ func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*pac
 	return q, nil
 }
 
-// unqueued reports whether a link is up and has no queueing discipline.
-func unqueued(index int) bool {
+// disciplined reports whether a link has a queueing discipline.
+func disciplined(index int) bool {
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
 	list, err := netlink.QdiscList(link)
 	return err == nil && slices.ContainsFunc(list, func(q netlink.Qdisc) bool {
-		return q.Attrs().Parent == netlink.HANDLE_ROOT && q.Type() == "noqueue"
+		return q.Attrs().Parent == netlink.HANDLE_ROOT && q.Type() != "noqueue"
 	})
 }
 
