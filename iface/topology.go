@@ -41,8 +41,9 @@ type Link struct {
 	MTU int
 	// AdminUp: somebody said `ip link set up` (IFF_UP).
 	AdminUp bool
-	// Up: AdminUp, and there is a carrier (IFF_RUNNING: RFC 2863 operational
-	// state up or unknown).
+	// Up: AdminUp, and there is a carrier that may be used (IFF_LOWER_UP, not
+	// IFF_DORMANT). IFF_RUNNING, which says the same, comes later: the kernel tells
+	// its operational states (RFC 2863) after a second if it has told one just before.
 	Up bool
 	// Kind is the driver's word (IFLA_INFO_KIND): veth, bridge, bond, vlan,
 	// tun, dummy …; "device" for a link without one, which is most hardware.
@@ -227,7 +228,7 @@ func makeLinks(links []netlink.Link, addrs []netlink.Addr) []Link {
 			Name:     a.Name,
 			MTU:      a.MTU,
 			AdminUp:  a.RawFlags&unix.IFF_UP != 0,
-			Up:       a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_RUNNING != 0,
+			Up:       a.RawFlags&(unix.IFF_UP|unix.IFF_LOWER_UP|unix.IFF_DORMANT) == unix.IFF_UP|unix.IFF_LOWER_UP,
 			Kind:     l.Type(),
 			Master:   a.MasterIndex,
 			Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
