@@ -28,6 +28,9 @@ const (
 	OnePacket
 	// Helped: a control connection, whose payload the caller reads and changes.
 	Helped
+	// Shortcut: somebody else forwards its packets, and the caller is told now and
+	// then how far they have come; see [Conn.Advance].
+	Shortcut
 
 	// Counted: the caller counts it for its client.
 	Counted Flags = 1 << 9

@@ -173,6 +173,9 @@ calling a forged one Inside does not: the receiver answers that with a
 challenge (RFC 5961 section 3.2). All comparisons are differences of 32 bits,
 so the wrap at 2^32 is no event.
 
+Where somebody else forwards segments past the caller and follows them by the same rules,
+[Conn.Reach] is what that takes, and [Conn.Advance] what comes back.
+
 What a verdict means for the entry is the caller's rule: Exact ends it, Inside
 is passed on but does not end it unless it is closing, Outside is dropped,
 Unknown is believed or not by state.

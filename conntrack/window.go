@@ -89,6 +89,37 @@ func (c *Conn) Follow(sender Direction, seq, ack uint32, win uint16, flags uint8
 	s.Flags = s.Flags&^WindowRaw | WindowAcked
 }
 
+// Reach is what somebody who forwards segments of sender past the caller has to know to
+// follow them by the rules of [Conn.Follow]: how far sender has come, and by which shift
+// its windows count. False if too little was seen to tell.
+func (c *Conn) Reach(sender Direction) (w Window, known bool) {
+	w = c.Window[sender&1]
+	const seen = WindowSeen | WindowAcked
+	if w.Flags&(seen|WindowRaw) != seen {
+		return w, false
+	}
+	both := w.Flags & c.Window[sender.Other()&1].Flags
+	switch {
+	case both&WindowSYN == 0:
+		w.Scale = maxScale
+	case both&WindowScaled == 0:
+		w.Scale = 0
+	}
+	return w, true
+}
+
+// Advance takes over how far sender has come by segments that somebody else has
+// followed by the rules of [Conn.Follow]: End, Ack and Win of w.
+func (c *Conn) Advance(sender Direction, w Window) {
+	s := &c.Window[sender&1]
+	if after(w.End, s.End) {
+		s.End = w.End
+	}
+	if !after(s.Ack, w.Ack) {
+		s.Ack, s.Win = w.Ack, w.Win
+	}
+}
+
 // FollowSYN takes note of a segment with SYN, with or without ACK; scale is
 // the shift of its window scale option, -1 if it has none. The other
 // parameters are those of [Conn.Follow].

@@ -58,6 +58,8 @@ type ConnInfo struct {
 	Replied bool // seen both ways
 	Over    bool // both ends have said all: the entry waits for what is late
 
+	Shortcut bool // somebody else forwards its packets
+
 	Template  bool // of persistence: Client is an address or a network, port 0
 	OnePacket bool // for answers alone
 }
@@ -116,6 +118,7 @@ func (f *Forwarder) info(c *conntrack.Conn) ConnInfo {
 		Client: c.Client.AddrPort(), Virtual: c.Virtual.AddrPort(), Dest: c.Dest.AddrPort(),
 		SNAT: c.Flags&conntrack.SNAT != 0, Method: methodOf(c), Replied: c.Flags&conntrack.Replied != 0, Over: over(c.State),
 		Template: c.Flags&conntrack.Template != 0, OnePacket: c.Flags&conntrack.OnePacket != 0,
+		Shortcut: c.Flags&conntrack.Shortcut != 0,
 	}
 	if c.Flags&conntrack.FullNAT != 0 {
 		info.Local = c.Local.AddrPort()

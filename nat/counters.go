@@ -79,6 +79,11 @@ func (f *Forwarder) count(c *conntrack.Conn, dir conntrack.Direction, bytes int)
 		f.counted.server = nobody
 	}
 	f.add(f.counted.server, dir, 1, bytes)
+	if bytes >= bulky {
+		if f.shortcuts.due -= bytes; f.shortcuts.due < 0 {
+			f.nominate(c)
+		}
+	}
 }
 
 // nobody is whom the answers of one-packet scheduling are counted to.
@@ -130,6 +135,7 @@ type Stats struct {
 	ExpiredOpen                      uint64 // TCP connections that timed out before they had ended
 	Farewells                        uint64 // RSTs and ICMP errors to the ends of connections that ended here
 	Defence                          Defence
+	Shortcuts                        ShortcutStats
 	SNAT                             Counters
 	Retired                          Counters   // of services that are deleted
 	Services                         []Counters // by slot
@@ -150,12 +156,13 @@ type PoolStats struct {
 
 // Stats copies the counters. It is to be called between batches.
 func (f *Forwarder) Stats() Stats {
+	f.countShortcuts()
 	k := &f.counters
 	s := Stats{
 		Passed: k.verdicts[Pass], Forwarded: k.verdicts[Forward], Dropped: k.verdicts[Drop], Held: k.verdicts[Hold],
 		Elsewhere: k.verdicts[Elsewhere], Strange: k.strange,
 		Drops: k.drops, Suppressed: k.suppressed, Removals: k.removals, SNAT: k.snat, Retired: k.retired,
-		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.Defence(),
+		ExpiredOpen: k.expiredOpen, Farewells: k.farewells, Defence: f.Defence(), Shortcuts: f.shortcuts.stats,
 		Conns: f.table.Len(), MaxConns: f.table.Cap(), Classes: f.table.Counts(), States: f.table.States(), Bytes: f.bytes(),
 	}
 	for i := range k.services {
@@ -187,6 +194,7 @@ func (s *Stats) Add(o *Stats) {
 	s.ExpiredOpen += o.ExpiredOpen
 	s.Farewells += o.Farewells
 	s.Defence.Add(o.Defence)
+	s.Shortcuts.add(&o.Shortcuts)
 	s.SNAT.Add(o.SNAT)
 	s.Retired.Add(o.Retired)
 	s.Services = addCounters(s.Services, o.Services)

@@ -35,7 +35,8 @@ that the snapshot does not have yet is passed over for one that it has.
 # The walk
 
 	hit         a packet in the middle of a TCP or UDP connection, with nothing out of
-	            the ordinary: all of the walk in one piece; see hit.go
+	            the ordinary: all of the walk in one piece; see hit.go. The kernel may do
+	            it for those that move much; see shortcut.go
 	parse       header lengths, IP checksum, options, source, geometry of fragments,
 	            offload; the tuple of the packet
 	icmpError   an error: found by the packet it quotes

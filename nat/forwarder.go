@@ -52,6 +52,7 @@ type Forwarder struct {
 	clients   clientCounts
 	probes    probes
 	probeSeq  uint32 // of the last probe that was begun here
+	shortcuts shortcuts
 	gone      visit  // of the connections of deleted servers
 	departed  uint64 // servers deleted until the snapshot
 	id        uint16 // of the last packet that we made
@@ -99,6 +100,7 @@ func (f *Forwarder) Begin(now conntrack.Time) {
 		}
 		f.clients.setLimit(s.settings.ClientLimit)
 		f.defend()
+		f.RecheckShortcuts()
 		if f.departed != s.departed {
 			f.departed = s.departed
 			f.gone.left = f.table.Extent()
@@ -178,6 +180,9 @@ func (f *Forwarder) whole(p *Packet, h *parsed) Verdict {
 	}
 	if f.place.n > 1 {
 		f.meets(c)
+	}
+	if c.Flags&conntrack.Shortcut != 0 && !underWay(h, c) {
+		f.closeShortcut(c)
 	}
 	return f.follow(p, h, c, dir)
 }
@@ -415,6 +420,9 @@ func (f *Forwarder) setState(c *conntrack.Conn, next conntrack.State) {
 // removed is told by the table of each entry that leaves it.
 func (f *Forwarder) removed(c *conntrack.Conn, why conntrack.Removal) {
 	f.counters.removals[why]++
+	if c.Flags&conntrack.Shortcut != 0 {
+		f.closeShortcut(c)
+	}
 	if why == conntrack.Expired {
 		f.expired(c)
 	}
@@ -443,6 +451,7 @@ const sweepMost = 1024
 // the rest waits for the next call. It reports whether there is a rest, of what is
 // over by its time. What it has to say is in the outbox then.
 func (f *Forwarder) Sweep(budget int) (more bool) {
+	f.tendShortcuts()
 	f.table.Sweep(f.now, min(budget, sweepMost))
 	f.visitGone(budget * slotsPerBudget)
 	if f.now >= f.defence.due {

@@ -94,6 +94,7 @@ func (e *serverEntry) saved() bool { return e.server != nil && e.service != conn
 
 // conns writes down the connections of one Forwarder, generation by generation.
 func (s *saver) conns(f *Forwarder) {
+	f.countShortcuts()
 	numbers := make(map[uint32]uint32) // of parents, by slot
 	for generation, more := 0, true; more; generation++ {
 		more = false

@@ -43,6 +43,9 @@ func (f *Forwarder) icmpError(p *Packet, h *parsed) Verdict {
 		}
 		return f.unrelated(h, ReasonICMPNoConn)
 	}
+	if c.Flags&conntrack.Shortcut != 0 {
+		f.closeShortcut(c)
+	}
 	// The error must have been sent to whom the quoted packet names as its
 	// sender; a real server's network speaks only through its own port.
 	if h.tuple.Dst.Addr != q.tuple.Src.Addr {
