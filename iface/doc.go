@@ -58,6 +58,9 @@
 // when the link's transmit queue is full the frame is tried a bounded number
 // of times, then dropped and counted.
 //
+// Where somebody nearer to the link takes frames for itself, a [Sieve] attaches the filter
+// instead, and leaves those out (package shortcut).
+//
 // # Several queues
 //
 // A link may have one queue for each shard ([OpenPackets]). The kernel divides what

@@ -47,7 +47,20 @@ type PacketOptions struct {
 	// net.core.rmem_max and wmem_max.
 	ReceiveBuffer, SendBuffer int
 	Egress                    Egress
+	// Sieve attaches the filter in place of the queue, if it is not nil.
+	Sieve Sieve
 }
+
+// A Sieve attaches to packet sockets on links with link addresses what a filter says,
+// less what somebody nearer to the link takes for itself. It may be called by several
+// goroutines.
+type Sieve interface {
+	AttachFilter(fd int, f Filter) error
+}
+
+// ErrSieve is in the errors of SetFilter when the Sieve has failed: the filter is in
+// force then, and admits what the other takes as well.
+var ErrSieve = errors.New("a filter could not be combined")
 
 // packetQueue is a Queue on an AF_PACKET socket.
 type packetQueue struct {
@@ -61,6 +74,7 @@ type packetQueue struct {
 	down   bool // a read was told so and none has seen a frame since
 	gone   bool // for good
 
+	sieve  Sieve            // or nil
 	groups map[[6]byte]bool // link-layer groups that were joined
 
 	beside *fanout // that it is queue number of, or nil
@@ -92,6 +106,7 @@ func OpenPacket(link Link, opts PacketOptions) (Queue, error) {
 func openPacket(link Link, opts PacketOptions, beside *fanout, number int) (*packetQueue, error) {
 	q := &packetQueue{
 		beside:    beside,
+		sieve:     opts.Sieve,
 		number:    number,
 		name:      link.Name,
 		index:     link.Index,
@@ -215,10 +230,17 @@ func (q *packetQueue) admit(f Filter) error {
 	if err != nil {
 		return fmt.Errorf("port %s: %w", q.name, err)
 	}
-	if q.beside != nil {
-		raw = q.beside.admits(q.number, raw)
+	if q.silent() {
+		raw = silence
 	}
 	return q.withFD(func(fd int) error {
+		var failed error
+		if q.sieve != nil && !q.silent() {
+			if failed = q.sieve.AttachFilter(fd, f); failed == nil {
+				return nil
+			}
+			failed = fmt.Errorf("port %s: %w: %w", q.name, ErrSieve, failed)
+		}
 		err := attach(fd, raw)
 		if err == unix.ENOMEM {
 			if raw, err = assembleWide(q.layer); err == nil {
@@ -228,7 +250,7 @@ func (q *packetQueue) admit(f Filter) error {
 		if err != nil {
 			return fmt.Errorf("port %s: attach the filter: %w", q.name, err)
 		}
-		return nil
+		return failed
 	})
 }
 

@@ -68,12 +68,9 @@ func OpenPackets(link Link, opts PacketOptions, steering Steering, n int) ([]Que
 // silence is the filter of a queue that is to get nothing.
 var silence = []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 0}}
 
-// admits tells which filter queue number i has to have: its own, or none of all.
-func (g *fanout) admits(i int, filter []bpf.RawInstruction) []bpf.RawInstruction {
-	if i > 0 && !g.joined.Load() {
-		return silence
-	}
-	return filter
+// silent reports whether a queue is to get nothing yet.
+func (q *packetQueue) silent() bool {
+	return q.beside != nil && q.number > 0 && !q.beside.joined.Load()
 }
 
 // follow has the group divide by the addresses in f, after the last queue has f. Without
