@@ -10,13 +10,15 @@ servers are namespaces of one machine and share its processors, so that every
 wasted cycle of the director shows. In it the peers serve the virtual address one
 after the other:
 
-	vsnat        packet sockets, the default
-	vsnat-tun    io: tun
-	kernel       nftables: DNAT to the servers in turn, SNAT
-	haproxy      mode tcp, one thread
-	nginx        stream, one worker
-	forward      the kernel as a plain router, the client asks the servers
-	             themselves: what the path costs without any NAT
+	vsnat          all through user space: packet sockets, offload: none
+	vsnat-offload  the same, but the kernel forwards what is in the middle of
+	               connections that move much: offload: tcx
+	vsnat-tun      io: tun
+	kernel         nftables: DNAT to the servers in turn, SNAT
+	haproxy        mode tcp, one thread
+	nginx          stream, one worker
+	forward        the kernel as a plain router, the client asks the servers
+	               themselves: what the path costs without any NAT
 
 # How it measures
 

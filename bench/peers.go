@@ -23,16 +23,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vsnat/vsnat/cmd/vsnat/director/control"
+	"github.com/vsnat/vsnat/iface/shortcut"
 	"github.com/vsnat/vsnat/test/lab"
 )
 
 // A peer is one way to serve the virtual address.
 type peer struct {
 	name    string
-	program string     // that it needs, "" for none
-	install string     // how to get that
-	streams bool       // it carries TCP alone
-	holds   func() int // connections at most; nil: it knows of none
+	program string       // that it needs, "" for none
+	install string       // how to get that
+	lacks   func() error // why it can't be had here; nil: it can
+	streams bool         // it carries TCP alone
+	holds   func() int   // connections at most; nil: it knows of none
 	start   func(context.Context, *bed) (service, func() error, error)
 }
 
@@ -42,8 +44,9 @@ const kernelPeer = "kernel"
 var proxies = []string{"haproxy", "nginx"}
 
 var peers = []*peer{
-	{name: "vsnat", start: startVsnat("packet"), holds: func() int { return maxConns }},
-	{name: "vsnat-tun", start: startVsnat("tun"), holds: func() int { return maxConns }},
+	{name: "vsnat", start: startVsnat("io: packet\noffload: none\n"), holds: func() int { return maxConns }},
+	{name: "vsnat-offload", start: startVsnat("io: packet\noffload: tcx\n"), lacks: noShortcuts, holds: func() int { return maxConns }},
+	{name: "vsnat-tun", start: startVsnat("io: tun\n"), holds: func() int { return maxConns }},
 	{name: kernelPeer, program: "nft", install: "apt-get install nftables", start: startKernel, holds: conntrackMax},
 	{name: "haproxy", program: "haproxy", install: "apt-get install haproxy", streams: true, start: startHAProxy},
 	{name: "nginx", program: "nginx", install: "apt-get install nginx libnginx-mod-stream", streams: true, start: startNginx},
@@ -70,9 +73,22 @@ func choosePeers(names []string) (list []*peer, missing []string) {
 				continue
 			}
 		}
+		if p.lacks != nil {
+			if err := p.lacks(); err != nil {
+				missing = append(missing, fmt.Sprintf("left out: %s: %v", p.name, err))
+				continue
+			}
+		}
 		list = append(list, p)
 	}
 	return list, missing
+}
+
+// noShortcuts is why the kernel can't be told to forward connections.
+func noShortcuts() error {
+	table, err := shortcut.Open(1)
+	table.Close()
+	return err
 }
 
 // lookPath finds programs of administrators for others as well.
@@ -131,10 +147,10 @@ func (b *bed) virtual() service {
 }
 
 // startVsnat serves every port of the loads by vsnat.
-func startVsnat(io string) func(context.Context, *bed) (service, func() error, error) {
+func startVsnat(how string) func(context.Context, *bed) (service, func() error, error) {
 	return func(ctx context.Context, b *bed) (service, func() error, error) {
 		var text strings.Builder
-		fmt.Fprintf(&text, "io: %s\nmax-conns: %d\nservices:\n", io, maxConns)
+		fmt.Fprintf(&text, "%smax-conns: %d\nservices:\n", how, maxConns)
 		for _, port := range ports() {
 			protocol := "tcp"
 			if port == datagramPort {

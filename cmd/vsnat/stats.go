@@ -57,8 +57,12 @@ func writeStats(c *cobra.Command, s control.Stats) error {
 	if err := t.write(w); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\ntable of %d connections: %d used (%d half open, %d one-way, %d held)\n",
-		s.Conns.Cap, s.Conns.Len, s.Conns.HalfOpen, s.Conns.OneWay, s.Conns.Held); err != nil {
+	offloaded := ""
+	if s.Conns.Offloaded > 0 {
+		offloaded = fmt.Sprintf(", %d offloaded", s.Conns.Offloaded)
+	}
+	if _, err := fmt.Fprintf(w, "\ntable of %d connections: %d used (%d half open, %d one-way, %d held%s)\n",
+		s.Conns.Cap, s.Conns.Len, s.Conns.HalfOpen, s.Conns.OneWay, s.Conns.Held, offloaded); err != nil {
 		return err
 	}
 	if len(s.Shards) > 1 {

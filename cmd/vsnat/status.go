@@ -120,8 +120,12 @@ func (s *status) fill(columns, rows int) string {
 // compose is the text of all parts. Lines of words are wrapped at columns; 0: never.
 func (s *status) compose(columns int, shown limits) string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s: process %d, vsnat %s, up %s, io %s, guard %s\n", printable(s.Status), s.PID,
+	fmt.Fprintf(&b, "%s: process %d, vsnat %s, up %s, io %s, guard %s", printable(s.Status), s.PID,
 		printable(s.Version), ago(time.Since(s.Started)), printable(s.IO), printable(s.Guard))
+	if s.Offload == control.OffloadTCX {
+		b.WriteString(", offload " + s.Offload)
+	}
+	b.WriteByte('\n')
 	s.problems(&b, columns, shown.problems)
 	s.served(&b, shown.services)
 	s.missing(&b, shown.servers)

@@ -21,6 +21,7 @@ var nextSteps = []struct{ part, next string }{
 	{"address of another station", "vsnat events says who has it since when"},
 	{"no local port", "add to local-addresses"},
 	{"no network interface", "vsnat doctor"},
+	{"offload:", "bpftool net shows who is at the links; a restart tries again"},
 }
 
 // findings are what is known about problems: since when, as of the last tick, and what

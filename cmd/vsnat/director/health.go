@@ -26,6 +26,7 @@ func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 			Conns: control.ConnStats{
 				Len: s.Conns, Cap: s.MaxConns, Bytes: s.Bytes,
 				HalfOpen: s.Classes[conntrack.ClassHalfOpen], OneWay: s.Classes[conntrack.ClassOneWay], Held: s.Classes[conntrack.ClassHeld],
+				Offloaded: s.Shortcuts.Open,
 			},
 			Drops:  make(map[string]uint64),
 			Events: map[string]uint64{"passed": s.Passed, "forwarded": s.Forwarded, "held": s.Held, "ignored-frames": s.Ignored},
@@ -49,6 +50,9 @@ func (d *director) Stats(ctx context.Context) (out control.Stats, err error) {
 		}
 		out.Events["conns-expired-open"] = s.ExpiredOpen
 		out.Events["ends-told"] = s.Farewells
+		out.Events["offloads"] = s.Shortcuts.Opened
+		out.Events["offloaded-packets"] = s.Shortcuts.Packets
+		out.Events["offloaded-bytes"] = s.Shortcuts.Bytes
 		n := d.neighbours.Stats()
 		out.Events["arp-requests"] = n.Requests
 		out.Events["arp-replies"] = n.Replies
@@ -66,7 +70,7 @@ func (d *director) Health(ctx context.Context) (h control.Health, err error) {
 	err = d.call(ctx, func() error {
 		h = control.Health{
 			Status: "ok", PID: os.Getpid(), Version: d.options.Version, Started: d.started,
-			IO: string(d.cfg.IO), Guard: d.guardMethod(), Config: d.options.ConfigFile,
+			IO: string(d.cfg.IO), Guard: d.guardMethod(), Offload: d.offloadMethod(), Config: d.options.ConfigFile,
 			Drift: d.drift(), Drains: d.listDrains(), Unconfined: d.unconfined,
 		}
 		if d.trial != nil {
@@ -100,6 +104,7 @@ func (d *director) listProblems() (list []string) {
 		list = append(list, fmt.Sprintf("%s is the address of another station, %s on %s: it is not claimed",
 			t.Addr, conntrack.LinkAddr(t.MAC), t.Link))
 	}
+	list = append(list, d.offloadProblems()...)
 	list = append(list, defenceProblems(d.shards.Defence(), d.cfg)...)
 	list = append(list, d.nearlyUsed...)
 	list = append(list, d.exhausted(time.Now())...)

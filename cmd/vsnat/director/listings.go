@@ -196,5 +196,8 @@ func controlConn(c *nat.ConnInfo) control.Conn {
 	if c.Replied {
 		conn.Flags = append(conn.Flags, "replied")
 	}
+	if c.Shortcut {
+		conn.Flags = append(conn.Flags, "offloaded")
+	}
 	return conn
 }

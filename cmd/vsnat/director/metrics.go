@@ -120,6 +120,7 @@ func countFates(s *metrics.Snapshot, t *shard.Stats) {
 
 func countConns(s *metrics.Snapshot, stats *nat.Stats) {
 	s.MaxConns, s.TableBytes, s.ExpiredOpen = stats.MaxConns, stats.Bytes, float64(stats.ExpiredOpen)
+	s.Offloaded = metrics.Offloaded{Conns: stats.Shortcuts.Open, Packets: float64(stats.Shortcuts.Packets), Bytes: float64(stats.Shortcuts.Bytes)}
 	s.Classes, s.States, s.Removals = make(map[string]float64), make(map[string]float64), make(map[string]float64)
 	for k, n := range stats.Classes {
 		s.Classes[conntrack.Class(k).String()] = float64(n)

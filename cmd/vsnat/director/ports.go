@@ -3,6 +3,7 @@
 package director
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -108,13 +109,24 @@ func (d *director) openPort(i int, link iface.Link) error {
 	}
 	d.closePort(w) // of another link, or with another address
 	steering := iface.Steering{Mask4: d.key.Mask4, Mask6: d.key.Mask6}
-	queues, err := iface.OpenPackets(link, iface.PacketOptions{Filter: d.world.filter}, steering, len(d.shards))
+	options := iface.PacketOptions{Filter: d.world.filter}
+	short := d.openShortcutLink(link)
+	if short != nil {
+		options.Sieve = d.shortcuts
+	}
+	queues, err := iface.OpenPackets(link, options, steering, len(d.shards))
+	if errors.Is(err, iface.ErrSieve) {
+		d.shortcutsFailed(link.Name, err)
+		short.Close()
+		queues, err = iface.OpenPackets(link, iface.PacketOptions{Filter: d.world.filter}, steering, len(d.shards))
+	}
 	if err != nil {
+		short.Close()
 		return err
 	}
 	var g shard.PortGroup
 	for _, q := range queues {
-		g = append(g, &shard.Port{Index: uint16(i), MAC: link.MAC, Queue: q})
+		g = append(g, &shard.Port{Index: uint16(i), MAC: link.MAC, Queue: q, Shortcuts: short})
 	}
 	if err := d.shards.SetPort(g); err != nil {
 		return fmt.Errorf("%s: %w", link.Name, err)
@@ -128,6 +140,9 @@ func (d *director) openPort(i int, link iface.Link) error {
 
 // closePort closes a port, if it is open.
 func (d *director) closePort(w *servedPort) {
+	if w.open != nil {
+		w.open[0].Shortcuts.Close() // before the queues, which get what it has taken
+	}
 	d.shards.ClosePort(w.open)
 	w.open = nil
 }

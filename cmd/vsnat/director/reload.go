@@ -94,7 +94,7 @@ func (d *director) adopt(cfg *config.Config, changes []config.Change, by string)
 	}
 	next := *cfg
 	// What needs a restart stays as it was.
-	next.IO, next.Guard, next.MaxConns, next.Workers = d.cfg.IO, d.cfg.Guard, d.cfg.MaxConns, d.cfg.Workers
+	next.IO, next.Guard, next.Offload, next.MaxConns, next.Workers = d.cfg.IO, d.cfg.Guard, d.cfg.Offload, d.cfg.MaxConns, d.cfg.Workers
 	next.Control, next.Metrics, next.ScriptUser = d.cfg.Control, d.cfg.Metrics, d.cfg.ScriptUser
 	d.cfg = &next
 	d.level.Set(next.Log.Level)

@@ -20,6 +20,7 @@ import (
 	"github.com/vsnat/vsnat/cmd/vsnat/director/roster"
 	"github.com/vsnat/vsnat/cmd/vsnat/director/shard"
 	"github.com/vsnat/vsnat/iface"
+	"github.com/vsnat/vsnat/iface/shortcut"
 	"github.com/vsnat/vsnat/iface/userstack"
 	"github.com/vsnat/vsnat/nat"
 	"github.com/vsnat/vsnat/sched/health"
@@ -102,7 +103,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.takenUp()
 	group.Go(func() error {
-		o.Log.Info("serving", "pid", os.Getpid(), "socket", socket, "io", string(cfg.IO), "guard", d.guardMethod(),
+		o.Log.Info("serving", "pid", os.Getpid(), "socket", socket, "io", string(cfg.IO), "guard", d.guardMethod(), "offload", d.offloadMethod(),
 			"services", len(cfg.Services), "max-conns", cfg.MaxConns, "workers", cfg.Workers)
 		if o.Ready != nil {
 			o.Ready()
@@ -159,8 +160,9 @@ type director struct {
 	shards     shard.Set
 	key        nat.ShardKey // never changes
 	neighbours *iface.Neighbours
-	guard      iface.Guard    // nil with io: tun
-	tunHost    *iface.TUNHost // nil with io: packet
+	shortcuts  *shortcut.Table // nil: there are none
+	guard      iface.Guard     // nil with io: tun
+	tunHost    *iface.TUNHost  // nil with io: packet
 	rates      rates
 	drops      [nat.NumReasons]uint64 // at the last sample
 	clientele  clientele
@@ -211,12 +213,18 @@ func open(o Options, cfg *config.Config, level *slog.LevelVar) (_ *director, err
 	}
 	d.neighbours = iface.NewNeighbours(iface.NeighbourConfig{Conflict: d.conflict, Taken: d.taken, Claimed: d.claimed})
 	d.key = shardKey(cfg)
+	if err := d.openShortcuts(); err != nil {
+		return nil, err
+	}
 	forwarders, err := nat.NewForwarders(nat.ForwarderConfig{Rules: d.rules, MaxConns: cfg.MaxConns, Key: d.key}, cfg.Workers)
 	if err != nil {
 		return nil, fmt.Errorf("memory for %d connections: %w (lower max-conns)", cfg.MaxConns, err)
 	}
 	if d.shards, err = shard.NewSet(forwarders, d.neighbours, d.portLost, d.hostAsked); err != nil {
 		return nil, err
+	}
+	if d.shortcuts != nil {
+		d.shards.TakeShortcuts(d.shortcuts, shortcutRows)
 	}
 	d.shards.Run()
 
@@ -261,6 +269,7 @@ func (d *director) close() {
 		_ = d.keeping.from.Close() // only read
 	}
 	d.keeping.letGo()
+	d.closeShortcutLinks() // or the kernel would go on while the shards end
 	if len(d.shards) > 0 {
 		d.shards.Halt()
 		d.keep()
@@ -268,6 +277,7 @@ func (d *director) close() {
 			d.log.Warn("connection table", "error", err)
 		}
 	}
+	d.shortcuts.Close()
 	if d.tunHost != nil {
 		if err := d.tunHost.Close(); err != nil {
 			d.log.Error("host routing was not put back whole", "error", err)

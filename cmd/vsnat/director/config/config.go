@@ -19,6 +19,7 @@ type Config struct {
 	Interfaces []string // names or globs of links to serve; nil: auto
 	IO         IO
 	Guard      Guard
+	Offload    Offload
 	Addresses  []netip.Prefix // addresses of ours beside VIPs and SNAT addresses: address and prefix of its network, not masked
 	// LocalAddresses are what clients appear with at servers with full NAT, as Addresses.
 	LocalAddresses []netip.Prefix
@@ -47,6 +48,16 @@ type IO string
 const (
 	IOPacket IO = "packet" // AF_PACKET sockets on the host's links; the default
 	IOTUN    IO = "tun"    // one TUN device that the host routes to
+)
+
+// Offload is who forwards what is in the middle of connections that move much.
+type Offload string
+
+// Offloads.
+const (
+	OffloadAuto Offload = "auto" // the kernel, where it can be had; the default
+	OffloadTCX  Offload = "tcx"  // the kernel, by BPF programs at the links
+	OffloadNone Offload = "none" // vsnat itself
 )
 
 // Guard is the way traffic is kept from the host stack.
@@ -144,6 +155,7 @@ func Default() *Config {
 	return &Config{
 		IO:       IOPacket,
 		Guard:    GuardAuto,
+		Offload:  OffloadAuto,
 		MaxConns: DefaultMaxConns,
 		Workers:  DefaultWorkers,
 		Control:  Control{Mode: DefaultSocketMode},

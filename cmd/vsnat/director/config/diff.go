@@ -76,7 +76,7 @@ func (c Change) String() string {
 // change: settings that sockets, memory and devices were made from.
 func (c Change) Restart() bool {
 	switch c.Setting {
-	case "io", "guard", "max-conns", "workers", "control", "metrics", "script-user":
+	case "io", "guard", "offload", "max-conns", "workers", "control", "metrics", "script-user":
 		return true
 	}
 	return false
@@ -138,7 +138,7 @@ type diff struct{ list []Change }
 func (d *diff) settings(from, to *Config) {
 	a, b := reflect.ValueOf(from).Elem(), reflect.ValueOf(to).Elem()
 	for _, s := range []struct{ field, key string }{
-		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Addresses", "addresses"}, {"LocalAddresses", "local-addresses"},
+		{"Interfaces", "interfaces"}, {"IO", "io"}, {"Guard", "guard"}, {"Offload", "offload"}, {"Addresses", "addresses"}, {"LocalAddresses", "local-addresses"},
 		{"Routes", "routes"}, {"MaxConns", "max-conns"}, {"Workers", "workers"}, {"Control", "control"}, {"StateFile", "state-file"}, {"Log", "log"}, {"Metrics", "metrics"},
 		{"Timeouts", "timeouts"}, {"ICMPRate", "icmp-rate"}, {"Compat", "compat"}, {"Settings", "settings"},
 		{"CheckDefaults", "check-defaults"}, {"ScriptUser", "script-user"},

@@ -22,6 +22,7 @@ func Marshal(c *Config) []byte {
 	w.list("interfaces", c.Interfaces)
 	w.set("io", string(c.IO), string(d.IO))
 	w.set("guard", string(c.Guard), string(d.Guard))
+	w.set("offload", string(c.Offload), string(d.Offload))
 	w.list("addresses", texts(c.Addresses))
 	w.list("local-addresses", texts(c.LocalAddresses))
 	w.routes(c.Routes)

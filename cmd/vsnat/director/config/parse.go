@@ -32,6 +32,10 @@ func (p reader) config(raw *rawFile) *Config {
 	c.Interfaces = p.interfaces(raw.Interfaces)
 	word(p, raw.IO, "io", &c.IO, IOPacket, IOTUN)
 	word(p, raw.Guard, "guard", &c.Guard, GuardAuto, GuardNFT, GuardSocket, GuardNone)
+	word(p, raw.Offload, "offload", &c.Offload, OffloadAuto, OffloadTCX, OffloadNone)
+	if c.Offload == OffloadTCX && c.IO == IOTUN {
+		p.add(raw.Offload.at, "use io: packet, or leave offload out", "offload tcx needs packets that come by the links themselves, which io: tun does not read")
+	}
 	c.Addresses = p.addresses(raw.Addresses)
 	c.LocalAddresses = p.addresses(raw.Locals)
 	c.Routes = p.routes(raw.Routes)

@@ -58,6 +58,7 @@ type rawFile struct {
 	Interfaces    words        `key:"interfaces"`
 	IO            text         `key:"io"`
 	Guard         text         `key:"guard"`
+	Offload       text         `key:"offload"`
 	Addresses     words        `key:"addresses"`
 	Locals        words        `key:"local-addresses"`
 	Routes        []rawRoute   `key:"routes"`

@@ -21,6 +21,7 @@ import (
 // schemaWords are the words that a key may have, by its path.
 var schemaWords = map[string][]string{
 	"io":                               {string(IOPacket), string(IOTUN)},
+	"offload":                          {string(OffloadAuto), string(OffloadTCX), string(OffloadNone)},
 	"guard":                            {string(GuardAuto), string(GuardNFT), string(GuardSocket), string(GuardNone)},
 	"compat":                           {string(CompatNone), string(CompatIPVS)},
 	"log.level":                        {"debug", "info", "warn", "error"},

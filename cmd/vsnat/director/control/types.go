@@ -204,12 +204,13 @@ type Stats struct {
 
 // ConnStats describe the connection table of all shards.
 type ConnStats struct {
-	Len      int   `json:"len"`
-	Cap      int   `json:"cap"`
-	HalfOpen int   `json:"half-open"` // may be evicted first
-	OneWay   int   `json:"one-way"`   // UDP and ICMP never answered; evicted next
-	Held     int   `json:"held"`      // never evicted
-	Bytes    int64 `json:"bytes"`     // memory reserved for the table
+	Len       int   `json:"len"`
+	Cap       int   `json:"cap"`
+	HalfOpen  int   `json:"half-open"` // may be evicted first
+	OneWay    int   `json:"one-way"`   // UDP and ICMP never answered; evicted next
+	Held      int   `json:"held"`      // never evicted
+	Offloaded int   `json:"offloaded"` // forwarded by the kernel
+	Bytes     int64 `json:"bytes"`     // memory reserved for the table
 }
 
 // ShardStats are one shard's own counters.
@@ -225,6 +226,12 @@ type ShardStats struct {
 	Strange    uint64 `json:"strange"`
 }
 
+// What Health.Offload can be.
+const (
+	OffloadTCX  = "tcx"
+	OffloadNone = "none"
+)
+
 // Health tells whether the director does its work.
 type Health struct {
 	Status   string    `json:"status"` // ok, or degraded with Problems
@@ -233,8 +240,9 @@ type Health struct {
 	PID      int       `json:"pid"`
 	Version  string    `json:"version"`
 	Started  time.Time `json:"started"`
-	IO       string    `json:"io"`    // packet or tun
-	Guard    string    `json:"guard"` // method in force: nft, socket or none
+	IO       string    `json:"io"`      // packet or tun
+	Guard    string    `json:"guard"`   // method in force: nft, socket or none
+	Offload  string    `json:"offload"` // in force: tcx or none
 	Config   string    `json:"config,omitempty"`
 	// Drift is how many changes lead from what Config said, when it was read, to
 	// what runs now.

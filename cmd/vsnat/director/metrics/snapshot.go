@@ -34,6 +34,7 @@ type Snapshot struct {
 	States      map[string]float64 // connections by state
 	Removals    map[string]float64 // by cause
 	ExpiredOpen float64
+	Offloaded   Offloaded
 
 	Latency    Histogram // from the turn in which a frame was read to its being sent
 	Shards     []Shard
@@ -129,4 +130,10 @@ type Histogram struct {
 	Bounds []float64 // upper bounds of buckets, rising, without +Inf
 	Counts []uint64  // of each bucket by itself, and of what is above them
 	Sum    float64
+}
+
+// Offloaded is what the kernel forwards.
+type Offloaded struct {
+	Conns          int // now
+	Packets, Bytes float64
 }

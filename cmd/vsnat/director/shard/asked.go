@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/vsnat/vsnat/iface"
@@ -19,7 +20,11 @@ func (s *Shard) TakeUp(filter iface.Filter) (failed []error) {
 		if p == nil {
 			continue
 		}
-		if err := p.Queue.SetFilter(filter); err != nil && !iface.IsDown(err) && !iface.IsGone(err) {
+		err := p.Queue.SetFilter(filter)
+		if errors.Is(err, iface.ErrSieve) {
+			p.Shortcuts.fail(err.Error()) // the filter admits what would take them
+		}
+		if err != nil && !iface.IsDown(err) && !iface.IsGone(err) {
 			failed = append(failed, err)
 		}
 	}

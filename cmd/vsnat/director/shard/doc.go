@@ -28,6 +28,15 @@
 // log: of a port that failed, and of a packet that may be for the host, it tells by
 // functions that do not wait.
 //
+// # Shortcuts
+//
+// What is in the middle of connections may be forwarded by the kernel (package shortcut).
+// Which of them, and when, a Forwarder finds out; shortcuts.go brings it to the rows of a
+// table, each shard to its own: ports become links, next hops link addresses. When a
+// neighbour may have another link address all rows are looked at, and those that lead
+// elsewhere are closed; so are those of a link whose program gets nothing of what the
+// filters have left to it.
+//
 // # Time
 //
 // A shard that expects something looks for it for a while before it sleeps (linger.go).

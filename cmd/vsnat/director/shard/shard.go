@@ -48,6 +48,8 @@ type Port struct {
 	MAC   conntrack.LinkAddr
 	L3    bool // packets have no link header, and MAC is zero
 	Queue iface.Queue
+	// Shortcuts is what begins at the link, of all shards; nil: nothing.
+	Shortcuts *ShortcutLink
 
 	looker iface.Looker  // Queue, if it is one
 	out    []iface.Frame // to be written at the end of the batch
@@ -69,6 +71,7 @@ type Shard struct {
 	now    conntrack.Time
 	looked conntrack.Time // at the clock, the last time
 	linger linger
+	short  *shortcuts // nil: there are none
 	beside neighbourhood
 	ports  [nat.MaxPorts]*Port
 	frames [iface.BatchSize]iface.Frame
@@ -319,6 +322,7 @@ func (s *Shard) idle() {
 	if s.beside.self == 0 {
 		s.neighbours.Tick(iface.Time(s.now), s.sendNow, s.failed)
 	}
+	s.short.follow()
 	s.age()
 	if n := s.forwarder.RefusedOnHost(); n != s.refusals {
 		s.refusals = n
