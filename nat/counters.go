@@ -79,11 +79,7 @@ func (f *Forwarder) count(c *conntrack.Conn, dir conntrack.Direction, bytes int)
 		f.counted.server = nobody
 	}
 	f.add(f.counted.server, dir, 1, bytes)
-	if bytes >= bulky {
-		if f.shortcuts.due -= bytes; f.shortcuts.due < 0 {
-			f.nominate(c)
-		}
-	}
+	f.weigh(c, bytes)
 }
 
 // nobody is whom the answers of one-packet scheduling are counted to.

@@ -125,6 +125,7 @@ func (f *Forwarder) hit(p *Packet, v *Verdict) bool {
 	} else {
 		f.counters.snat.count(dir, 1, len(b))
 	}
+	f.weigh(c, len(b))
 	f.counters.verdicts[Forward]++
 	return true
 }

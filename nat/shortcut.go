@@ -131,6 +131,15 @@ func (f *Forwarder) SetShortcuts(by Shortcuts) {
 	}
 }
 
+// weigh counts a packet towards the next nomination.
+func (f *Forwarder) weigh(c *conntrack.Conn, bytes int) {
+	if bytes >= bulky {
+		if f.shortcuts.due -= bytes; f.shortcuts.due < 0 {
+			f.nominate(c)
+		}
+	}
+}
+
 // nominate is called when enough was forwarded since the last time.
 func (f *Forwarder) nominate(c *conntrack.Conn) {
 	s := &f.shortcuts

@@ -55,9 +55,9 @@ type Offload string
 
 // Offloads.
 const (
-	OffloadAuto Offload = "auto" // the kernel, where it can be had; the default
+	OffloadAuto Offload = "auto" // the kernel, where it can be had
 	OffloadTCX  Offload = "tcx"  // the kernel, by BPF programs at the links
-	OffloadNone Offload = "none" // vsnat itself
+	OffloadNone Offload = "none" // vsnat itself; the default
 )
 
 // Guard is the way traffic is kept from the host stack.
@@ -155,7 +155,7 @@ func Default() *Config {
 	return &Config{
 		IO:       IOPacket,
 		Guard:    GuardAuto,
-		Offload:  OffloadAuto,
+		Offload:  OffloadNone,
 		MaxConns: DefaultMaxConns,
 		Workers:  DefaultWorkers,
 		Control:  Control{Mode: DefaultSocketMode},
