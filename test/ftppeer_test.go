@@ -26,7 +26,7 @@ import (
 const (
 	ftpControlPort = 21
 	ftpDataPort    = 20
-	ftpPatience    = 10 * time.Second // with the other end
+	ftpPatience    = 30 * time.Second // with the other end
 )
 
 // ftpServer serves one control connection.

@@ -235,8 +235,9 @@ func TestServerStops(t *testing.T) {
 func TestReloadUnderChecks(t *testing.T) {
 	t.Parallel()
 	const reloads = 100
+	const check = "{type: http, interval: 300ms, timeout: 300ms, fall: 50}"
 	configure := func(c *lab.Cluster, io string) string {
-		return checked(c, io, "    scheduler: rr\n    check: {type: http, interval: 300ms, timeout: 300ms, fall: 50}\n")
+		return checked(c, io, "    scheduler: rr\n    check: "+check+"\n")
 	}
 	eachIO(t, lab.Config{}, configure, func(t *testing.T, c *cluster) {
 		for n := range 3 {
@@ -275,7 +276,7 @@ func TestReloadUnderChecks(t *testing.T) {
 		}
 
 		// The first script of all may come with a reload.
-		script := strings.Replace(string(text), "{type: http, interval: 300ms, timeout: 300ms}", "{type: script, command: /bin/true}", 1)
+		script := strings.Replace(string(text), check, "{type: script, command: /bin/true}", 1)
 		c.must(os.WriteFile(c.ConfigFile(), []byte(script), 0o600))
 		_, err = c.control.Reload(c.ctx)
 		c.must(err)

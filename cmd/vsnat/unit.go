@@ -24,7 +24,7 @@ func newInstallUnitCommand() *cobra.Command {
 		Use:   "install-unit",
 		Short: "Print a unit that has systemd run the director",
 		Long: `Prints a unit of systemd for this binary: it is told when the director serves,
-when it reloads and that it is alive, and gives it two capabilities and nothing
+when it reloads and that it is alive, and gives it three capabilities and nothing
 else of root. Nothing is written; the place for it is below /etc/systemd/system.`,
 		Example: `  vsnat install-unit > /etc/systemd/system/vsnat.service
   systemctl daemon-reload

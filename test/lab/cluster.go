@@ -248,7 +248,7 @@ func (c *Cluster) Routes() error {
 }
 
 // settleWithin is how long the links of a cluster may take until they work.
-const settleWithin = 5 * time.Second
+const settleWithin = 20 * time.Second
 
 // settle waits for the links of an IPv6 cluster to have their link-local addresses,
 // without which nothing is forwarded to a neighbour that has to be asked for first.

@@ -89,7 +89,7 @@ func exchange(t *testing.T, from *Node, network, to, message string) string {
 		return ""
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
 	io.WriteString(conn, message)
 	b := make([]byte, 100)
 	n, err := conn.Read(b)

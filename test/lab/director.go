@@ -21,8 +21,8 @@ import (
 // readyWithin is how long a director may take until its control socket answers,
 // and stopWithin until it has ended after SIGTERM.
 const (
-	readyWithin = 5 * time.Second
-	stopWithin  = 5 * time.Second
+	readyWithin = 20 * time.Second
+	stopWithin  = 20 * time.Second
 )
 
 // healthPath is what a director answers with 200 OK when it forwards packets.
@@ -52,7 +52,7 @@ func (c *Cluster) Socket() string { return filepath.Join(c.dir, "control.sock") 
 func (c *Cluster) ConfigFile() string { return filepath.Join(c.dir, "vsnat.yaml") }
 
 // StartDirector starts "vsnat run" in the director's namespace and returns when
-// it answers on its control socket, in at most five seconds. If it does not, the
+// it answers on its control socket, in at most twenty seconds. If it does not, the
 // error holds what it logged. A cluster has one director at a time.
 func (c *Cluster) StartDirector(ctx context.Context, o DirectorOptions) (*DirectorProcess, error) {
 	c.mu.Lock()
@@ -168,7 +168,7 @@ func (d *DirectorProcess) Wait(ctx context.Context) (int, error) {
 	}
 }
 
-// Stop ends the director with SIGTERM, and with SIGKILL after five seconds, which
+// Stop ends the director with SIGTERM, and with SIGKILL after twenty seconds, which
 // is an error, as is a status other than 0. A director that was ended before is
 // none.
 func (d *DirectorProcess) Stop() error {

@@ -4,6 +4,26 @@
 // what to do. What it is told itself comes from a file (package config) and over
 // a socket (package control).
 //
+// # Where to look
+//
+//	run, options, privileges,      start and stop; what is given up, what the service
+//	notify, keep                   manager is told, what is left for the next director
+//	decide                         the goroutine that owns all, and the ways to it
+//	changes, answers, refuse       what is asked for over the socket, and what is refused
+//	reload, trial, running         whole configurations; words: theirs and those of nat.Rules
+//	checking, checkpath            checks of servers; drain: servers out of service
+//	passive, account, wayback      what the packets of clients say of servers
+//	world, ports, routes, marks,   the host: links, ways, what its own stack must not get;
+//	hostports, shield, tunport     workers: what several shards mean for rules;
+//	offload                        offload: what the kernel forwards
+//	listings, health, ready,       what is told: lists, how it goes, problems and what to
+//	findings, nearly, events,      do about them, counters
+//	rates, metrics
+//
+// Each of the rest is a package: roster (servers and their weights), shard (the packet
+// loop), state (the file for the next director), metrics (what Prometheus is shown), doctor
+// (what keeps a cluster from working), confine (what a process gives up).
+//
 // # At work
 //
 // [Run] starts three goroutines and a thread, and one goroutine for each check of a

@@ -30,7 +30,8 @@ matters is known by name. Four measures keep the list from being leaky:
 
 What reads and sends packets is decided by its number alone, which the kernel (5.11 and
 later) finds out once and keeps in a bitmap, so that the filter is not even run; before
-that it is a search in eight steps.
+that it is a search in eight steps. What is left is that the kernel looks there: 40 ns on
+a call of 460, which reads or sends a batch.
 
 Files are not looked at: a director without capabilities still reaches those of its user,
 which should not be root's. That is what DynamicUser is for in vsnat.service.
