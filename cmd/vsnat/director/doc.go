@@ -80,8 +80,8 @@
 //
 // # Offload
 //
-// Where BPF programs can be had, the kernel forwards what is in the middle of connections
-// that move much (offload.go, package shortcut). The table is made, and the programs are
+// If `offload` asks for it, the kernel forwards what is in the middle of connections that
+// move much (offload.go, package shortcut). The table is made, and the programs are
 // loaded, before capabilities are given up; a link gets its program before its queues are
 // opened, and loses it before they are closed. Without, all goes through the shards.
 //
