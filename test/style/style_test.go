@@ -16,12 +16,9 @@ import (
 	"testing"
 )
 
-// ceiling is how many lines a file of code may have. A file is one concept; 100
-// to 350 lines is what a reader holds. Tests are tables, they may be somewhat longer.
-const (
-	ceiling     = 500
-	testCeiling = 600
-)
+// ceiling is how many lines a file may have. A file is one concept; 100 to 350 lines
+// is what a reader holds.
+const ceiling = 500
 
 func TestFormat(t *testing.T) {
 	for _, f := range goFiles(t) {
@@ -47,42 +44,24 @@ func TestLicenseHeader(t *testing.T) {
 // A package's theory of operation has one place, where everybody looks for it.
 func TestPackageComment(t *testing.T) {
 	comments := make(map[string][]string) // of a directory: files that have one
-	code := make(map[string]string)       // of a directory: where its comment belongs
 	for _, f := range goFiles(t) {
+		names := comments[f.dir()]
 		if f.syntax.Doc != nil {
-			comments[f.dir()] = append(comments[f.dir()], path.Base(f.path))
+			names = append(names, path.Base(f.path))
 		}
-		if f.test() {
-			continue
-		}
-		code[f.dir()] = "doc.go"
-		if f.main() {
-			code[f.dir()] = "main.go"
-		}
+		comments[f.dir()] = names
 	}
-	for dir, names := range comments {
-		if _, ok := code[dir]; !ok {
-			code[dir] = "doc.go"
-		}
-		if len(names) > 1 {
-			t.Errorf("%s has more than one package comment: %v", dir, names)
-		}
-	}
-	for _, dir := range slices.Sorted(maps.Keys(code)) {
-		if !slices.Contains(comments[dir], code[dir]) {
-			t.Errorf("%s: the package comment belongs into %s, found in %v", dir, code[dir], comments[dir])
+	for _, dir := range slices.Sorted(maps.Keys(comments)) {
+		if !slices.Equal(comments[dir], []string{"doc.go"}) {
+			t.Errorf("%s: its package comment belongs into doc.go, and there alone; found in %v", dir, comments[dir])
 		}
 	}
 }
 
 func TestLength(t *testing.T) {
 	for _, f := range goFiles(t) {
-		most := ceiling
-		if f.test() {
-			most = testCeiling
-		}
-		if f.lines() > most {
-			t.Errorf("%s has %d lines, %d is the most: is it one concept?", f.path, f.lines(), most)
+		if f.lines() > ceiling {
+			t.Errorf("%s has %d lines, %d is the most: is it one concept?", f.path, f.lines(), ceiling)
 		}
 	}
 }
